@@ -1,0 +1,8 @@
+//! What Tailspan knows without a clock, an environment or a network: data in, data out.
+//!
+//! The modules stand in the order a span meets them.
+
+pub mod cursor;
+pub mod id;
+pub mod observed;
+pub mod wire;
