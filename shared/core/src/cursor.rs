@@ -67,10 +67,24 @@ mod tests {
 
     #[test]
     fn a_cursor_reads_what_it_wrote_and_nothing_else() {
-        for cursor in [Cursor::START, Cursor::new(7, 0), Cursor::new(u64::MAX, u32::MAX)] {
+        for cursor in [
+            Cursor::START,
+            Cursor::new(7, 0),
+            Cursor::new(u64::MAX, u32::MAX),
+        ] {
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
-        for text in ["", "-", "1-", "-1", "+1", "1-4294967296", "a", "1-2-3", "18446744073709551616"] {
+        for text in [
+            "",
+            "-",
+            "1-",
+            "-1",
+            "+1",
+            "1-4294967296",
+            "a",
+            "1-2-3",
+            "18446744073709551616",
+        ] {
             assert_eq!(text.parse::<Cursor>(), Err(InvalidCursor), "{text}");
         }
     }

@@ -2,7 +2,10 @@
 //!
 //! The modules stand in the order a span meets them.
 
+pub mod chunk;
+pub mod continuity;
 pub mod cursor;
+pub mod frame;
 pub mod id;
 pub mod observed;
 pub mod wire;

@@ -1,0 +1,147 @@
+//! Settings of a process. What was said (variables, flags) becomes what is meant here, and all mistakes are told at once.
+//!
+//! | variable | default | meaning |
+//! | --- | --- | --- |
+//! | `TAILSPAN_REDIS_URL` (else `REDIS_URL`) | `redis://127.0.0.1:6379` | `redis://`, `rediss://`, `redis-cluster://`, `redis-sentinel://`, `redis+unix://` |
+//! | `TAILSPAN_KEY_PREFIX` | empty | put before every key and channel; `[a-z0-9:-]`, at most 40 |
+//! | `TAILSPAN_TOKENS` | none | `token=tenant` pairs, comma separated; when set, every request needs one |
+//! | `TAILSPAN_RETENTION_SECONDS` | 604800 (7 days) | how long a trace is kept after its last event |
+//! | `TAILSPAN_STREAM_SECONDS` | 3600 | an SSE stream ends cleanly after 80-100 % of this; functions set 90 |
+//! | `TAILSPAN_HEARTBEAT_SECONDS` | 15 | silence after which a stream says where it is |
+//! | `TAILSPAN_MAX_STREAMS` | 10000 | open streams of this process; more are answered 429 |
+//! | `TAILSPAN_GRACE_MS` | 1000 | how long after its root's end a run may still get late spans |
+//! | `TAILSPAN_STALLED_SECONDS`, `TAILSPAN_LOST_SECONDS` | 60, 900 | silence after which an open run is stalled, then lost |
+//! | `TAILSPAN_MAX_BODY_BYTES` | 16777216 | a request's body after decompression |
+//! | `TAILSPAN_MAX_IN_FLIGHT_BYTES` | 268435456 | bodies being taken in at once; more are answered 429 |
+
+use std::{collections::HashMap, time::Duration};
+
+use tailspan_core::{id::TenantId, settle::Patience};
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub redis_url: String,
+    pub key_prefix: String,
+    /// Bearer token -> tenant. Empty: everybody is the default tenant.
+    pub tokens: HashMap<String, TenantId>,
+    pub retention: Duration,
+    pub stream_lifetime: Duration,
+    pub heartbeat: Duration,
+    pub max_streams: usize,
+    pub patience: Patience,
+    pub max_body_bytes: usize,
+    pub max_in_flight_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            redis_url: "redis://127.0.0.1:6379".to_owned(),
+            key_prefix: String::new(),
+            tokens: HashMap::new(),
+            retention: Duration::from_secs(7 * 24 * 3600),
+            stream_lifetime: Duration::from_secs(3600),
+            heartbeat: Duration::from_secs(15),
+            max_streams: 10_000,
+            patience: Patience::default(),
+            max_body_bytes: 16 * 1024 * 1024,
+            max_in_flight_bytes: 256 * 1024 * 1024,
+        }
+    }
+}
+
+/// All mistakes of a configuration, a line each.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct InvalidConfig(pub Vec<String>);
+
+impl Config {
+    /// Reads the variables of the table above; unset ones keep their default.
+    ///
+    /// # Errors
+    /// Every variable that cannot be read, with what it should be.
+    pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidConfig> {
+        let mut config = Self::default();
+        let mut mistakes = Vec::new();
+        let mut number = |name: &str, least: u64, set: &mut dyn FnMut(u64)| {
+            if let Some(text) = var(name) {
+                match text.trim().parse() {
+                    Ok(value) if value >= least => set(value),
+                    _ => mistakes.push(format!("{name} must be a number of at least {least}, not \"{text}\"")),
+                }
+            }
+        };
+        number("TAILSPAN_RETENTION_SECONDS", 1, &mut |seconds| config.retention = Duration::from_secs(seconds));
+        number("TAILSPAN_STREAM_SECONDS", 1, &mut |seconds| config.stream_lifetime = Duration::from_secs(seconds));
+        number("TAILSPAN_HEARTBEAT_SECONDS", 1, &mut |seconds| config.heartbeat = Duration::from_secs(seconds));
+        number("TAILSPAN_MAX_STREAMS", 1, &mut |count| config.max_streams = to_usize(count));
+        number("TAILSPAN_GRACE_MS", 0, &mut |ms| config.patience.grace_ms = ms);
+        number("TAILSPAN_STALLED_SECONDS", 1, &mut |seconds| config.patience.stalled_ms = seconds.saturating_mul(1000));
+        number("TAILSPAN_LOST_SECONDS", 1, &mut |seconds| config.patience.lost_ms = seconds.saturating_mul(1000));
+        number("TAILSPAN_MAX_BODY_BYTES", 1024, &mut |bytes| config.max_body_bytes = to_usize(bytes));
+        number("TAILSPAN_MAX_IN_FLIGHT_BYTES", 1024, &mut |bytes| config.max_in_flight_bytes = to_usize(bytes));
+        if let Some(url) = var("TAILSPAN_REDIS_URL").or_else(|| var("REDIS_URL")) {
+            config.redis_url = url;
+        }
+        if let Some(prefix) = var("TAILSPAN_KEY_PREFIX") {
+            let valid = prefix.len() <= 40
+                && prefix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b':' || b == b'-');
+            if valid {
+                config.key_prefix = prefix;
+            } else {
+                mistakes.push("TAILSPAN_KEY_PREFIX must be at most 40 characters of a-z 0-9 : -".to_owned());
+            }
+        }
+        if let Some(pairs) = var("TAILSPAN_TOKENS") {
+            for pair in pairs.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+                // The token may itself end in "=" (base64), so the tenant is what follows the last one.
+                match pair.rsplit_once('=').map(|(token, tenant)| (token, TenantId::parse(tenant))) {
+                    Some((token, Ok(tenant))) if !token.is_empty() => {
+                        config.tokens.insert(token.to_owned(), tenant);
+                    }
+                    // The pair holds a secret: say what is wrong without it.
+                    _ => mistakes.push("TAILSPAN_TOKENS must be token=tenant pairs, the tenant of a-z 0-9 -".to_owned()),
+                }
+            }
+        }
+        if config.patience.lost_ms < config.patience.stalled_ms {
+            mistakes.push("TAILSPAN_LOST_SECONDS must not be less than TAILSPAN_STALLED_SECONDS".to_owned());
+        }
+        if mistakes.is_empty() { Ok(config) } else { Err(InvalidConfig(mistakes)) }
+    }
+
+    /// [`Config::from_vars`] over the process's environment.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_env() -> Result<Self, InvalidConfig> {
+        Self::from_vars(|name| std::env::var(name).ok())
+    }
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let vars = HashMap::from([
+            ("TAILSPAN_RETENTION_SECONDS", "soon"),
+            ("TAILSPAN_MAX_STREAMS", "0"),
+            ("TAILSPAN_TOKENS", "secret=NOT A TENANT"),
+        ]);
+        let error = Config::from_vars(|name| vars.get(name).map(ToString::to_string)).unwrap_err();
+        assert_eq!(error.0.len(), 3, "{error}");
+        assert!(!error.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn a_token_may_end_in_padding() {
+        let config = Config::from_vars(|name| (name == "TAILSPAN_TOKENS").then(|| "abc==team-a".to_owned())).unwrap();
+        assert_eq!(config.tokens.get("abc=").map(TenantId::as_str), Some("team-a"));
+    }
+}

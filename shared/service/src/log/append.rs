@@ -1,0 +1,363 @@
+//! Appending: one atomic script per chunk, exact under repetition.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use tailspan_core::{
+    chunk,
+    id::{TenantId, TraceId},
+    observed::{Incoming, What},
+};
+use tracing::warn;
+
+use super::{Log, LogError, now_unix_ms};
+use crate::{
+    keys::TraceKeys,
+    redis::{Arg, RedisError, Reply, Script},
+};
+
+static APPEND: Script = Script::new(include_str!("../lua/append.lua"));
+static ARM: Script = Script::new(include_str!("../lua/arm.lua"));
+static FORGET: Script = Script::new(include_str!("../lua/forget.lua"));
+static NOTE: Script = Script::new(include_str!("../lua/note.lua"));
+
+/// Pauses before an append is repeated after "unavailable"; then the producer is told. Under the identities a repeat is harmless.
+const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(400)];
+/// Traces of one request that are appended at the same time.
+const TRACES_AT_ONCE: usize = 16;
+/// Notices a tenant's or session's log keeps, about.
+const NOTICES_KEPT: u64 = 10_000;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AppendOptions {
+    /// Begin the trace anew: what was there goes, numbers go on above it, viewers are told.
+    pub replace: bool,
+}
+
+/// What became of a batch for one trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Events stored now.
+    pub stored: u64,
+    /// Events that were there already.
+    pub duplicates: u64,
+    /// The first event stored now; 0 when none was.
+    pub first_seq: u64,
+    /// The trace's last event.
+    pub last_seq: u64,
+    /// The mark of the chunk that holds `last_seq`.
+    pub mark: u32,
+    /// The trace was deleted: nothing was stored, and nothing will be.
+    pub deleted: bool,
+}
+
+/// A batch as the script takes it: its encoding is made once and used for every attempt.
+struct Batch<'a> {
+    events: Vec<&'a Incoming>,
+    identities: Vec<i64>,
+    /// Stands for events without an identity of their own, so that our own repeat is recognised.
+    token: Option<i64>,
+    mark: u32,
+}
+
+impl Log {
+    /// Appends to one trace; answered `Ok` only when everything is stored (or known, or the trace is deleted).
+    ///
+    /// # Errors
+    /// [`LogError`]; after it, repeating the same batch stores what is missing and nothing twice (events without identity excepted).
+    pub async fn append(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        events: Vec<Incoming>,
+        options: AppendOptions,
+    ) -> Result<Appended, LogError> {
+        if options.replace {
+            self.forget(tenant, trace, Forget::Replace).await?;
+        }
+        let appended = self.append_chunks(tenant, trace, events).await?;
+        self.note(tenant, std::slice::from_ref(&(trace, &appended))).await;
+        Ok(appended)
+    }
+
+    /// Appends to several traces, and notes them in one go. The answers are in the order of the request.
+    ///
+    /// # Errors
+    /// The first failure; other traces may have been stored, and are known when the request is repeated.
+    pub async fn append_all(
+        &self,
+        tenant: &TenantId,
+        traces: Vec<(TraceId, Vec<Incoming>)>,
+    ) -> Result<Vec<Appended>, LogError> {
+        let appends = traces.into_iter().map(|(trace, events)| async move {
+            let appended = self.append_chunks(tenant, &trace, events).await;
+            (trace, appended)
+        });
+        let answers: Vec<_> = stream::iter(appends).buffered(TRACES_AT_ONCE).collect().await;
+        let stored: Vec<_> = answers
+            .iter()
+            .filter_map(|(trace, answer)| answer.as_ref().ok().map(|appended| (trace, appended)))
+            .collect();
+        self.note(tenant, &stored).await;
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    /// Ends the life of a trace. `false`: there is no such trace.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn delete(&self, tenant: &TenantId, trace: &TraceId) -> Result<bool, LogError> {
+        let existed = self.forget(tenant, trace, Forget::Delete).await?;
+        self.drop_rows(tenant, std::slice::from_ref(trace)).await?;
+        Ok(existed)
+    }
+
+    async fn append_chunks(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        events: Vec<Incoming>,
+    ) -> Result<Appended, LogError> {
+        let keys = self.keys.trace(tenant, trace);
+        let mut total = Appended::default();
+        let mut may_end_run = false;
+        let (events, repeated) = without_repeats(events);
+        total.duplicates = repeated;
+        for events in chunk::split(events, |incoming| chunk::size_of(&incoming.observation)) {
+            let part = self.append_chunk(tenant, trace, &keys, &events).await?;
+            may_end_run |= events.iter().any(|incoming| incoming.may_end_run);
+            total.stored += part.stored;
+            total.duplicates += part.duplicates;
+            total.last_seq = part.last_seq;
+            total.mark = part.mark;
+            if total.first_seq == 0 {
+                total.first_seq = part.first_seq;
+            }
+            if part.deleted {
+                total.deleted = true;
+                break;
+            }
+        }
+        if may_end_run && !total.deleted {
+            self.look_soon(tenant, trace).await;
+        }
+        self.metrics.appended(&total);
+        Ok(total)
+    }
+
+    async fn append_chunk(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        keys: &TraceKeys,
+        events: &[Incoming],
+    ) -> Result<Appended, LogError> {
+        let mut batch = Batch::new(events.iter().collect());
+        let mut pauses = RETRY_PAUSES.iter();
+        let mut may_create = false;
+        loop {
+            let reply = match self.append_script(keys, &batch, may_create).await {
+                Err(error @ RedisError::Unavailable(_)) => match pauses.next() {
+                    Some(pause) => {
+                        tokio::time::sleep(*pause).await;
+                        continue;
+                    }
+                    None => return Err(error.into()),
+                },
+                reply => reply?.list(),
+            };
+            let mut reply = reply.into_iter();
+            let verdict = reply.next().and_then(|word| word.text()).unwrap_or_default();
+            match verdict.as_str() {
+                "stored" => {
+                    let mut number = || reply.next().and_then(|reply| reply.number()).unwrap_or_default();
+                    let (first_seq, last_seq) = (number(), number());
+                    let stored = batch.events.len() as u64;
+                    return Ok(Appended {
+                        stored,
+                        duplicates: events.len() as u64 - stored,
+                        first_seq,
+                        last_seq,
+                        mark: batch.mark,
+                        deleted: false,
+                    });
+                }
+                "known" => {
+                    let mut number = || reply.next().and_then(|reply| reply.number()).unwrap_or_default();
+                    let (last_seq, mark) = (number(), number());
+                    let known: Vec<bool> = reply.map(|flag| flag == Reply::Int(1)).collect();
+                    // An earlier attempt of ours arrived, and its answer did not.
+                    let stored = if batch.token.is_some() && known.last() == Some(&true) {
+                        batch.events.len() as u64
+                    } else {
+                        batch.drop_known(&known);
+                        if !batch.events.is_empty() {
+                            continue;
+                        }
+                        0
+                    };
+                    return Ok(Appended {
+                        stored,
+                        duplicates: events.len() as u64 - stored,
+                        first_seq: 0,
+                        last_seq,
+                        mark: u32::try_from(mark).unwrap_or_default(),
+                        deleted: false,
+                    });
+                }
+                "unarmed" => {
+                    self.arm(tenant, trace).await?;
+                    may_create = true;
+                }
+                "deleted" => {
+                    return Ok(Appended {
+                        deleted: true,
+                        ..Appended::default()
+                    });
+                }
+                other => return Err(LogError::Internal(format!("append answered \"{other}\" for trace {trace}"))),
+            }
+        }
+    }
+
+    async fn append_script(&self, keys: &TraceKeys, batch: &Batch<'_>, may_create: bool) -> Result<Reply, RedisError> {
+        let observations = batch.events.iter().map(|incoming| &incoming.observation);
+        let spans = observations.clone().filter(|seen| matches!(seen.what, What::Span(_))).count();
+        let encoded = chunk::encode(observations);
+        let may_end = batch.events.iter().any(|incoming| incoming.may_end_run);
+        let identities = batch.identities.len() + usize::from(batch.token.is_some());
+        let mut args = vec![
+            Arg::from(now_unix_ms()),
+            Arg::from(u64::from(batch.mark)),
+            Arg::from(batch.events.len()),
+            Arg::from(encoded.block),
+            Arg::from(self.ttl_seconds()),
+            Arg::from(if may_create { "1" } else { "0" }),
+            Arg::from(if may_end { "1" } else { "0" }),
+            Arg::from(self.publish()),
+            Arg::from(&keys.bell),
+            Arg::from(spans),
+            Arg::from(identities),
+            Arg::from(encoded.pieces.len()),
+        ];
+        args.extend(batch.identities.iter().copied().map(Arg::from));
+        args.extend(batch.token.map(Arg::from));
+        for (id, piece) in encoded.pieces {
+            args.push(Arg::from(id.to_vec()));
+            args.push(Arg::from(piece));
+        }
+        let keys = [keys.events.as_str(), &keys.trace, &keys.seen, &keys.blobs];
+        self.redis.script(&APPEND, &keys, args).await
+    }
+
+    /// Index row and deadline, before the first append and after a settlement.
+    async fn arm(&self, tenant: &TenantId, trace: &TraceId) -> Result<(), LogError> {
+        let index = self.keys.tenant(tenant);
+        let now = now_unix_ms();
+        self.redis.command("SADD", &self.keys.tenants(), vec![Arg::from(self.keys.tenants()), Arg::from(tenant.as_str())]).await?;
+        self.redis
+            .script(
+                &ARM,
+                &[&index.traces, &index.due],
+                vec![Arg::from(trace.as_str()), Arg::from(now), Arg::from(now + self.patience.stalled_ms)],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Something that may end a run arrived: look when the grace is over. When this is lost, the deadline that is there comes later.
+    async fn look_soon(&self, tenant: &TenantId, trace: &TraceId) {
+        let due = self.keys.tenant(tenant).due;
+        let at = now_unix_ms() + self.patience.grace_ms;
+        let args = vec![Arg::from(&due), Arg::from("LT"), Arg::from(at), Arg::from(trace.as_str())];
+        if let Err(error) = self.redis.command("ZADD", &due, args).await {
+            warn!(%trace, %error, "failed to bring a deadline forward");
+        }
+    }
+
+    /// Notices for those who watch a whole tenant. Failing is not fatal: the next notice heals it.
+    async fn note(&self, tenant: &TenantId, traces: &[(&TraceId, &Appended)]) {
+        let mut args = vec![Arg::from(NOTICES_KEPT), Arg::from("0")];
+        for (trace, appended) in traces.iter().filter(|(_, appended)| appended.last_seq > 0) {
+            args.push(Arg::from(trace.as_str()));
+            args.push(Arg::from(appended.last_seq));
+        }
+        if args.len() == 2 {
+            return;
+        }
+        let index = self.keys.tenant(tenant);
+        if let Err(error) = self.redis.script(&NOTE, &[&index.log, &index.noted], args).await {
+            warn!(%tenant, %error, "failed to note {} traces", traces.len());
+        }
+    }
+
+    async fn forget(&self, tenant: &TenantId, trace: &TraceId, how: Forget) -> Result<bool, LogError> {
+        let keys = self.keys.trace(tenant, trace);
+        let token = rand::random::<u64>();
+        let mut pauses = RETRY_PAUSES.iter();
+        loop {
+            let args = vec![
+                Arg::from(now_unix_ms()),
+                Arg::from(self.ttl_seconds()),
+                Arg::from(self.publish()),
+                Arg::from(&keys.bell),
+                Arg::from(match how {
+                    Forget::Delete => "delete",
+                    Forget::Replace => "replace",
+                }),
+                Arg::from(token),
+            ];
+            let slots = [keys.trace.as_str(), &keys.events, &keys.seen, &keys.blobs, &keys.fold];
+            match (self.redis.script(&FORGET, &slots, args).await, pauses.next()) {
+                (Err(RedisError::Unavailable(_)), Some(pause)) => tokio::time::sleep(*pause).await,
+                (reply, _) => return Ok(reply?.list().first() == Some(&Reply::Int(1))),
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Forget {
+    Delete,
+    Replace,
+}
+
+impl<'a> Batch<'a> {
+    fn new(events: Vec<&'a Incoming>) -> Self {
+        let mut batch = Self {
+            events,
+            identities: Vec::new(),
+            token: None,
+            mark: rand::random(),
+        };
+        batch.identify();
+        batch
+    }
+
+    fn identify(&mut self) {
+        self.identities = self.events.iter().filter_map(|incoming| incoming.identity).collect();
+        let unnamed = self.identities.len() < self.events.len();
+        // The token stays over attempts; that is its use.
+        self.token = unnamed.then(|| self.token.unwrap_or_else(rand::random));
+    }
+
+    /// Leaves what the log does not have yet. `known` answers for the identities, in order.
+    fn drop_known(&mut self, known: &[bool]) {
+        let mut flags = known.iter();
+        self.events.retain(|incoming| incoming.identity.is_none() || flags.next() != Some(&true));
+        self.identify();
+    }
+}
+
+/// A batch in which every identity stands once, and how many stood there more than once.
+fn without_repeats(events: Vec<Incoming>) -> (Vec<Incoming>, u64) {
+    let before = events.len();
+    let mut known = HashSet::new();
+    let events: Vec<_> = events
+        .into_iter()
+        .filter(|incoming| incoming.identity.is_none_or(|identity| known.insert(identity)))
+        .collect();
+    let repeated = (before - events.len()) as u64;
+    (events, repeated)
+}
+

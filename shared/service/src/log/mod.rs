@@ -1,0 +1,100 @@
+//! The log: the one truth about every trace.
+//!
+//! What lies in Redis, and what moves between:
+//! - `{tenant/trace}:events` a stream, an entry per chunk, id `<last seq>-<mark>`; [`append`] adds, [`read`] pages, [`follow`] waits
+//! - `{tenant/trace}:trace` a hash: seq, mark, at (last arrival), from (first), armed, settled, run, base and life (of replacements), dead (the tombstone)
+//! - `{tenant/trace}:seen`, `:blobs`, `:fold`: identities, pieces of long text, the snapshot of the fold
+//! - `{tenant}:traces`, `:due`, `:rows` the indexes; written before a trace's first append, so no trace is ever without its row
+//! - `{tenant}:log`, `{tenant/s/session}:log` notices; `work` jobs for the worker group
+//!
+//! A trace's life: unarmed append -> [`arm`](Log) (row, deadline) -> append -> notice; its deadline comes -> [`settle`] (lease, job, status) -> row; retention passes -> [`sweep`].
+
+pub mod append;
+pub mod follow;
+pub mod read;
+pub mod settle;
+pub mod sweep;
+pub mod work;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tailspan_core::settle::Patience;
+
+use crate::{
+    config::Config,
+    keys::Keys,
+    metrics::Metrics,
+    redis::{Redis, RedisError},
+};
+
+/// How long keys outlive the retention when no sweep comes: the net, not the rule.
+const TTL_BEYOND_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Why the log could not do what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LogError {
+    /// Try again: nothing that was acknowledged is affected, and repeating is harmless.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The store's memory bound is reached; reading, streaming and deleting go on.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// A fault of ours.
+    #[error("the store refused: {0}")]
+    Internal(String),
+}
+
+impl From<RedisError> for LogError {
+    fn from(error: RedisError) -> Self {
+        match error {
+            RedisError::Unavailable(text) => Self::Unavailable(text),
+            RedisError::Full(text) => Self::Full(text),
+            RedisError::Refused(text) => Self::Internal(text),
+        }
+    }
+}
+
+/// A handle on the log; cheap to clone.
+#[derive(Clone)]
+pub struct Log {
+    pub(crate) redis: Redis,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) retention: Duration,
+    pub(crate) patience: Patience,
+}
+
+impl Log {
+    pub fn new(redis: Redis, config: &Config, metrics: Arc<Metrics>) -> Self {
+        Self {
+            redis,
+            keys: Arc::new(Keys::new(&config.key_prefix)),
+            metrics,
+            retention: config.retention,
+            patience: config.patience,
+        }
+    }
+
+    pub fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
+    /// Seconds after which Redis itself drops an untouched trace.
+    fn ttl_seconds(&self) -> u64 {
+        (self.retention + TTL_BEYOND_RETENTION).as_secs()
+    }
+
+    /// How the doorbell rings: a sharded channel in a cluster reaches only the nodes of its slot.
+    fn publish(&self) -> &'static str {
+        if self.redis.is_cluster() { "SPUBLISH" } else { "PUBLISH" }
+    }
+}
+
+/// Milliseconds since 1970 on this machine's clock. The log orders by number, never by time: a jump of the clock moves arrival times and deadlines, not events.
+pub fn now_unix_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,58 @@
+-- Appends one chunk to a trace: all of it, or nothing and why.
+-- KEYS events, trace, seen, blobs
+-- ARGV now_ms, mark, count, block, ttl_seconds, may_create, may_end, publish, bell, spans, identities, pieces, then the identities, then id and bytes of each piece
+-- -> {'stored', first, last} | {'known', seq, mark, 0|1 ...} | {'unarmed'} | {'deleted'}
+local state = redis.call('HMGET', KEYS[2], 'seq', 'mark', 'dead', 'armed', 'settled', 'kept_until')
+if state[3] then return {'deleted'} end
+-- A trace that is new, or was settled, needs its index row and deadline first.
+if state[4] ~= '1' and ARGV[6] ~= '1' then return {'unarmed'} end
+
+local now, count = tonumber(ARGV[1]), tonumber(ARGV[3])
+local identities, pieces = tonumber(ARGV[11]), tonumber(ARGV[12])
+if identities > 0 then
+  local ids = {}
+  for i = 1, identities do ids[i] = ARGV[12 + i] end
+  local known = redis.call('SMISMEMBER', KEYS[3], unpack(ids))
+  for i = 1, identities do
+    if known[i] == 1 then
+      local reply = {'known', state[1] or '0', state[2] or '0'}
+      for j = 1, identities do reply[3 + j] = known[j] end
+      return reply
+    end
+  end
+end
+
+local seq, previous = tonumber(state[1]), state[2]
+if not seq then
+  -- The hash is gone and the log is not (an eviction): the log is the truth.
+  local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+  local s, m = string.match(last and last[1] or '0-0', '^(%d+)-(%d+)$')
+  seq, previous = tonumber(s), m
+end
+local first, last = seq + 1, seq + count
+local last_text = string.format('%.0f', last)
+redis.call('XADD', KEYS[1], last_text .. '-' .. ARGV[2], 'n', ARGV[3], 't', ARGV[1], 'p', previous or '0', 'b', ARGV[4])
+redis.call('HSET', KEYS[2], 'seq', last_text, 'mark', ARGV[2], 'at', ARGV[1], 'armed', '1')
+redis.call('HSETNX', KEYS[2], 'from', ARGV[1])
+if ARGV[10] ~= '0' then redis.call('HINCRBY', KEYS[2], 'spans', ARGV[10]) end
+if ARGV[7] == '1' then redis.call('HSET', KEYS[2], 'term', ARGV[1]) end
+if state[5] then
+  -- What came after a settlement belongs to the next run of the same trace.
+  redis.call('HINCRBY', KEYS[2], 'run', 1)
+  redis.call('HDEL', KEYS[2], 'settled', 'settling')
+end
+if identities > 0 then
+  for i = 1, identities do redis.call('SADD', KEYS[3], ARGV[12 + i]) end
+end
+local at = 12 + identities
+for i = 1, pieces do redis.call('HSETNX', KEYS[4], ARGV[at + 2 * i - 1], ARGV[at + 2 * i]) end
+
+-- The net under the sweep. Renewed each hour, not with each append.
+local ttl = tonumber(ARGV[5])
+local kept_until = tonumber(state[6] or '0')
+if kept_until < now + ttl * 1000 - 3600000 or first == 1 or pieces > 0 and redis.call('TTL', KEYS[4]) < 0 or identities > 0 and redis.call('TTL', KEYS[3]) < 0 then
+  for i = 1, 4 do redis.call('EXPIRE', KEYS[i], ttl) end
+  redis.call('HSET', KEYS[2], 'kept_until', string.format('%.0f', now + ttl * 1000))
+end
+redis.call(ARGV[8], ARGV[9], last_text)
+return {'stored', string.format('%.0f', first), last_text}

@@ -1,0 +1,5 @@
+-- Takes traces that are due and pushes them ahead, so that nobody else looks at them meanwhile.
+-- KEYS due   ARGV now_ms, until_ms, limit   -> traces
+local traces = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[1], 'BYSCORE', 'LIMIT', 0, ARGV[3])
+for _, trace in ipairs(traces) do redis.call('ZADD', KEYS[1], 'XX', ARGV[2], trace) end
+return traces

@@ -1,0 +1,8 @@
+-- Takes the lease on settling a run that was seen to have ended at `through`.
+-- KEYS trace   ARGV through, now_ms, lease_until_ms   -> {'go', run} | {'moved'} | {'busy'} | {'done'}
+local state = redis.call('HMGET', KEYS[1], 'seq', 'dead', 'settled', 'settled_seq', 'settling', 'run')
+if not state[1] or state[2] or state[1] ~= ARGV[1] then return {'moved'} end
+if state[3] and state[4] == ARGV[1] then return {'done'} end
+if state[5] and tonumber(state[5]) > tonumber(ARGV[2]) then return {'busy'} end
+redis.call('HSET', KEYS[1], 'settling', ARGV[3])
+return {'go', state[6] or '0'}

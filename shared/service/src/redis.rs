@@ -1,0 +1,452 @@
+//! The one place that imports fred: connections, commands, scripts and the doorbell's subscription.
+//!
+//! What callers see is small on purpose: a command or a script goes out, a [`Reply`] or a [`RedisError`] comes back. fred's defaults are not
+//! safe for a log (no reconnect policy; with one, lost replies are replayed and writes double), so a policy is set, a command
+//! gets one attempt, and repeating is decided by those who know whether a repeat is harmless.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fred::{
+    clients::{Client, SubscriberClient},
+    interfaces::{ClientLike, EventInterface, PubsubInterface},
+    types::{
+        Builder, ClusterHash, CustomCommand, Value,
+        config::{Config as FredConfig, ReconnectPolicy, TcpConfig, UnresponsiveConfig},
+    },
+    util::{redis_keyslot, sha1_hash},
+};
+use tokio::sync::broadcast;
+
+/// How long one command may take before its caller hears "unavailable".
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a connection may take; a function that thawed with a dead socket must not wait longer for a new one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest a blocking read waits in Redis. Shorter than [`COMMAND_TIMEOUT`]: a client-side time-out would leave the connection blocked behind it.
+pub const LONGEST_BLOCK: Duration = Duration::from_secs(2);
+
+/// Why Redis did not do what was asked, by what a caller can do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RedisError {
+    /// No answer, or one that says "not now" (restarting, loading, failing over). Whether a write happened is unknown.
+    #[error("redis is unavailable: {0}")]
+    Unavailable(String),
+    /// `maxmemory` is reached and nothing may be evicted; reads and deletes go on.
+    #[error("redis is full: {0}")]
+    Full(String),
+    /// An answer that says the request itself was wrong: a fault of ours.
+    #[error("redis refused: {0}")]
+    Refused(String),
+}
+
+impl RedisError {
+    /// The group or its stream is gone (`DEL`, a flush, a failover).
+    pub fn is_no_group(&self) -> bool {
+        matches!(self, Self::Refused(text) if text.starts_with("NOGROUP"))
+    }
+
+    /// The group is there already.
+    pub fn is_busy_group(&self) -> bool {
+        matches!(self, Self::Refused(text) if text.starts_with("BUSYGROUP"))
+    }
+}
+
+impl From<fred::error::Error> for RedisError {
+    fn from(error: fred::error::Error) -> Self {
+        use fred::error::ErrorKind as Kind;
+        // The server's error replies begin with an upper-case word; fred sorts only a few of them into kinds.
+        let details = error.details();
+        let word = details.split([' ', ':']).next().unwrap_or_default();
+        match word {
+            "OOM" => return Self::Full(details.to_owned()),
+            "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY"
+            | "MISCONF" | "NOREPLICAS" | "UNBLOCKED" => {
+                return Self::Unavailable(details.to_owned());
+            }
+            _ => {}
+        }
+        if details.contains("OOM command not allowed")
+            || details.contains("command not allowed when used memory")
+        {
+            return Self::Full(details.to_owned());
+        }
+        match error.kind() {
+            Kind::IO
+            | Kind::Timeout
+            | Kind::Canceled
+            | Kind::Cluster
+            | Kind::Sentinel
+            | Kind::Routing
+            | Kind::Protocol
+            | Kind::Auth
+            | Kind::Tls
+            | Kind::Backpressure => Self::Unavailable(error.to_string()),
+            _ => Self::Refused(details.to_owned()),
+        }
+    }
+}
+
+/// What a command answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    Nil,
+    Int(i64),
+    Bytes(Bytes),
+    List(Vec<Reply>),
+}
+
+impl Reply {
+    pub fn list(self) -> Vec<Self> {
+        match self {
+            Self::List(items) => items,
+            _ => Vec::new(),
+        }
+    }
+
+    pub fn bytes(&self) -> Option<Bytes> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes.clone()),
+            Self::Int(number) => Some(Bytes::from(number.to_string())),
+            Self::Nil | Self::List(_) => None,
+        }
+    }
+
+    pub fn text(&self) -> Option<String> {
+        self.bytes()
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A number, also one that came as digits (hash fields do).
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            Self::Int(number) => u64::try_from(*number).ok(),
+            Self::Bytes(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok(),
+            Self::Nil | Self::List(_) => None,
+        }
+    }
+}
+
+impl From<Value> for Reply {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Null | Value::Queued => Self::Nil,
+            Value::Boolean(yes) => Self::Int(i64::from(yes)),
+            Value::Integer(number) => Self::Int(number),
+            Value::Double(number) => Self::Bytes(Bytes::from(number.to_string())),
+            Value::String(text) => Self::Bytes(text.into_inner()),
+            Value::Bytes(bytes) => Self::Bytes(bytes),
+            Value::Map(map) => Self::List(
+                map.inner()
+                    .into_iter()
+                    .flat_map(|(key, value)| [Self::Bytes(key.into_bytes()), Self::from(value)])
+                    .collect(),
+            ),
+            Value::Array(items) => Self::List(items.into_iter().map(Self::from).collect()),
+        }
+    }
+}
+
+/// An argument; everything goes over the wire as bytes.
+#[derive(Clone, Debug)]
+pub struct Arg(Bytes);
+
+impl From<&str> for Arg {
+    fn from(text: &str) -> Self {
+        Self(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+impl From<String> for Arg {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+impl From<&String> for Arg {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
+    }
+}
+impl From<Bytes> for Arg {
+    fn from(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+impl From<Vec<u8>> for Arg {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+impl From<u64> for Arg {
+    fn from(number: u64) -> Self {
+        number.to_string().into()
+    }
+}
+impl From<i64> for Arg {
+    fn from(number: i64) -> Self {
+        number.to_string().into()
+    }
+}
+impl From<usize> for Arg {
+    fn from(number: usize) -> Self {
+        number.to_string().into()
+    }
+}
+
+impl From<Arg> for Value {
+    fn from(arg: Arg) -> Self {
+        Value::Bytes(arg.0)
+    }
+}
+
+/// A Lua script: its text, and its SHA-1, under which Redis caches it.
+#[derive(Debug)]
+pub struct Script {
+    pub text: &'static str,
+    sha1: std::sync::OnceLock<String>,
+}
+
+impl Script {
+    pub const fn new(text: &'static str) -> Self {
+        Self {
+            text,
+            sha1: std::sync::OnceLock::new(),
+        }
+    }
+
+    fn sha1(&self) -> &str {
+        self.sha1.get_or_init(|| sha1_hash(self.text))
+    }
+}
+
+/// Somebody appended to a trace; `None` means bells may have been missed: look at everything that is watched.
+pub type Ring = Option<Arc<str>>;
+
+/// One Redis (a node, a cluster, or what sentinels name), as this process uses it.
+#[derive(Clone)]
+pub struct Redis {
+    client: Client,
+    subscriber: SubscriberClient,
+    rings: broadcast::Sender<Ring>,
+    url: Arc<str>,
+    clustered: bool,
+}
+
+impl Redis {
+    /// Connects, within a short budget.
+    ///
+    /// # Errors
+    /// The URL is not one (`Refused`), or nobody answers (`Unavailable`). Once connected, connections are renewed for ever.
+    pub async fn connect(url: &str) -> Result<Self, RedisError> {
+        // Two TLS providers in one binary panic at the first rediss:// connection; naming one first is harmless.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = parse(url)?;
+        let clustered = config.server.is_clustered();
+        let client = builder(config.clone()).build()?;
+        let subscriber = builder(config).build_subscriber_client()?;
+        init(&client).await?;
+        init(&subscriber).await?;
+        let (rings, _) = broadcast::channel(8192);
+        let redis = Self {
+            client,
+            subscriber,
+            rings,
+            url: url.into(),
+            clustered,
+        };
+        redis.listen();
+        Ok(redis)
+    }
+
+    /// A connection of its own for blocking reads: a blocked one holds every command behind it (a GET took 1.45 s behind a 1.5 s block).
+    ///
+    /// # Errors
+    /// As [`Redis::connect`].
+    pub async fn blocking_connection(&self) -> Result<BlockingConnection, RedisError> {
+        let client = builder(parse(&self.url)?).build()?;
+        init(&client).await?;
+        Ok(BlockingConnection { client })
+    }
+
+    /// Whether commands are spread over slots; the doorbell is a sharded channel then.
+    pub fn is_cluster(&self) -> bool {
+        self.clustered
+    }
+
+    /// Runs `name args...` where `key` lives.
+    ///
+    /// # Errors
+    /// See [`RedisError`]; after `Unavailable` a write may or may not have happened.
+    pub async fn command(
+        &self,
+        name: &'static str,
+        key: &str,
+        args: Vec<Arg>,
+    ) -> Result<Reply, RedisError> {
+        command(&self.client, name, key, args, false).await
+    }
+
+    /// Runs a script over keys of one slot: by its hash, and with its text where the node does not know it yet.
+    ///
+    /// # Errors
+    /// As [`Redis::command`].
+    pub async fn script(
+        &self,
+        script: &Script,
+        keys: &[&str],
+        args: Vec<Arg>,
+    ) -> Result<Reply, RedisError> {
+        let slot_key = keys.first().copied().unwrap_or_default();
+        let with = |head: &str| {
+            let mut all = Vec::with_capacity(args.len() + keys.len() + 2);
+            all.push(Arg::from(head));
+            all.push(Arg::from(keys.len()));
+            all.extend(keys.iter().map(|key| Arg::from(*key)));
+            all.extend(args.iter().cloned());
+            all
+        };
+        match self.command("EVALSHA", slot_key, with(script.sha1())).await {
+            Err(RedisError::Refused(text)) if text.starts_with("NOSCRIPT") => {
+                self.command("EVAL", slot_key, with(script.text)).await
+            }
+            other => other,
+        }
+    }
+
+    /// Rings of the channels this process subscribed to.
+    pub fn rings(&self) -> broadcast::Receiver<Ring> {
+        self.rings.subscribe()
+    }
+
+    /// # Errors
+    /// As [`Redis::command`].
+    pub async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
+        if self.clustered {
+            self.subscriber.ssubscribe(channel).await?;
+        } else {
+            self.subscriber.subscribe(channel).await?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// As [`Redis::command`].
+    pub async fn unsubscribe(&self, channel: &str) -> Result<(), RedisError> {
+        if self.clustered {
+            self.subscriber.sunsubscribe(channel).await?;
+        } else {
+            self.subscriber.unsubscribe(channel).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the connections; commands in flight get their answers first.
+    pub async fn close(&self) {
+        let _ = self.client.quit().await;
+        let _ = self.subscriber.quit().await;
+    }
+
+    /// Passes messages and reconnections on as rings, for as long as the subscriber lives.
+    fn listen(&self) {
+        let _resubscribes = self.subscriber.manage_subscriptions();
+        let mut messages = self.subscriber.message_rx();
+        let mut reconnections = self.subscriber.reconnect_rx();
+        let rings = self.rings.clone();
+        tokio::spawn(async move {
+            loop {
+                let ring = tokio::select! {
+                    message = messages.recv() => match message {
+                        Ok(message) => Some(Arc::from(&*message.channel)),
+                        Err(broadcast::error::RecvError::Lagged(_)) => None,
+                        Err(broadcast::error::RecvError::Closed) => return,
+                    },
+                    again = reconnections.recv() => match again {
+                        Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => None,
+                        Err(broadcast::error::RecvError::Closed) => return,
+                    },
+                };
+                // Nobody follows anything: the ring is not needed.
+                let _ = rings.send(ring);
+            }
+        });
+    }
+}
+
+/// Where `XREADGROUP ... BLOCK` may wait.
+pub struct BlockingConnection {
+    client: Client,
+}
+
+impl BlockingConnection {
+    /// # Errors
+    /// As [`Redis::command`].
+    pub async fn command(
+        &self,
+        name: &'static str,
+        key: &str,
+        args: Vec<Arg>,
+    ) -> Result<Reply, RedisError> {
+        command(&self.client, name, key, args, true).await
+    }
+}
+
+impl Drop for BlockingConnection {
+    fn drop(&mut self) {
+        let client = self.client.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { client.quit().await });
+        }
+    }
+}
+
+fn parse(url: &str) -> Result<FredConfig, RedisError> {
+    let mut config = FredConfig::from_url(url).map_err(|error| {
+        // The URL may carry a password: name the fault, not the URL.
+        RedisError::Refused(format!("cannot read the redis url: {}", error.details()))
+    })?;
+    config.fail_fast = true;
+    Ok(config)
+}
+
+fn builder(config: FredConfig) -> Builder {
+    let mut builder = Builder::from_config(config);
+    builder
+        .with_connection_config(|connection| {
+            connection.connection_timeout = CONNECT_TIMEOUT;
+            connection.internal_command_timeout = CONNECT_TIMEOUT;
+            connection.max_command_attempts = 1;
+            connection.max_redirections = 8;
+            connection.tcp = TcpConfig {
+                nodelay: Some(true),
+                ..TcpConfig::default()
+            };
+            // A half-open connection is noticed by silence on a command in flight.
+            connection.unresponsive = UnresponsiveConfig {
+                max_timeout: Some(COMMAND_TIMEOUT),
+                interval: Duration::from_millis(500),
+            };
+        })
+        .with_performance_config(|performance| {
+            performance.default_command_timeout = COMMAND_TIMEOUT;
+            performance.broadcast_channel_capacity = 8192;
+        })
+        .set_policy(ReconnectPolicy::new_exponential(0, 20, 1_000, 2));
+    builder
+}
+
+async fn init(client: &impl ClientLike) -> Result<(), RedisError> {
+    // The connection task ends with the client's `quit`.
+    let _task = client.init().await?;
+    Ok(())
+}
+
+async fn command(
+    client: &Client,
+    name: &'static str,
+    key: &str,
+    args: Vec<Arg>,
+    blocking: bool,
+) -> Result<Reply, RedisError> {
+    let slot = ClusterHash::Custom(redis_keyslot(key.as_bytes()));
+    let command = CustomCommand::new_static(name, slot, blocking);
+    let value: Value = client.custom(command, args).await?;
+    Ok(value.into())
+}
