@@ -1,1 +1,3 @@
+//! The whole of Tailspan in one process: its own Redis, every router, every background loop.
 
+pub mod embedded;
