@@ -7,5 +7,7 @@ pub mod continuity;
 pub mod cursor;
 pub mod frame;
 pub mod id;
+pub mod limits;
 pub mod observed;
+pub mod otlp;
 pub mod wire;

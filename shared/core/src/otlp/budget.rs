@@ -1,0 +1,58 @@
+//! What one request may still spend while it is decoded; shared by both encodings.
+
+use std::cell::Cell;
+
+use crate::limits::Limits;
+
+pub(super) struct Budget {
+    /// See [`Limits::list`].
+    pub(super) list: usize,
+    depth: usize,
+    values_left: Cell<usize>,
+    /// The attribute being read went too deep or too far.
+    overflowed: Cell<bool>,
+    /// Attributes, span events and links left out so far in this request.
+    left_out: Cell<u64>,
+}
+
+impl Budget {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            list: limits.list,
+            depth: limits.value_depth,
+            values_left: Cell::new(limits.values),
+            overflowed: Cell::new(false),
+            left_out: Cell::new(0),
+        }
+    }
+
+    /// May one more value be kept, at this depth (an attribute's own value is at 1)?
+    pub(super) fn spend(&self, depth: usize) -> bool {
+        let left = self.values_left.get();
+        let fits = left > 0 && depth <= self.depth;
+        if fits {
+            self.values_left.set(left - 1);
+        } else {
+            self.overflowed.set(true);
+        }
+        fits
+    }
+
+    pub(super) fn overflowed(&self) -> bool {
+        self.overflowed.get()
+    }
+
+    /// Did the attribute just read not fit? Asking clears it for the next one.
+    pub(super) fn take_overflow(&self) -> bool {
+        self.overflowed.take()
+    }
+
+    pub(super) fn leave_out(&self, counter: &mut u32) {
+        *counter = counter.saturating_add(1);
+        self.left_out.set(self.left_out.get() + 1);
+    }
+
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out.get()
+    }
+}

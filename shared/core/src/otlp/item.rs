@@ -1,0 +1,409 @@
+//! One span or log record, whichever encoding it came in: is it usable, whose is it, has it been seen.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use prost::Message;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{Decoded, Rejected};
+use crate::{
+    id::{TraceId, hex},
+    limits::Limits,
+    observed::{Context, Incoming, Observation, What},
+    wire::{self, any_value::Value},
+};
+
+/// What a request should consist of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Span,
+    Log,
+}
+
+/// An item as its producer sent it, readable but not yet looked at.
+pub(super) enum Item {
+    Span(Box<wire::Span>),
+    Log(Box<wire::LogRecord>),
+}
+
+/// Why one item was not taken. It costs only itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Not readable; the text says where, when that is known.
+    Malformed(String),
+    /// A log record among the spans.
+    LogRecord,
+    /// A span among the log records.
+    Span,
+    TraceId,
+    SpanId,
+    ParentSpanId,
+    Time,
+    NoTraceId,
+    TooManyItems(usize),
+    TooManyScopes,
+}
+
+impl Fault {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::LogRecord => "log_record",
+            Self::Span => "span",
+            Self::TraceId => "invalid_trace_id",
+            Self::SpanId => "invalid_span_id",
+            Self::ParentSpanId => "invalid_parent_span_id",
+            Self::Time => "invalid_time",
+            Self::NoTraceId => "no_trace_id",
+            Self::TooManyItems(_) => "too_many_items",
+            Self::TooManyScopes => "too_many_scopes",
+        }
+    }
+
+    /// What the producer's owner should do about it.
+    fn advice(&self) -> String {
+        match self {
+            Self::Malformed(detail) => detail.clone(),
+            Self::LogRecord => "a log record: send it to /v1/logs".to_owned(),
+            Self::Span => "a span: send it to /v1/traces".to_owned(),
+            Self::TraceId => "a trace id is 16 bytes, not all zero".to_owned(),
+            Self::SpanId => "a span id is 8 bytes, not all zero".to_owned(),
+            Self::ParentSpanId => "a parent span id is 8 bytes, or absent".to_owned(),
+            Self::Time => "a time is 0 to 2^63 nanoseconds since 1970".to_owned(),
+            Self::NoTraceId => {
+                "a log record is shown in its trace: emit it inside a span".to_owned()
+            }
+            Self::TooManyItems(limit) => {
+                format!("one request holds at most {limit}: send smaller batches")
+            }
+            Self::TooManyScopes => {
+                "a large resource is repeated for too many scopes: send smaller batches".to_owned()
+            }
+        }
+    }
+}
+
+/// The scopes of one resource; makes the context that items share.
+pub(super) struct Scopes {
+    resource: Vec<wire::KeyValue>,
+    resource_schema_url: String,
+    resource_weight: usize,
+    scope: wire::Scope,
+    schema_url: String,
+    context: Option<Arc<Context>>,
+}
+
+impl Scopes {
+    pub(super) fn new(resource: Vec<wire::KeyValue>, schema_url: &str) -> Self {
+        Self {
+            resource_weight: weight(&resource),
+            resource,
+            resource_schema_url: schema_url.to_owned(),
+            scope: wire::Scope::default(),
+            schema_url: String::new(),
+            context: None,
+        }
+    }
+
+    /// The items that follow are of this scope.
+    pub(super) fn enter(&mut self, scope: wire::Scope, schema_url: &str) {
+        let schema_url = if schema_url.is_empty() {
+            &self.resource_schema_url
+        } else {
+            schema_url
+        };
+        // An exporter that opens a scope anew for each span shares one context all the same.
+        if self.scope != scope || self.schema_url != schema_url {
+            self.context = None;
+            self.schema_url = schema_url.to_owned();
+            self.scope = scope;
+        }
+    }
+
+    /// `None`: the request's contexts have become too large together.
+    fn context(&mut self, bytes_left: &mut usize) -> Option<Arc<Context>> {
+        if self.context.is_none() {
+            let bytes = self.resource_weight + weight(&self.scope.attributes) + 256;
+            *bytes_left = bytes_left.checked_sub(bytes)?;
+            self.context = Some(Arc::new(Context {
+                resource: self.resource.clone(),
+                scope: self.scope.clone(),
+                schema_url: self.schema_url.clone(),
+            }));
+        }
+        self.context.clone()
+    }
+}
+
+/// About how many bytes of memory attributes take.
+fn weight(attributes: &[wire::KeyValue]) -> usize {
+    fn any(value: &wire::AnyValue) -> usize {
+        size_of::<wire::AnyValue>()
+            + match &value.value {
+                Some(Value::String(text)) => text.len(),
+                Some(Value::Bytes(bytes) | Value::Stored(bytes)) => bytes.len(),
+                Some(Value::Array(array)) => array.values.iter().map(any).sum(),
+                Some(Value::Map(map)) => weight(&map.values),
+                Some(Value::Bool(_) | Value::Int(_) | Value::Double(_)) | None => 0,
+            }
+    }
+    attributes
+        .iter()
+        .map(|pair| {
+            size_of::<wire::KeyValue>() + pair.key.len() + pair.value.as_ref().map_or(0, any)
+        })
+        .sum()
+}
+
+/// Takes the items of one request in their order.
+pub(super) struct Sink {
+    kind: Kind,
+    items_limit: usize,
+    items: usize,
+    context_bytes_left: usize,
+    place_of: HashMap<TraceId, usize>,
+    seen: HashSet<(usize, i64)>,
+    /// Reused for every item's canonical bytes.
+    canonical: Vec<u8>,
+    decoded: Decoded,
+}
+
+impl Sink {
+    pub(super) fn new(kind: Kind, limits: &Limits) -> Self {
+        Self {
+            kind,
+            items_limit: limits.items,
+            items: 0,
+            context_bytes_left: limits.context_bytes,
+            place_of: HashMap::new(),
+            seen: HashSet::new(),
+            canonical: Vec::new(),
+            decoded: Decoded::default(),
+        }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// How many more items will be looked at.
+    pub(super) fn room(&self) -> usize {
+        self.items_limit.saturating_sub(self.items)
+    }
+
+    /// Takes the next item, or notes why it was not taken. `read` runs only when there is room for it.
+    pub(super) fn item(&mut self, scopes: &mut Scopes, read: impl FnOnce() -> Result<Item, Fault>) {
+        self.items += 1;
+        if self.items > self.items_limit {
+            self.reject(&Fault::TooManyItems(self.items_limit), "");
+            return;
+        }
+        let item = match read() {
+            Ok(item) => item,
+            Err(fault) => return self.reject(&fault, &format!("number {}", self.items)),
+        };
+        // Named only when rejected: most items never are.
+        let named = |item: &Item| match item {
+            Item::Span(span) => format!("span {} \"{}\"", hex(&span.span_id), cut(&span.name)),
+            Item::Log(log) => format!("log record \"{}\"", cut(&log.event_name)),
+        };
+        let Some(context) = scopes.context(&mut self.context_bytes_left) else {
+            return self.reject(&Fault::TooManyScopes, &named(&item));
+        };
+        match item {
+            Item::Span(mut span) => match settle_span(&mut span) {
+                Ok(trace) => {
+                    let identity = identity(b's', &span.span_id, &*span, &mut self.canonical);
+                    let ended = span.end_time_unix_nano != 0;
+                    self.accept(
+                        &trace,
+                        Incoming {
+                            identity: Some(identity),
+                            may_end_run: ended && span.parent_span_id.is_empty(),
+                            observation: Observation {
+                                context,
+                                what: What::Span(span),
+                            },
+                        },
+                    );
+                }
+                Err(fault) => self.reject(&fault, &named(&Item::Span(span))),
+            },
+            Item::Log(mut log) => match settle_log(&mut log) {
+                Ok(trace) => {
+                    let time = log.time_unix_nano.to_be_bytes();
+                    let identity = identity(b'l', &time, &*log, &mut self.canonical);
+                    self.accept(
+                        &trace,
+                        Incoming {
+                            identity: Some(identity),
+                            may_end_run: false,
+                            observation: Observation {
+                                context,
+                                what: What::Log(log),
+                            },
+                        },
+                    );
+                }
+                Err(fault) => self.reject(&fault, &named(&Item::Log(log))),
+            },
+        }
+    }
+
+    /// Items that were only counted.
+    pub(super) fn reject_uncollected(&mut self, count: u64) {
+        if count > 0 {
+            self.reject(&Fault::TooManyItems(self.items_limit), "");
+            if let Some(last) = self
+                .decoded
+                .rejected
+                .iter_mut()
+                .find(|rejected| rejected.reason == "too_many_items")
+            {
+                last.count += count - 1;
+            }
+        }
+    }
+
+    pub(super) fn finish(self, left_out: u64) -> Decoded {
+        Decoded {
+            left_out,
+            ..self.decoded
+        }
+    }
+
+    fn accept(&mut self, trace: &TraceId, incoming: Incoming) {
+        self.decoded.accepted += 1;
+        let place = match self.place_of.get(trace) {
+            Some(place) => *place,
+            None => {
+                self.decoded.traces.push((trace.clone(), Vec::new()));
+                self.place_of
+                    .insert(trace.clone(), self.decoded.traces.len() - 1);
+                self.decoded.traces.len() - 1
+            }
+        };
+        // An exporter that repeats an item within one request is told it was taken, which it was.
+        if let Some(identity) = incoming.identity
+            && !self.seen.insert((place, identity))
+        {
+            self.decoded.repeated += 1;
+            return;
+        }
+        if let Some((_, list)) = self.decoded.traces.get_mut(place) {
+            list.push(incoming);
+        }
+    }
+
+    fn reject(&mut self, fault: &Fault, which: &str) {
+        let reason = fault.reason();
+        match self
+            .decoded
+            .rejected
+            .iter_mut()
+            .find(|rejected| rejected.reason == reason)
+        {
+            Some(rejected) => rejected.count += 1,
+            None => {
+                let advice = fault.advice();
+                self.decoded.rejected.push(Rejected {
+                    reason,
+                    count: 1,
+                    example: if which.is_empty() {
+                        advice
+                    } else {
+                        format!("{which}: {advice}")
+                    },
+                });
+            }
+        }
+    }
+}
+
+/// Brings a span into the form in which it is kept: one form for what the two encodings can say in several. Its
+/// trace id is taken out: inside the trace's log it is the key.
+fn settle_span(span: &mut wire::Span) -> Result<TraceId, Fault> {
+    let trace = TraceId::from_otel(&span.trace_id).ok_or(Fault::TraceId)?;
+    span.trace_id = Bytes::new();
+    if !is_span_id(&span.span_id) {
+        return Err(Fault::SpanId);
+    }
+    if is_zero(&span.parent_span_id) {
+        span.parent_span_id = Bytes::new();
+    } else if span.parent_span_id.len() != 8 {
+        // Without its parent it would pass for a root and might end the run.
+        return Err(Fault::ParentSpanId);
+    }
+    let event_times = span.events.iter().map(|event| event.time_unix_nano);
+    if [span.start_time_unix_nano, span.end_time_unix_nano]
+        .into_iter()
+        .chain(event_times)
+        .any(|time| i64::try_from(time).is_err())
+    {
+        return Err(Fault::Time);
+    }
+    span.status
+        .take_if(|status| status.code == 0 && status.message.is_empty());
+    let links = span.links.len();
+    span.links
+        .retain(|link| is_span_id(&link.span_id) && TraceId::from_otel(&link.trace_id).is_some());
+    span.dropped_links_count = span
+        .dropped_links_count
+        .saturating_add(u32::try_from(links - span.links.len()).unwrap_or(u32::MAX));
+    Ok(trace)
+}
+
+/// As [`settle_span`], for a log record.
+fn settle_log(log: &mut wire::LogRecord) -> Result<TraceId, Fault> {
+    if is_zero(&log.trace_id) {
+        return Err(Fault::NoTraceId);
+    }
+    let trace = TraceId::from_otel(&log.trace_id).ok_or(Fault::TraceId)?;
+    log.trace_id = Bytes::new();
+    if is_zero(&log.span_id) {
+        log.span_id = Bytes::new();
+    } else if log.span_id.len() != 8 {
+        return Err(Fault::SpanId);
+    }
+    if [log.time_unix_nano, log.observed_time_unix_nano]
+        .into_iter()
+        .any(|time| i64::try_from(time).is_err())
+    {
+        return Err(Fault::Time);
+    }
+    Ok(trace)
+}
+
+fn is_span_id(id: &[u8]) -> bool {
+    id.len() == 8 && !is_zero(id)
+}
+
+/// All zero, or nothing at all: both mean "none" in OTLP.
+fn is_zero(id: &[u8]) -> bool {
+    id.iter().all(|byte| *byte == 0)
+}
+
+/// DESIGN.md section 4, "Identity": the key (span id; a log's time) and the content. The resource is left out: a retry
+/// through a collector may have gained attributes there.
+fn identity(kind: u8, key: &[u8], content: &impl Message, canonical: &mut Vec<u8>) -> i64 {
+    canonical.clear();
+    // A `Vec` grows, so this cannot fail.
+    let _ = content.encode(canonical);
+    let mut hash = Xxh3::new();
+    hash.update(&[kind]);
+    hash.update(key);
+    hash.update(canonical);
+    hash.digest().cast_signed()
+}
+
+/// The beginning of a stranger's text, short enough for an error message.
+fn cut(text: &str) -> &str {
+    text.char_indices()
+        .nth(60)
+        .and_then(|(end, _)| text.get(..end))
+        .unwrap_or(text)
+}
