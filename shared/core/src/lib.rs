@@ -8,6 +8,8 @@ pub mod cursor;
 pub mod frame;
 pub mod id;
 pub mod limits;
+pub mod native;
 pub mod observed;
 pub mod otlp;
+pub mod propagation;
 pub mod wire;

@@ -15,6 +15,7 @@ use prost::Message;
 use serde_json::json;
 
 pub use self::inflate::inflate;
+pub(crate) use self::json::mend_surrogates;
 use self::{
     budget::Budget,
     item::{Kind, Sink},
