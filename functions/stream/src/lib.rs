@@ -1,1 +1,16 @@
+//! Server-sent events of one trace: history, then live, each event once and in order, to its end.
+//!
+//! `GET /traces/{trace_id}/stream`. Everything that can go wrong is told as JSON before the stream starts; after that a stream tells by its control
+//! frames (`gap`, `end`) what it cannot show, and a client that lost its connection goes on at its cursor.
 
+mod request;
+mod viewer;
+
+use axum::{Router, routing::get};
+use tailspan_service::App;
+
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/traces/{trace_id}/stream", get(viewer::stream_trace))
+        .with_state(app)
+}

@@ -5,6 +5,8 @@
 pub mod chunk;
 pub mod continuity;
 pub mod cursor;
+pub mod event;
+pub mod fold;
 pub mod frame;
 pub mod id;
 pub mod limits;
@@ -12,4 +14,5 @@ pub mod native;
 pub mod observed;
 pub mod otlp;
 pub mod propagation;
+pub mod settle;
 pub mod wire;

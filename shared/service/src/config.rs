@@ -67,47 +67,87 @@ impl Config {
             if let Some(text) = var(name) {
                 match text.trim().parse() {
                     Ok(value) if value >= least => set(value),
-                    _ => mistakes.push(format!("{name} must be a number of at least {least}, not \"{text}\"")),
+                    _ => mistakes.push(format!(
+                        "{name} must be a number of at least {least}, not \"{text}\""
+                    )),
                 }
             }
         };
-        number("TAILSPAN_RETENTION_SECONDS", 1, &mut |seconds| config.retention = Duration::from_secs(seconds));
-        number("TAILSPAN_STREAM_SECONDS", 1, &mut |seconds| config.stream_lifetime = Duration::from_secs(seconds));
-        number("TAILSPAN_HEARTBEAT_SECONDS", 1, &mut |seconds| config.heartbeat = Duration::from_secs(seconds));
-        number("TAILSPAN_MAX_STREAMS", 1, &mut |count| config.max_streams = to_usize(count));
-        number("TAILSPAN_GRACE_MS", 0, &mut |ms| config.patience.grace_ms = ms);
-        number("TAILSPAN_STALLED_SECONDS", 1, &mut |seconds| config.patience.stalled_ms = seconds.saturating_mul(1000));
-        number("TAILSPAN_LOST_SECONDS", 1, &mut |seconds| config.patience.lost_ms = seconds.saturating_mul(1000));
-        number("TAILSPAN_MAX_BODY_BYTES", 1024, &mut |bytes| config.max_body_bytes = to_usize(bytes));
-        number("TAILSPAN_MAX_IN_FLIGHT_BYTES", 1024, &mut |bytes| config.max_in_flight_bytes = to_usize(bytes));
+        number("TAILSPAN_RETENTION_SECONDS", 1, &mut |seconds| {
+            config.retention = Duration::from_secs(seconds)
+        });
+        number("TAILSPAN_STREAM_SECONDS", 1, &mut |seconds| {
+            config.stream_lifetime = Duration::from_secs(seconds)
+        });
+        number("TAILSPAN_HEARTBEAT_SECONDS", 1, &mut |seconds| {
+            config.heartbeat = Duration::from_secs(seconds)
+        });
+        number("TAILSPAN_MAX_STREAMS", 1, &mut |count| {
+            config.max_streams = to_usize(count)
+        });
+        number("TAILSPAN_GRACE_MS", 0, &mut |ms| {
+            config.patience.grace_ms = ms
+        });
+        number("TAILSPAN_STALLED_SECONDS", 1, &mut |seconds| {
+            config.patience.stalled_ms = seconds.saturating_mul(1000)
+        });
+        number("TAILSPAN_LOST_SECONDS", 1, &mut |seconds| {
+            config.patience.lost_ms = seconds.saturating_mul(1000)
+        });
+        number("TAILSPAN_MAX_BODY_BYTES", 1024, &mut |bytes| {
+            config.max_body_bytes = to_usize(bytes)
+        });
+        number("TAILSPAN_MAX_IN_FLIGHT_BYTES", 1024, &mut |bytes| {
+            config.max_in_flight_bytes = to_usize(bytes)
+        });
         if let Some(url) = var("TAILSPAN_REDIS_URL").or_else(|| var("REDIS_URL")) {
             config.redis_url = url;
         }
         if let Some(prefix) = var("TAILSPAN_KEY_PREFIX") {
             let valid = prefix.len() <= 40
-                && prefix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b':' || b == b'-');
+                && prefix.bytes().all(|b| {
+                    b.is_ascii_lowercase() || b.is_ascii_digit() || b == b':' || b == b'-'
+                });
             if valid {
                 config.key_prefix = prefix;
             } else {
-                mistakes.push("TAILSPAN_KEY_PREFIX must be at most 40 characters of a-z 0-9 : -".to_owned());
+                mistakes.push(
+                    "TAILSPAN_KEY_PREFIX must be at most 40 characters of a-z 0-9 : -".to_owned(),
+                );
             }
         }
         if let Some(pairs) = var("TAILSPAN_TOKENS") {
-            for pair in pairs.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            for pair in pairs
+                .split(',')
+                .map(str::trim)
+                .filter(|pair| !pair.is_empty())
+            {
                 // The token may itself end in "=" (base64), so the tenant is what follows the last one.
-                match pair.rsplit_once('=').map(|(token, tenant)| (token, TenantId::parse(tenant))) {
+                match pair
+                    .rsplit_once('=')
+                    .map(|(token, tenant)| (token, TenantId::parse(tenant)))
+                {
                     Some((token, Ok(tenant))) if !token.is_empty() => {
                         config.tokens.insert(token.to_owned(), tenant);
                     }
                     // The pair holds a secret: say what is wrong without it.
-                    _ => mistakes.push("TAILSPAN_TOKENS must be token=tenant pairs, the tenant of a-z 0-9 -".to_owned()),
+                    _ => mistakes.push(
+                        "TAILSPAN_TOKENS must be token=tenant pairs, the tenant of a-z 0-9 -"
+                            .to_owned(),
+                    ),
                 }
             }
         }
         if config.patience.lost_ms < config.patience.stalled_ms {
-            mistakes.push("TAILSPAN_LOST_SECONDS must not be less than TAILSPAN_STALLED_SECONDS".to_owned());
+            mistakes.push(
+                "TAILSPAN_LOST_SECONDS must not be less than TAILSPAN_STALLED_SECONDS".to_owned(),
+            );
         }
-        if mistakes.is_empty() { Ok(config) } else { Err(InvalidConfig(mistakes)) }
+        if mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(InvalidConfig(mistakes))
+        }
     }
 
     /// [`Config::from_vars`] over the process's environment.
@@ -141,7 +181,12 @@ mod tests {
 
     #[test]
     fn a_token_may_end_in_padding() {
-        let config = Config::from_vars(|name| (name == "TAILSPAN_TOKENS").then(|| "abc==team-a".to_owned())).unwrap();
-        assert_eq!(config.tokens.get("abc=").map(TenantId::as_str), Some("team-a"));
+        let config =
+            Config::from_vars(|name| (name == "TAILSPAN_TOKENS").then(|| "abc==team-a".to_owned()))
+                .unwrap();
+        assert_eq!(
+            config.tokens.get("abc=").map(TenantId::as_str),
+            Some("team-a")
+        );
     }
 }

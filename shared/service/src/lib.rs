@@ -1,4 +1,13 @@
 //! What every process of Tailspan needs. It knows no route, and only [`redis`] knows fred.
 
+pub mod app;
+pub mod config;
+pub mod error;
+pub mod extract;
 pub mod keys;
+pub mod log;
+pub mod metrics;
 pub mod redis;
+pub mod telemetry;
+
+pub use app::App;

@@ -76,7 +76,8 @@ impl Log {
             self.forget(tenant, trace, Forget::Replace).await?;
         }
         let appended = self.append_chunks(tenant, trace, events).await?;
-        self.note(tenant, std::slice::from_ref(&(trace, &appended))).await;
+        self.note(tenant, std::slice::from_ref(&(trace, &appended)))
+            .await;
         Ok(appended)
     }
 
@@ -93,7 +94,10 @@ impl Log {
             let appended = self.append_chunks(tenant, &trace, events).await;
             (trace, appended)
         });
-        let answers: Vec<_> = stream::iter(appends).buffered(TRACES_AT_ONCE).collect().await;
+        let answers: Vec<_> = stream::iter(appends)
+            .buffered(TRACES_AT_ONCE)
+            .collect()
+            .await;
         let stored: Vec<_> = answers
             .iter()
             .filter_map(|(trace, answer)| answer.as_ref().ok().map(|appended| (trace, appended)))
@@ -167,10 +171,18 @@ impl Log {
                 reply => reply?.list(),
             };
             let mut reply = reply.into_iter();
-            let verdict = reply.next().and_then(|word| word.text()).unwrap_or_default();
+            let verdict = reply
+                .next()
+                .and_then(|word| word.text())
+                .unwrap_or_default();
             match verdict.as_str() {
                 "stored" => {
-                    let mut number = || reply.next().and_then(|reply| reply.number()).unwrap_or_default();
+                    let mut number = || {
+                        reply
+                            .next()
+                            .and_then(|reply| reply.number())
+                            .unwrap_or_default()
+                    };
                     let (first_seq, last_seq) = (number(), number());
                     let stored = batch.events.len() as u64;
                     return Ok(Appended {
@@ -183,7 +195,12 @@ impl Log {
                     });
                 }
                 "known" => {
-                    let mut number = || reply.next().and_then(|reply| reply.number()).unwrap_or_default();
+                    let mut number = || {
+                        reply
+                            .next()
+                            .and_then(|reply| reply.number())
+                            .unwrap_or_default()
+                    };
                     let (last_seq, mark) = (number(), number());
                     let known: Vec<bool> = reply.map(|flag| flag == Reply::Int(1)).collect();
                     // An earlier attempt of ours arrived, and its answer did not.
@@ -215,14 +232,26 @@ impl Log {
                         ..Appended::default()
                     });
                 }
-                other => return Err(LogError::Internal(format!("append answered \"{other}\" for trace {trace}"))),
+                other => {
+                    return Err(LogError::Internal(format!(
+                        "append answered \"{other}\" for trace {trace}"
+                    )));
+                }
             }
         }
     }
 
-    async fn append_script(&self, keys: &TraceKeys, batch: &Batch<'_>, may_create: bool) -> Result<Reply, RedisError> {
+    async fn append_script(
+        &self,
+        keys: &TraceKeys,
+        batch: &Batch<'_>,
+        may_create: bool,
+    ) -> Result<Reply, RedisError> {
         let observations = batch.events.iter().map(|incoming| &incoming.observation);
-        let spans = observations.clone().filter(|seen| matches!(seen.what, What::Span(_))).count();
+        let spans = observations
+            .clone()
+            .filter(|seen| matches!(seen.what, What::Span(_)))
+            .count();
         let encoded = chunk::encode(observations);
         let may_end = batch.events.iter().any(|incoming| incoming.may_end_run);
         let identities = batch.identities.len() + usize::from(batch.token.is_some());
@@ -254,12 +283,22 @@ impl Log {
     async fn arm(&self, tenant: &TenantId, trace: &TraceId) -> Result<(), LogError> {
         let index = self.keys.tenant(tenant);
         let now = now_unix_ms();
-        self.redis.command("SADD", &self.keys.tenants(), vec![Arg::from(self.keys.tenants()), Arg::from(tenant.as_str())]).await?;
+        self.redis
+            .command(
+                "SADD",
+                &self.keys.tenants(),
+                vec![Arg::from(self.keys.tenants()), Arg::from(tenant.as_str())],
+            )
+            .await?;
         self.redis
             .script(
                 &ARM,
                 &[&index.traces, &index.due],
-                vec![Arg::from(trace.as_str()), Arg::from(now), Arg::from(now + self.patience.stalled_ms)],
+                vec![
+                    Arg::from(trace.as_str()),
+                    Arg::from(now),
+                    Arg::from(now + self.patience.stalled_ms),
+                ],
             )
             .await?;
         Ok(())
@@ -269,7 +308,12 @@ impl Log {
     async fn look_soon(&self, tenant: &TenantId, trace: &TraceId) {
         let due = self.keys.tenant(tenant).due;
         let at = now_unix_ms() + self.patience.grace_ms;
-        let args = vec![Arg::from(&due), Arg::from("LT"), Arg::from(at), Arg::from(trace.as_str())];
+        let args = vec![
+            Arg::from(&due),
+            Arg::from("LT"),
+            Arg::from(at),
+            Arg::from(trace.as_str()),
+        ];
         if let Err(error) = self.redis.command("ZADD", &due, args).await {
             warn!(%trace, %error, "failed to bring a deadline forward");
         }
@@ -286,12 +330,21 @@ impl Log {
             return;
         }
         let index = self.keys.tenant(tenant);
-        if let Err(error) = self.redis.script(&NOTE, &[&index.log, &index.noted], args).await {
+        if let Err(error) = self
+            .redis
+            .script(&NOTE, &[&index.log, &index.noted], args)
+            .await
+        {
             warn!(%tenant, %error, "failed to note {} traces", traces.len());
         }
     }
 
-    async fn forget(&self, tenant: &TenantId, trace: &TraceId, how: Forget) -> Result<bool, LogError> {
+    async fn forget(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        how: Forget,
+    ) -> Result<bool, LogError> {
         let keys = self.keys.trace(tenant, trace);
         let token = rand::random::<u64>();
         let mut pauses = RETRY_PAUSES.iter();
@@ -307,8 +360,17 @@ impl Log {
                 }),
                 Arg::from(token),
             ];
-            let slots = [keys.trace.as_str(), &keys.events, &keys.seen, &keys.blobs, &keys.fold];
-            match (self.redis.script(&FORGET, &slots, args).await, pauses.next()) {
+            let slots = [
+                keys.trace.as_str(),
+                &keys.events,
+                &keys.seen,
+                &keys.blobs,
+                &keys.fold,
+            ];
+            match (
+                self.redis.script(&FORGET, &slots, args).await,
+                pauses.next(),
+            ) {
                 (Err(RedisError::Unavailable(_)), Some(pause)) => tokio::time::sleep(*pause).await,
                 (reply, _) => return Ok(reply?.list().first() == Some(&Reply::Int(1))),
             }
@@ -335,7 +397,11 @@ impl<'a> Batch<'a> {
     }
 
     fn identify(&mut self) {
-        self.identities = self.events.iter().filter_map(|incoming| incoming.identity).collect();
+        self.identities = self
+            .events
+            .iter()
+            .filter_map(|incoming| incoming.identity)
+            .collect();
         let unnamed = self.identities.len() < self.events.len();
         // The token stays over attempts; that is its use.
         self.token = unnamed.then(|| self.token.unwrap_or_else(rand::random));
@@ -344,7 +410,8 @@ impl<'a> Batch<'a> {
     /// Leaves what the log does not have yet. `known` answers for the identities, in order.
     fn drop_known(&mut self, known: &[bool]) {
         let mut flags = known.iter();
-        self.events.retain(|incoming| incoming.identity.is_none() || flags.next() != Some(&true));
+        self.events
+            .retain(|incoming| incoming.identity.is_none() || flags.next() != Some(&true));
         self.identify();
     }
 }
@@ -355,9 +422,12 @@ fn without_repeats(events: Vec<Incoming>) -> (Vec<Incoming>, u64) {
     let mut known = HashSet::new();
     let events: Vec<_> = events
         .into_iter()
-        .filter(|incoming| incoming.identity.is_none_or(|identity| known.insert(identity)))
+        .filter(|incoming| {
+            incoming
+                .identity
+                .is_none_or(|identity| known.insert(identity))
+        })
         .collect();
     let repeated = (before - events.len()) as u64;
     (events, repeated)
 }
-

@@ -89,12 +89,18 @@ impl Log {
 
     /// How the doorbell rings: a sharded channel in a cluster reaches only the nodes of its slot.
     fn publish(&self) -> &'static str {
-        if self.redis.is_cluster() { "SPUBLISH" } else { "PUBLISH" }
+        if self.redis.is_cluster() {
+            "SPUBLISH"
+        } else {
+            "PUBLISH"
+        }
     }
 }
 
 /// Milliseconds since 1970 on this machine's clock. The log orders by number, never by time: a jump of the clock moves arrival times and deadlines, not events.
 pub fn now_unix_ms() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

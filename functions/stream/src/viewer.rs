@@ -1,0 +1,348 @@
+//! One viewer: from its cursor to the end, pulled by its own socket. Between two reads of the socket it holds one chunk at most.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::State,
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use futures::stream;
+use serde_json::json;
+use tailspan_core::{cursor::Cursor, frame, id::TraceId};
+use tailspan_service::{
+    App,
+    error::ApiError,
+    extract::{Params, Tenant, TracePath},
+    log::{
+        follow::{CatchUp, Framed, Next, Watch},
+        read::TraceState,
+    },
+    metrics::{Metrics, Reason},
+};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use crate::request::{From, Query, Wanted, wanted};
+
+/// What a client waits before it comes back after a cut. Short: the cursor makes coming back cheap.
+const RETRY_MS: u64 = 1000;
+/// Before the log is asked again that did not answer.
+const RETRY_LOG: Duration = Duration::from_millis(250);
+/// How long the first look at a trace may take before the answer is "unavailable".
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// `GET /traces/{trace_id}/stream`
+pub(crate) async fn stream_trace(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    TracePath(trace): TracePath,
+    Params(query): Params<Query>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let wanted = wanted(query, &headers)?;
+    let seat = Seat::take(&app)?;
+    let mut watch = app.hub.watch(&tenant, &trace);
+    let state = first_look(&app, &mut watch, &tenant, &trace, wanted).await?;
+    let Some(state) = state else {
+        return match wanted.from {
+            // A viewer that knew this trace is told that it is gone, by a stream that ends: an EventSource gives up on 404 without a word to the page.
+            From::Cursor(cursor) if cursor.seq > 0 => Ok(gone(cursor, "expired")),
+            _ => Err(ApiError::trace_not_found(&trace)),
+        };
+    };
+    if state.dead {
+        return match wanted.from {
+            From::Cursor(cursor) if cursor.seq > 0 => Ok(gone(cursor, "deleted")),
+            _ => Err(ApiError::trace_not_found(&trace)),
+        };
+    }
+    let cursor = match wanted.from {
+        From::Start => Cursor::START,
+        From::Now => state.cursor(),
+        From::Cursor(cursor) => cursor,
+    };
+    // EventSource comes back after every close; 204 tells it that there is nothing to come back for.
+    let has_all = state.ended().is_some()
+        && matches!(wanted.from, From::Cursor(cursor) if is_end(cursor, &state));
+    if has_all && !wanted.until_closed {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let lifetime = jittered(app.config.stream_lifetime);
+    let viewer = Viewer {
+        trace,
+        watch,
+        cursor,
+        until_closed: wanted.until_closed,
+        ended_at: None,
+        heartbeat: app.config.heartbeat,
+        next_heartbeat: Instant::now() + app.config.heartbeat,
+        ends_at: Instant::now() + lifetime,
+        ready: VecDeque::from([Bytes::from(frame::opening(RETRY_MS))]),
+        chunks: VecDeque::new(),
+        done: false,
+        seat,
+        app,
+    };
+    let frames = stream::unfold(viewer, |mut viewer| async move {
+        let frame = viewer.next_frame().await?;
+        Some((Ok::<_, std::convert::Infallible>(frame), viewer))
+    });
+    Ok(event_stream(Body::from_stream(frames)))
+}
+
+/// The trace as it is, waiting for it as long as the viewer wants.
+async fn first_look(
+    app: &App,
+    watch: &mut Watch,
+    tenant: &tailspan_core::id::TenantId,
+    trace: &TraceId,
+    wanted: Wanted,
+) -> Result<Option<TraceState>, ApiError> {
+    let until = Instant::now() + wanted.wait;
+    // Asked directly, not through the shared reader: the answer must be as of this request, and an error must be told.
+    let look = tokio::time::timeout(FIRST_LOOK, app.log.state(tenant, trace)).await;
+    let mut state =
+        look.map_err(|_| ApiError::unavailable("the store does not answer in time; try again"))??;
+    let is_there = |state: &Option<TraceState>| state.as_ref().is_some_and(|state| !state.dead);
+    while !is_there(&state) && Instant::now() < until {
+        tokio::select! {
+            () = watch.changed() => {}
+            () = sleep_until(until) => {}
+            () = app.shutdown.cancelled() => break,
+        }
+        state = app.log.state(tenant, trace).await?;
+    }
+    Ok(state)
+}
+
+fn is_end(cursor: Cursor, state: &TraceState) -> bool {
+    cursor.seq == state.seq && cursor.mark.is_none_or(|mark| mark == state.mark)
+}
+
+/// Ends at 80-100 % of the limit, so that viewers do not all come back in the same second.
+fn jittered(lifetime: Duration) -> Duration {
+    lifetime.mul_f64(rand::random_range(0.8..=1.0))
+}
+
+fn gone(cursor: Cursor, reason: &str) -> Response {
+    let gap = frame::control(
+        "gap",
+        Some(cursor),
+        &json!({"reason": reason, "from": cursor.seq + 1}).to_string(),
+    );
+    let end = frame::control("end", Some(cursor), &json!({"status": reason}).to_string());
+    event_stream(Body::from(frame::opening(RETRY_MS) + &gap + &end))
+}
+
+fn event_stream(body: Body) -> Response {
+    const HEADERS: [(HeaderName, HeaderValue); 3] = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (
+            CACHE_CONTROL,
+            HeaderValue::from_static("no-cache, no-transform"),
+        ),
+        // nginx and its kin hold a response back until it ends, unless told.
+        (
+            HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        ),
+    ];
+    (HEADERS, body).into_response()
+}
+
+/// One of the process's places for viewers.
+struct Seat {
+    metrics: Arc<Metrics>,
+    /// The stream came to its end by itself; otherwise its viewer left or was cut.
+    ended: bool,
+}
+
+impl Seat {
+    fn take(app: &App) -> Result<Self, ApiError> {
+        let taken = app.metrics.viewers.inc();
+        let seat = Self {
+            metrics: Arc::clone(&app.metrics),
+            ended: true,
+        };
+        let most = i64::try_from(app.config.max_streams).unwrap_or(i64::MAX);
+        if taken >= most {
+            return Err(ApiError::too_many(format!(
+                "{most} streams are open, which is all this process takes"
+            )));
+        }
+        Ok(seat)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.metrics.viewers.dec();
+        if !self.ended {
+            self.metrics.viewers_cut.inc();
+        }
+    }
+}
+
+struct Viewer {
+    app: App,
+    trace: TraceId,
+    watch: Watch,
+    cursor: Cursor,
+    until_closed: bool,
+    /// The event up to which an `end` was sent, for streams that stay between runs.
+    ended_at: Option<u64>,
+    heartbeat: Duration,
+    next_heartbeat: Instant,
+    ends_at: Instant,
+    /// Frames to send before anything else.
+    ready: VecDeque<Bytes>,
+    /// Chunks read from the log and not sent yet.
+    chunks: VecDeque<Framed>,
+    done: bool,
+    seat: Seat,
+}
+
+impl Viewer {
+    /// The next bytes for the socket; `None` ends the stream. Called when the socket takes more, so a slow viewer asks seldom.
+    async fn next_frame(&mut self) -> Option<Bytes> {
+        self.seat.ended = false;
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                self.next_heartbeat = Instant::now() + self.heartbeat;
+                return Some(frame);
+            }
+            if self.done {
+                self.seat.ended = true;
+                return None;
+            }
+            if let Some(chunk) = self.chunks.pop_front() {
+                self.show(&chunk);
+                continue;
+            }
+            if Instant::now() >= self.ends_at || self.app.shutdown.is_cancelled() {
+                // No `end`: the client comes back at its cursor, here or on another instance.
+                self.ready
+                    .push_back(frame::heartbeat(Some(self.cursor)).into());
+                self.done = true;
+                continue;
+            }
+            self.advance().await;
+        }
+    }
+
+    /// Takes what follows the cursor, or waits for it.
+    async fn advance(&mut self) {
+        match self.watch.next(self.cursor) {
+            Next::Chunk(chunk) => self.show(&chunk),
+            Next::Behind => self.catch_up().await,
+            Next::CaughtUp(state) if state.dead => self.end("deleted"),
+            Next::CaughtUp(state) => {
+                // A cursor without a mark, or at the very start, now knows where it is.
+                self.cursor = state.cursor();
+                match state.ended() {
+                    Some(status) if self.ended_at != Some(state.seq) => {
+                        self.ended_at = Some(state.seq);
+                        self.end(status);
+                        self.done = !self.until_closed;
+                    }
+                    _ => self.wait().await,
+                }
+            }
+            Next::Gone if self.cursor.seq > 0 => {
+                self.gap(
+                    "expired",
+                    json!({"reason": "expired", "from": self.cursor.seq + 1}),
+                );
+                self.end("expired");
+            }
+            Next::Gone | Next::Unavailable => self.wait().await,
+        }
+    }
+
+    async fn catch_up(&mut self) {
+        match self.watch.catch_up(self.cursor).await {
+            Ok(CatchUp::Chunks(chunks)) if chunks.is_empty() => self.wait_briefly().await,
+            Ok(CatchUp::Chunks(chunks)) => self.chunks.extend(chunks),
+            Ok(CatchUp::Trimmed { from, to }) => {
+                self.cursor = Cursor {
+                    seq: to,
+                    mark: None,
+                };
+                self.gap(
+                    "trimmed",
+                    json!({"reason": "trimmed", "from": from, "to": to}),
+                );
+            }
+            Ok(CatchUp::Replaced { base }) => {
+                let known = self.cursor.seq;
+                self.cursor = Cursor::START;
+                self.ended_at = None;
+                self.gap(
+                    "replaced",
+                    json!({"reason": "replaced", "known": known, "from": base + 1}),
+                );
+            }
+            // The shared reader says how it is gone.
+            Ok(CatchUp::Gone) => self.wait_briefly().await,
+            Err(error) => {
+                tracing::debug!(trace = %self.trace, %error, "failed to read for a viewer");
+                self.wait_briefly().await;
+            }
+        }
+    }
+
+    fn show(&mut self, chunk: &Framed) {
+        let (frames, count) = chunk.after(self.cursor.seq);
+        self.cursor = chunk.end();
+        if !frames.is_empty() {
+            self.app.metrics.frames.inc_by(count as u64);
+            self.ready.push_back(frames);
+        }
+    }
+
+    fn gap(&mut self, reason: &'static str, data: serde_json::Value) {
+        self.app
+            .metrics
+            .gaps
+            .get_or_create(&Reason { reason })
+            .inc();
+        // A replaced log leaves no cursor to come back to: the next event brings one.
+        let cursor = (self.cursor.seq > 0).then_some(self.cursor);
+        self.ready
+            .push_back(frame::control("gap", cursor, &data.to_string()).into());
+    }
+
+    fn end(&mut self, status: &str) {
+        let cursor = (self.cursor.seq > 0).then_some(self.cursor);
+        self.ready.push_back(
+            frame::control("end", cursor, &json!({"status": status}).to_string()).into(),
+        );
+        self.done = true;
+    }
+
+    /// Until something is appended, a heartbeat is due, or the stream's time is over.
+    async fn wait(&mut self) {
+        let heartbeat_at = self.next_heartbeat.min(self.ends_at);
+        let shutdown = self.app.shutdown.clone();
+        tokio::select! {
+            changed = timeout_at(heartbeat_at, self.watch.changed()) => {
+                if changed.is_err() && self.next_heartbeat <= Instant::now() {
+                    let cursor = (self.cursor.seq > 0).then_some(self.cursor);
+                    self.ready.push_back(frame::heartbeat(cursor).into());
+                }
+            }
+            () = shutdown.cancelled() => {}
+        }
+    }
+
+    async fn wait_briefly(&mut self) {
+        tokio::select! {
+            () = self.wait() => {}
+            () = sleep(RETRY_LOG) => {}
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What a client is told when something cannot be done: a code for programs, a sentence for people.
+//!
+//! Absent (404), invalid (400), unauthorised (401), too much (413, 429) and unavailable (503) are told apart, as JSON, on every route.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+use tailspan_core::id::{InvalidId, TraceId};
+use tracing::error;
+
+use crate::log::LogError;
+
+/// Seconds after which trying again makes sense.
+const RETRY_AFTER_SECONDS: u16 = 1;
+
+#[derive(Debug)]
+pub struct ApiError {
+    pub status: StatusCode,
+    /// Stable, for programs.
+    pub code: &'static str,
+    /// What failed, for which thing, and what to do.
+    pub message: String,
+    retry: bool,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            retry: false,
+        }
+    }
+
+    fn retry(mut self) -> Self {
+        self.retry = true;
+        self
+    }
+
+    pub fn invalid(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    pub fn trace_not_found(trace: &TraceId) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "trace_not_found",
+            format!("there is no trace {trace}"),
+        )
+    }
+
+    pub fn not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "route_not_found",
+            "there is nothing at this path",
+        )
+    }
+
+    pub fn method_not_allowed() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "this path does not take this method",
+        )
+    }
+
+    pub fn trace_deleted(trace: &TraceId) -> Self {
+        Self::new(
+            StatusCode::GONE,
+            "trace_deleted",
+            format!("trace {trace} was deleted; begin it again with ?replace=true"),
+        )
+    }
+
+    pub fn unauthorized() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "a token is needed: send it as \"Authorization: Bearer TOKEN\" or as ?token=TOKEN",
+        )
+    }
+
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    pub fn not_acceptable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", message)
+    }
+
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            message,
+        )
+    }
+
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
+    pub fn too_many(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", message).retry()
+    }
+
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).retry()
+    }
+
+    /// A fault of ours.
+    pub fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "tailspan failed to answer this request; its log says why",
+        )
+    }
+
+    /// Seconds for a `Retry-After`, where trying again makes sense.
+    pub fn retry_after_seconds(&self) -> Option<u16> {
+        self.retry.then_some(RETRY_AFTER_SECONDS)
+    }
+}
+
+impl From<InvalidId> for ApiError {
+    fn from(error: InvalidId) -> Self {
+        let code = match error.what {
+            "trace_id" => "invalid_trace_id",
+            _ => "invalid_parameter",
+        };
+        Self::invalid(code, error.to_string())
+    }
+}
+
+impl From<LogError> for ApiError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Unavailable(cause) => {
+                // Said once per request; the cause may name hosts, so the client does not get it.
+                tracing::warn!(cause, "the store is unavailable");
+                Self::unavailable("the store does not answer; try again, repeating is harmless")
+            }
+            LogError::Full(cause) => {
+                tracing::warn!(cause, "the store is full");
+                let mut full = Self::unavailable(
+                    "the store is full; reading and deleting go on, storing does when there is room",
+                );
+                full.code = "store_full";
+                full
+            }
+            LogError::Internal(cause) => {
+                error!(cause, "the store refused");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let retry_after = self.retry_after_seconds();
+        let body = Json(json!({"error": {"code": self.code, "message": self.message}}));
+        let mut response = (self.status, body).into_response();
+        if let Some(seconds) = retry_after {
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,497 @@
+//! Following: every watched trace is read once per process, and all its viewers share what was read.
+//!
+//! A ring of the doorbell, a (re)subscription, or two seconds of silence make the reader of a trace read on from its cursor: the bell may
+//! be lost, the log is the truth. What it reads lies framed in a short window; a viewer takes from there what
+//! follows its own cursor, and one that is behind the window reads the log itself. So a slow viewer holds nothing but its cursor, and nobody waits for it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tailspan_core::{
+    continuity::{ChunkSpan, Continuity, locate},
+    cursor::Cursor,
+    event, frame,
+    id::{TenantId, TraceId},
+    observed::Recorded,
+};
+use tokio::sync::{Notify, broadcast, watch};
+use tracing::{debug, warn};
+
+use super::{
+    Log, LogError, now_unix_ms,
+    read::{ReadFrom, StoredChunk, TraceState},
+    settle::Look,
+};
+
+/// A watched trace that did not ring is looked at this often.
+const UNRUNG_READ: Duration = Duration::from_secs(2);
+/// After a failed read.
+const RETRY_READ: Duration = Duration::from_millis(250);
+/// The window shared by a trace's viewers: chunks and bytes of frames.
+const WINDOW_CHUNKS: usize = 128;
+const WINDOW_BYTES: usize = 1024 * 1024;
+
+/// A chunk's events as SSE frames.
+#[derive(Debug)]
+pub struct Framed {
+    pub span: ChunkSpan,
+    text: Bytes,
+    /// Where the frame of each event ends.
+    ends: Vec<usize>,
+}
+
+impl Framed {
+    fn new(trace: &TraceId, chunk: &StoredChunk, events: &[Recorded]) -> Self {
+        let mut text = String::new();
+        let mut ends = Vec::with_capacity(events.len());
+        for recorded in events {
+            let json = serde_json::to_string(&event::view(trace, recorded))
+                .unwrap_or_else(|_| "{}".to_owned());
+            frame::data(&mut text, Cursor::new(recorded.seq, chunk.span.mark), &json);
+            ends.push(text.len());
+        }
+        Self {
+            span: chunk.span,
+            text: text.into(),
+            ends,
+        }
+    }
+
+    /// The frames after event `seq`, and how many there are. No copy is made.
+    pub fn after(&self, seq: u64) -> (Bytes, usize) {
+        let skipped =
+            usize::try_from((seq + 1).saturating_sub(self.span.first)).unwrap_or(usize::MAX);
+        let from = match skipped {
+            0 => 0,
+            count => self.ends.get(count - 1).copied().unwrap_or(self.text.len()),
+        };
+        (
+            self.text.slice(from..),
+            self.ends.len().saturating_sub(skipped),
+        )
+    }
+
+    /// The cursor after the chunk.
+    pub fn end(&self) -> Cursor {
+        Cursor::new(self.span.last, self.span.mark)
+    }
+}
+
+/// What follows a viewer's cursor.
+#[derive(Debug)]
+pub enum Next {
+    Chunk(Arc<Framed>),
+    /// Not in the window: ask [`Hub::catch_up`].
+    Behind,
+    /// Nothing; the trace as it is now.
+    CaughtUp(TraceState),
+    /// There is no such trace (yet, or any more).
+    Gone,
+    /// The store does not answer; the reader tries again.
+    Unavailable,
+}
+
+/// What the log itself has after a cursor.
+#[derive(Debug)]
+pub enum CatchUp {
+    /// Frames that follow without a hole. Empty when the end is reached.
+    Chunks(Vec<Framed>),
+    /// Events that cannot be shown any more; go on after `to`.
+    Trimmed { from: u64, to: u64 },
+    /// The viewer's log is not this one; begin again after `base`.
+    Replaced { base: u64 },
+    /// There is no such trace.
+    Gone,
+}
+
+/// Followers of traces in this process.
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    log: Log,
+    watched: Mutex<HashMap<String, Arc<Watched>>>,
+}
+
+struct Watched {
+    tenant: TenantId,
+    trace: TraceId,
+    bell: String,
+    viewers: AtomicUsize,
+    rung: Notify,
+    rung_at: Mutex<Option<Instant>>,
+    window: Mutex<Window>,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Window {
+    chunks: VecDeque<Arc<Framed>>,
+    bytes: usize,
+    tail: Tail,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Tail {
+    /// Not read yet.
+    #[default]
+    Unknown,
+    Gone,
+    Unavailable,
+    At(TraceState),
+}
+
+/// A viewer's hold on a watched trace; dropping it lets go.
+pub struct Watch {
+    watched: Arc<Watched>,
+    version: watch::Receiver<u64>,
+    log: Log,
+}
+
+impl Hub {
+    pub fn new(log: Log) -> Self {
+        let hub = Self {
+            inner: Arc::new(Inner {
+                log,
+                watched: Mutex::default(),
+            }),
+        };
+        tokio::spawn(pass_rings_on(
+            Arc::downgrade(&hub.inner),
+            hub.inner.log.redis.rings(),
+        ));
+        hub
+    }
+
+    /// Begins to watch a trace, whether it exists or not.
+    pub fn watch(&self, tenant: &TenantId, trace: &TraceId) -> Watch {
+        let log = self.inner.log.clone();
+        let bell = log.keys.trace(tenant, trace).bell;
+        let mut all = lock(&self.inner.watched);
+        let watched = all.entry(bell.clone()).or_insert_with(|| {
+            let watched = Arc::new(Watched {
+                tenant: tenant.clone(),
+                trace: trace.clone(),
+                bell,
+                viewers: AtomicUsize::new(0),
+                rung: Notify::new(),
+                rung_at: Mutex::default(),
+                window: Mutex::default(),
+                version: watch::Sender::new(0),
+            });
+            tokio::spawn(read_on(Arc::clone(&self.inner), Arc::clone(&watched)));
+            log.metrics.watched_traces.inc();
+            watched
+        });
+        // Under the lock: the reader ends only when it sees no viewer under the same lock.
+        watched.viewers.fetch_add(1, Ordering::SeqCst);
+        Watch {
+            version: watched.version.subscribe(),
+            watched: Arc::clone(watched),
+            log,
+        }
+    }
+}
+
+impl Watch {
+    /// What follows `cursor`, from memory.
+    pub fn next(&mut self, cursor: Cursor) -> Next {
+        self.version.mark_unchanged();
+        let window = lock(&self.watched.window);
+        let state = match &window.tail {
+            Tail::Unknown | Tail::Unavailable => return Next::Unavailable,
+            Tail::Gone => return Next::Gone,
+            Tail::At(state) => state,
+        };
+        if state.dead {
+            return Next::CaughtUp(state.clone());
+        }
+        if cursor.seq >= state.seq {
+            let known =
+                cursor.seq == state.seq && cursor.mark.is_none_or(|mark| mark == state.mark);
+            // A replaced trace that has nothing yet: only a viewer from the start is at its end.
+            let in_this_life = cursor.seq > state.base || cursor.seq == 0;
+            return if known && in_this_life {
+                Next::CaughtUp(state.clone())
+            } else {
+                Next::Behind
+            };
+        }
+        let at = window
+            .chunks
+            .partition_point(|chunk| chunk.span.last <= cursor.seq);
+        match window.chunks.get(at) {
+            Some(chunk) if chunk.span.first <= cursor.seq + 1 => {
+                match locate(cursor, state.extent(), Some(chunk.span)) {
+                    Continuity::Continues => Next::Chunk(Arc::clone(chunk)),
+                    _ => Next::Behind,
+                }
+            }
+            _ => Next::Behind,
+        }
+    }
+
+    /// Waits until [`Watch::next`] may answer something else.
+    pub async fn changed(&mut self) {
+        // The sender lives as long as `self.watched`.
+        let _ = self.version.changed().await;
+    }
+
+    /// Reads the log itself after `cursor`.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn catch_up(&self, cursor: Cursor) -> Result<CatchUp, LogError> {
+        let (tenant, trace) = (&self.watched.tenant, &self.watched.trace);
+        let page = self
+            .log
+            .page(tenant, trace, ReadFrom::Holding(cursor.seq))
+            .await?;
+        let Some(state) = page.state.filter(|state| !state.dead) else {
+            return Ok(CatchUp::Gone);
+        };
+        let mut at = cursor;
+        let mut framed = Vec::new();
+        if page.chunks.is_empty() {
+            return Ok(match locate(cursor, state.extent(), None) {
+                Continuity::Continues => CatchUp::Chunks(framed),
+                Continuity::Trimmed { from, to } => CatchUp::Trimmed { from, to },
+                Continuity::Replaced => CatchUp::Replaced { base: state.base },
+            });
+        }
+        for chunk in &page.chunks {
+            match locate(at, state.extent(), Some(chunk.span)) {
+                Continuity::Continues => {}
+                // What was read before the hole is shown first.
+                _ if !framed.is_empty() => break,
+                Continuity::Trimmed { from, to } => return Ok(CatchUp::Trimmed { from, to }),
+                Continuity::Replaced => return Ok(CatchUp::Replaced { base: state.base }),
+            }
+            if chunk.span.last > cursor.seq {
+                let events = self.log.recorded(tenant, trace, chunk).await?;
+                framed.push(Framed::new(trace, chunk, &events));
+            }
+            at = Cursor::new(chunk.span.last, chunk.span.mark);
+        }
+        Ok(CatchUp::Chunks(framed))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.watched.viewers.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.watched.rung.notify_one();
+        }
+    }
+}
+
+/// Wakes the readers whose bell rang; all of them where a ring may have been missed.
+async fn pass_rings_on(
+    hub: std::sync::Weak<Inner>,
+    mut rings: broadcast::Receiver<crate::redis::Ring>,
+) {
+    loop {
+        let ring = match rings.recv().await {
+            Ok(ring) => ring,
+            Err(broadcast::error::RecvError::Lagged(_)) => None,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        let Some(hub) = hub.upgrade() else { return };
+        let watched = lock(&hub.watched);
+        match ring {
+            Some(bell) => {
+                if let Some(watched) = watched.get(&*bell) {
+                    lock(&watched.rung_at).get_or_insert_with(Instant::now);
+                    watched.rung.notify_one();
+                }
+            }
+            None => watched
+                .values()
+                .for_each(|watched| watched.rung.notify_one()),
+        }
+    }
+}
+
+/// The reader of one watched trace; ends when nobody watches.
+async fn read_on(hub: Arc<Inner>, watched: Arc<Watched>) {
+    let log = &hub.log;
+    let mut subscribed = false;
+    let mut cursor = None;
+    loop {
+        if !subscribed {
+            // Subscribe first, then read: what comes between is ahead of the cursor.
+            match log.redis.subscribe(&watched.bell).await {
+                Ok(()) => subscribed = true,
+                Err(error) => {
+                    debug!(trace = %watched.trace, %error, "failed to subscribe; reading on by time")
+                }
+            }
+        }
+        let rung_at = lock(&watched.rung_at).take();
+        let pause = match read_once(log, &watched, &mut cursor).await {
+            Ok(pause) => {
+                if let Some(rung_at) = rung_at {
+                    log.metrics
+                        .ring_to_frame_seconds
+                        .observe(rung_at.elapsed().as_secs_f64());
+                }
+                pause
+            }
+            Err(error) => {
+                debug!(trace = %watched.trace, %error, "failed to read a watched trace");
+                watched.show(|window| window.tail = Tail::Unavailable);
+                RETRY_READ
+            }
+        };
+        tokio::select! {
+            () = watched.rung.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        if watched.viewers.load(Ordering::SeqCst) == 0 {
+            let mut all = lock(&hub.watched);
+            // Somebody may have come while we looked.
+            if watched.viewers.load(Ordering::SeqCst) == 0 {
+                all.remove(&watched.bell);
+                drop(all);
+                break;
+            }
+        }
+    }
+    log.metrics.watched_traces.dec();
+    if let Err(error) = log.redis.unsubscribe(&watched.bell).await {
+        debug!(trace = %watched.trace, %error, "failed to unsubscribe");
+    }
+    // A viewer that came right after we left the map has a reader of its own, whose subscription we may have undone.
+    let successor = lock(&hub.watched).contains_key(&watched.bell);
+    if successor && let Err(error) = log.redis.subscribe(&watched.bell).await {
+        warn!(trace = %watched.trace, %error, "failed to subscribe again");
+    }
+}
+
+/// Reads on from the cursor until the end of the log. Returns how long to wait for a ring.
+async fn read_once(
+    log: &Log,
+    watched: &Watched,
+    cursor: &mut Option<Cursor>,
+) -> Result<Duration, LogError> {
+    let (tenant, trace) = (&watched.tenant, &watched.trace);
+    loop {
+        let Some(at) = *cursor else {
+            // The window begins at the end: who wants history reads it.
+            let state = log.state(tenant, trace).await?;
+            *cursor = state.as_ref().map(TraceState::cursor);
+            watched.show(|window| window.restart(state.clone()));
+            return Ok(UNRUNG_READ);
+        };
+        let page = log.page(tenant, trace, ReadFrom::After(at)).await?;
+        let Some(state) = page.state else {
+            *cursor = None;
+            watched.show(|window| window.restart(None));
+            return Ok(UNRUNG_READ);
+        };
+        let mut at = at;
+        let mut framed = Vec::new();
+        let mut broken = state.dead
+            || at.seq < state.base
+            || page.chunks.is_empty()
+                && (locate(at, state.extent(), None) != Continuity::Continues
+                    || at.mark != Some(state.mark) && at.seq > 0);
+        for chunk in &page.chunks {
+            broken =
+                broken || locate(at, state.extent(), Some(chunk.span)) != Continuity::Continues;
+            if broken {
+                break;
+            }
+            let events = log.recorded(tenant, trace, chunk).await?;
+            let chunk = Framed::new(trace, chunk, &events);
+            at = chunk.end();
+            framed.push(Arc::new(chunk));
+        }
+        if broken {
+            // Viewers find out by their own cursors what the break means for them.
+            *cursor = Some(state.cursor());
+            watched.show(|window| window.restart(Some(state.clone())));
+            return Ok(UNRUNG_READ);
+        }
+        *cursor = Some(at);
+        let complete = at.seq >= state.seq;
+        let pause = settle_when_due(log, watched, &state).await;
+        watched.show(|window| window.extend(framed, &state, at));
+        if complete {
+            return Ok(pause);
+        }
+    }
+}
+
+/// A follower settles what it follows, so that streams end where no other process is awake. Returns how long to wait for a ring.
+async fn settle_when_due(log: &Log, watched: &Watched, state: &TraceState) -> Duration {
+    if !state.may_have_ended || state.ended().is_some() {
+        return UNRUNG_READ;
+    }
+    let due = state.last_arrival_unix_ms + log.patience.grace_ms;
+    let now = now_unix_ms();
+    if now < due {
+        return Duration::from_millis(due - now).min(UNRUNG_READ);
+    }
+    match log.settle(&watched.tenant, &watched.trace).await {
+        // The settlement rings.
+        Ok(Look::Settled | Look::Gone) => UNRUNG_READ,
+        Ok(Look::Again { at_unix_ms }) => {
+            Duration::from_millis(at_unix_ms.saturating_sub(now_unix_ms()).max(50)).min(UNRUNG_READ)
+        }
+        Err(error) => {
+            debug!(trace = %watched.trace, %error, "failed to settle a watched trace");
+            UNRUNG_READ
+        }
+    }
+}
+
+impl Watched {
+    fn show(&self, change: impl FnOnce(&mut Window)) {
+        change(&mut lock(&self.window));
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+impl Window {
+    fn restart(&mut self, state: Option<TraceState>) {
+        self.chunks.clear();
+        self.bytes = 0;
+        self.tail = state.map_or(Tail::Gone, Tail::At);
+    }
+
+    fn extend(&mut self, framed: Vec<Arc<Framed>>, state: &TraceState, at: Cursor) {
+        for chunk in framed {
+            self.bytes += chunk.text.len();
+            self.chunks.push_back(chunk);
+        }
+        while self.chunks.len() > 1
+            && (self.chunks.len() > WINDOW_CHUNKS || self.bytes > WINDOW_BYTES)
+        {
+            if let Some(oldest) = self.chunks.pop_front() {
+                self.bytes -= oldest.text.len();
+            }
+        }
+        // What the window does not hold yet is not the end of it: the reader goes on at once.
+        let mut state = state.clone();
+        if at.seq < state.seq {
+            state.seq = at.seq;
+            state.mark = at.mark.unwrap_or_default();
+        }
+        self.tail = Tail::At(state);
+    }
+}
+
+/// A poisoned lock means a panic elsewhere while it was held; the data are whole between statements, so going on is right.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,358 @@
+//! Reading: state, pages of chunks, what they hold, and the fold.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use tailspan_core::{
+    chunk::{self, PieceId},
+    continuity::{ChunkSpan, Extent},
+    cursor::Cursor,
+    fold,
+    id::{TenantId, TraceId},
+    observed::Recorded,
+};
+use tracing::{error, warn};
+
+use super::{Log, LogError};
+use crate::{
+    keys::TraceKeys,
+    redis::{Arg, Reply, Script},
+};
+
+static READ: Script = Script::new(include_str!("../lua/read.lua"));
+static FOLD_PUT: Script = Script::new(include_str!("../lua/fold_put.lua"));
+
+/// Chunks and block bytes that one read brings at most; a page holds at least one chunk.
+const PAGE_CHUNKS: usize = 64;
+const PAGE_BYTES: usize = 1024 * 1024;
+/// Pieces asked for in one command.
+const PIECES_AT_ONCE: usize = 512;
+/// A snapshot is renewed when a quarter as many events came after it as it holds, and at least this many.
+const LEAST_EVENTS_FOR_SNAPSHOT: u64 = 256;
+
+/// A trace's counted state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TraceState {
+    pub seq: u64,
+    pub mark: u32,
+    /// Last and first arrival, ms since 1970.
+    pub last_arrival_unix_ms: u64,
+    pub first_arrival_unix_ms: u64,
+    /// Deleted: the name stays taken.
+    pub dead: bool,
+    /// Numbers up to here belong to lives that were replaced.
+    pub base: u64,
+    pub settled: Option<Settled>,
+    /// How many runs ended before the current one.
+    pub run: u64,
+    /// Something arrived that may have ended the run.
+    pub may_have_ended: bool,
+    pub spans: u64,
+    fold_through: Option<u64>,
+    /// Changes with every replacement; kept as Redis keeps it.
+    life: String,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub status: String,
+    pub seq: u64,
+    pub at_unix_ms: u64,
+}
+
+impl TraceState {
+    pub fn extent(&self) -> Extent {
+        Extent {
+            base: self.base,
+            last: self.seq,
+        }
+    }
+
+    /// The end of the log.
+    pub fn cursor(&self) -> Cursor {
+        Cursor::new(self.seq, self.mark)
+    }
+
+    /// The status of the run that ended with the last event, if it did.
+    pub fn ended(&self) -> Option<&str> {
+        self.settled
+            .as_ref()
+            .filter(|settled| settled.seq == self.seq)
+            .map(|settled| settled.status.as_str())
+    }
+}
+
+/// A chunk as it lies in the log.
+#[derive(Clone, Debug)]
+pub struct StoredChunk {
+    pub span: ChunkSpan,
+    pub arrived_unix_ms: u64,
+    pub block: Bytes,
+}
+
+/// State and chunks as of one moment. No state: there is no such trace.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    pub state: Option<TraceState>,
+    pub chunks: Vec<StoredChunk>,
+}
+
+/// Where a page begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The chunk that holds this event, or the first after it. Shows whether the viewer's mark is the log's.
+    Holding(u64),
+    /// After the chunk that ends here.
+    After(Cursor),
+}
+
+/// The folded state of a trace.
+pub struct Folded {
+    pub state: fold::State,
+    pub through: u64,
+    pub trace: TraceState,
+}
+
+impl Log {
+    /// A trace's counted state; a deleted trace has one, marked dead.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn state(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+    ) -> Result<Option<TraceState>, LogError> {
+        Ok(self.read(tenant, trace, "-", 0).await?.state)
+    }
+
+    /// Some chunks from a position on.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn page(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        from: ReadFrom,
+    ) -> Result<Page, LogError> {
+        let from = match from {
+            ReadFrom::Holding(seq) => format!("{seq}-0"),
+            ReadFrom::After(cursor) => {
+                format!("({}-{}", cursor.seq, cursor.mark.unwrap_or(u32::MAX))
+            }
+        };
+        self.read(tenant, trace, &from, PAGE_CHUNKS).await
+    }
+
+    async fn read(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        from: &str,
+        chunks: usize,
+    ) -> Result<Page, LogError> {
+        let keys = self.keys.trace(tenant, trace);
+        let args = vec![Arg::from(from), Arg::from(chunks), Arg::from(PAGE_BYTES)];
+        let mut reply = self
+            .redis
+            .script(&READ, &[&keys.trace, &keys.events], args)
+            .await?
+            .list()
+            .into_iter();
+        let state = reply.next().and_then(|fields| parse_state(&fields.list()));
+        let chunks = reply.next().map(Reply::list).unwrap_or_default();
+        Ok(Page {
+            state,
+            chunks: chunks
+                .into_iter()
+                .filter_map(|entry| parse_chunk(&entry.list()))
+                .collect(),
+        })
+    }
+
+    /// What a chunk holds, long text filled in. A block that cannot be read is told in the log and holds nothing.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn recorded(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        chunk: &StoredChunk,
+    ) -> Result<Vec<Recorded>, LogError> {
+        let decoded = match chunk::decode(&chunk.block) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                error!(%trace, first = chunk.span.first, last = chunk.span.last, %error, "failed to read a chunk");
+                self.metrics.unreadable_chunks.inc();
+                return Ok(Vec::new());
+            }
+        };
+        let pieces = self
+            .pieces(&self.keys.trace(tenant, trace), decoded.pieces())
+            .await?;
+        let (observations, lost) = decoded.resolve(&pieces);
+        if lost > 0 {
+            warn!(%trace, first = chunk.span.first, lost, "pieces of text are gone from the store");
+            self.metrics.lost_pieces.inc_by(lost as u64);
+        }
+        Ok((chunk.span.first..)
+            .zip(observations)
+            .map(|(seq, observation)| Recorded {
+                seq,
+                arrived_unix_ms: chunk.arrived_unix_ms,
+                observation,
+            })
+            .collect())
+    }
+
+    async fn pieces(
+        &self,
+        keys: &TraceKeys,
+        ids: Vec<PieceId>,
+    ) -> Result<HashMap<PieceId, Bytes>, LogError> {
+        let mut pieces = HashMap::with_capacity(ids.len());
+        for ids in ids.chunks(PIECES_AT_ONCE) {
+            let mut args = vec![Arg::from(&keys.blobs)];
+            args.extend(ids.iter().map(|id| Arg::from(id.to_vec())));
+            let found = self.redis.command("HMGET", &keys.blobs, args).await?.list();
+            pieces.extend(
+                ids.iter()
+                    .zip(found)
+                    .filter_map(|(id, piece)| Some((*id, piece.bytes()?))),
+            );
+        }
+        Ok(pieces)
+    }
+
+    /// The folded state of a trace up to its last event: the snapshot, and what came after it. `None`: there is no such trace, or it was deleted.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn folded(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+    ) -> Result<Option<Folded>, LogError> {
+        let keys = self.keys.trace(tenant, trace);
+        let Some(found) = self.state(tenant, trace).await?.filter(|state| !state.dead) else {
+            return Ok(None);
+        };
+        let (mut state, mut through) = match found.fold_through {
+            Some(_) => self
+                .redis
+                .command("GET", &keys.fold, vec![Arg::from(&keys.fold)])
+                .await?
+                .bytes()
+                .and_then(|snapshot| fold::decode_snapshot(&snapshot))
+                .filter(|(_, through)| *through > found.base)
+                .unwrap_or_else(|| (fold::State::default(), found.base)),
+            None => (fold::State::default(), found.base),
+        };
+        let snapshot_through = through;
+        let trace_state = loop {
+            let after = Cursor {
+                seq: through,
+                mark: None,
+            };
+            let page = self.page(tenant, trace, ReadFrom::After(after)).await?;
+            let Some(now) = page
+                .state
+                .filter(|state| !state.dead && state.life == found.life)
+            else {
+                // Deleted or begun again while we read.
+                return Box::pin(self.folded(tenant, trace)).await;
+            };
+            if page.chunks.is_empty() {
+                break now;
+            }
+            for chunk in &page.chunks {
+                for recorded in self.recorded(tenant, trace, chunk).await? {
+                    if recorded.seq > through {
+                        state.apply(&recorded);
+                    }
+                }
+                through = through.max(chunk.span.last);
+            }
+            if through >= now.seq {
+                break now;
+            }
+        };
+        let folded = Folded {
+            state,
+            through,
+            trace: trace_state,
+        };
+        let tail = through - snapshot_through;
+        if tail >= LEAST_EVENTS_FOR_SNAPSHOT && tail > snapshot_through / 4 {
+            self.keep_fold(tenant, trace, &folded).await;
+        }
+        Ok(Some(folded))
+    }
+
+    /// Keeps a snapshot. Losing it costs time, not truth.
+    pub(super) async fn keep_fold(&self, tenant: &TenantId, trace: &TraceId, folded: &Folded) {
+        let keys = self.keys.trace(tenant, trace);
+        let args = vec![
+            Arg::from(folded.through),
+            Arg::from(fold::encode_snapshot(&folded.state, folded.through)),
+            Arg::from(self.ttl_seconds()),
+            Arg::from(&folded.trace.life),
+        ];
+        if let Err(error) = self
+            .redis
+            .script(&FOLD_PUT, &[&keys.trace, &keys.fold], args)
+            .await
+        {
+            warn!(%trace, %error, "failed to keep a snapshot");
+        }
+    }
+}
+
+fn parse_state(fields: &[Reply]) -> Option<TraceState> {
+    let number = |at: usize| fields.get(at).and_then(Reply::number);
+    let text = |at: usize| fields.get(at).and_then(Reply::text).unwrap_or_default();
+    let status = text(6);
+    Some(TraceState {
+        seq: number(0)?,
+        mark: number(1)
+            .and_then(|mark| u32::try_from(mark).ok())
+            .unwrap_or_default(),
+        last_arrival_unix_ms: number(2).unwrap_or_default(),
+        first_arrival_unix_ms: number(3).unwrap_or_default(),
+        dead: !text(4).is_empty(),
+        base: number(5).unwrap_or_default(),
+        settled: (!status.is_empty()).then(|| Settled {
+            status,
+            seq: number(7).unwrap_or_default(),
+            at_unix_ms: number(11).unwrap_or_default(),
+        }),
+        run: number(8).unwrap_or_default(),
+        may_have_ended: number(9).is_some(),
+        spans: number(10).unwrap_or_default(),
+        fold_through: number(12),
+        life: text(13),
+    })
+}
+
+fn parse_chunk(entry: &[Reply]) -> Option<StoredChunk> {
+    let [id, count, arrived, previous, block] = entry else {
+        return None;
+    };
+    let cursor: Cursor = id.text()?.parse().ok()?;
+    Some(StoredChunk {
+        span: ChunkSpan {
+            first: (cursor.seq + 1).saturating_sub(count.number()?),
+            last: cursor.seq,
+            mark: cursor.mark.unwrap_or_default(),
+            previous: previous
+                .number()
+                .and_then(|mark| u32::try_from(mark).ok())
+                .unwrap_or_default(),
+        },
+        arrived_unix_ms: arrived.number().unwrap_or_default(),
+        block: block.bytes()?,
+    })
+}

@@ -1,0 +1,192 @@
+//! Deadlines and settlement: deciding that a run ended, once.
+//!
+//! Nobody keeps timers. A due time lies in a sorted set; whoever is awake claims what is due, folds the trace and decides. The job for the workers is
+//! written before the status, so a settler that dies in between leaves a lease that runs out, and the run is settled again; what a job does is keyed by
+//! the run's last event, so twice is once.
+
+use tailspan_core::{
+    id::{TenantId, TraceId},
+    settle::{Verdict, decide},
+};
+use tracing::{debug, warn};
+
+use super::{Log, LogError, now_unix_ms, work::Job};
+use crate::redis::{Arg, Reply, Script};
+
+static CLAIM: Script = Script::new(include_str!("../lua/claim.lua"));
+static RELEASE: Script = Script::new(include_str!("../lua/release.lua"));
+static BEGIN: Script = Script::new(include_str!("../lua/settle_begin.lua"));
+static END: Script = Script::new(include_str!("../lua/settle_end.lua"));
+
+/// Traces that one claim takes.
+const CLAIM_AT_ONCE: usize = 50;
+/// How long a claim and the lease of a settlement hold. A settler that is slower than this is overtaken, which is harmless.
+const LEASE_MS: u64 = 30_000;
+/// How long an index row may wait for its trace's first append.
+const ORPHAN_ROW_MS: u64 = 10 * 60 * 1000;
+
+/// What a look at a trace led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Its run ended, now or before; nothing more is due.
+    Settled,
+    /// Nothing to decide yet.
+    Again { at_unix_ms: u64 },
+    /// There is no such trace.
+    Gone,
+}
+
+impl Log {
+    /// Every tenant that ever began a trace.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn tenants(&self) -> Result<Vec<TenantId>, LogError> {
+        let key = self.keys.tenants();
+        let names = self
+            .redis
+            .command("SMEMBERS", &key, vec![Arg::from(&key)])
+            .await?
+            .list();
+        Ok(names
+            .iter()
+            .filter_map(|name| TenantId::parse(&name.text()?).ok())
+            .collect())
+    }
+
+    /// Looks at a tenant's traces that are due, up to 50. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`LogError`] of the claim; a trace that could not be looked at comes due again by itself.
+    pub async fn settle_due(&self, tenant: &TenantId) -> Result<usize, LogError> {
+        let due = self.keys.tenant(tenant).due;
+        let now = now_unix_ms();
+        // Unlike any due time that `arm` gives, so that a release does not take away a deadline that was set since.
+        let until = format!("{}.{:03}", now + LEASE_MS, rand::random_range(1..1000));
+        let args = vec![Arg::from(now), Arg::from(&until), Arg::from(CLAIM_AT_ONCE)];
+        let claimed = self.redis.script(&CLAIM, &[&due], args).await?.list();
+        for name in &claimed {
+            let Some(trace) = name.text().and_then(|name| TraceId::parse(&name).ok()) else {
+                continue;
+            };
+            let next = match self.settle(tenant, &trace).await {
+                Ok(Look::Again { at_unix_ms }) => at_unix_ms.max(now_unix_ms() + 10).to_string(),
+                Ok(Look::Settled) => String::new(),
+                Ok(Look::Gone) => self.orphan(tenant, &trace).await?,
+                Err(error) => {
+                    warn!(%trace, %error, "failed to look at a trace that is due");
+                    continue;
+                }
+            };
+            let args = vec![
+                Arg::from(trace.as_str()),
+                Arg::from(&until),
+                Arg::from(next),
+            ];
+            self.redis.script(&RELEASE, &[&due], args).await?;
+        }
+        Ok(claimed.len())
+    }
+
+    /// Looks at one trace, and settles its run if it ended.
+    ///
+    /// # Errors
+    /// [`LogError`]; looking again is harmless.
+    pub async fn settle(&self, tenant: &TenantId, trace: &TraceId) -> Result<Look, LogError> {
+        let Some(folded) = self.folded(tenant, trace).await? else {
+            return Ok(Look::Gone);
+        };
+        let state = &folded.trace;
+        if state.ended().is_some() {
+            return Ok(Look::Settled);
+        }
+        if state.seq == state.base {
+            // Replaced, and nothing has come since.
+            return Ok(Look::Again {
+                at_unix_ms: now_unix_ms() + self.patience.stalled_ms,
+            });
+        }
+        let now = now_unix_ms();
+        let status = match decide(
+            &folded.state,
+            state.last_arrival_unix_ms,
+            now,
+            &self.patience,
+        ) {
+            Verdict::Running { look_again_unix_ms } | Verdict::Stalled { look_again_unix_ms } => {
+                return Ok(Look::Again {
+                    at_unix_ms: look_again_unix_ms,
+                });
+            }
+            Verdict::Lost => "lost".to_owned(),
+            Verdict::Ended { status } => status.to_string(),
+        };
+        let keys = self.keys.trace(tenant, trace);
+        let begin = vec![
+            Arg::from(folded.through),
+            Arg::from(now),
+            Arg::from(now + LEASE_MS),
+        ];
+        let reply = self
+            .redis
+            .script(&BEGIN, &[&keys.trace], begin)
+            .await?
+            .list();
+        let run = match reply.first().and_then(Reply::text).as_deref() {
+            Some("go") => reply.get(1).and_then(Reply::number).unwrap_or_default(),
+            Some("done") => return Ok(Look::Settled),
+            Some("busy") => {
+                return Ok(Look::Again {
+                    at_unix_ms: now + LEASE_MS,
+                });
+            }
+            _ => {
+                return Ok(Look::Again {
+                    at_unix_ms: now + self.patience.grace_ms,
+                });
+            }
+        };
+        self.keep_fold(tenant, trace, &folded).await;
+        self.add_job(&Job {
+            tenant: tenant.clone(),
+            trace: trace.clone(),
+            run,
+            through: folded.through,
+            status: status.clone(),
+        })
+        .await?;
+        let end = vec![
+            Arg::from(folded.through),
+            Arg::from(&status),
+            Arg::from(now_unix_ms()),
+            Arg::from(self.publish()),
+            Arg::from(&keys.bell),
+        ];
+        let ended = self.redis.script(&END, &[&keys.trace], end).await? == Reply::Int(1);
+        debug!(%trace, status, ended, "settled");
+        Ok(if ended {
+            Look::Settled
+        } else {
+            Look::Again {
+                at_unix_ms: now_unix_ms() + self.patience.grace_ms,
+            }
+        })
+    }
+
+    /// A row whose trace never came, or is gone: drops it when it is old enough. Returns the next due time, empty for none.
+    async fn orphan(&self, tenant: &TenantId, trace: &TraceId) -> Result<String, LogError> {
+        let traces = self.keys.tenant(tenant).traces;
+        let args = vec![Arg::from(&traces), Arg::from(trace.as_str())];
+        let started = self.redis.command("ZSCORE", &traces, args).await?.number();
+        match started {
+            Some(started) if started + ORPHAN_ROW_MS > now_unix_ms() => {
+                Ok((started + ORPHAN_ROW_MS).to_string())
+            }
+            Some(_) => {
+                self.drop_rows(tenant, std::slice::from_ref(trace)).await?;
+                Ok(String::new())
+            }
+            None => Ok(String::new()),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What this process did, for `/metrics` in the OpenMetrics text format.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::log::append::Appended;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Reason {
+    pub reason: &'static str,
+}
+
+/// Counters and gauges of one process.
+pub struct Metrics {
+    registry: Registry,
+    pub spans: Counter,
+    pub log_records: Counter,
+    pub native_events: Counter,
+    pub rejected: Family<Reason, Counter>,
+    pub duplicates: Counter,
+    pub events_stored: Counter,
+    pub appends: Counter,
+    pub append_failures: Family<Reason, Counter>,
+    pub ring_to_frame_seconds: Histogram,
+    pub viewers: Gauge,
+    pub viewers_cut: Counter,
+    pub watched_traces: Gauge,
+    pub frames: Counter,
+    pub gaps: Family<Reason, Counter>,
+    pub unreadable_chunks: Counter,
+    pub lost_pieces: Counter,
+    pub runs_ended: Family<Reason, Counter>,
+    pub swept_traces: Counter,
+    pub set_aside: Counter,
+    pub work_pending: Gauge,
+    pub work_set_aside: Gauge,
+    pub redis_memory_bytes: Gauge,
+    pub redis_up: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("tailspan");
+        macro_rules! metric {
+            ($name:literal, $help:literal, $metric:expr) => {{
+                let metric = $metric;
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        Self {
+            spans: metric!("spans", "Spans received and accepted", Counter::default()),
+            log_records: metric!(
+                "log_records",
+                "Log records received and accepted",
+                Counter::default()
+            ),
+            native_events: metric!(
+                "native_events",
+                "Native events received and accepted",
+                Counter::default()
+            ),
+            rejected: metric!(
+                "rejected",
+                "Spans, log records, events and requests that were not accepted",
+                Family::default()
+            ),
+            duplicates: metric!(
+                "duplicates",
+                "Events that were stored already",
+                Counter::default()
+            ),
+            events_stored: metric!(
+                "events_stored",
+                "Events appended to traces",
+                Counter::default()
+            ),
+            appends: metric!(
+                "appends",
+                "Batches appended, one per trace and request",
+                Counter::default()
+            ),
+            append_failures: metric!(
+                "append_failures",
+                "Appends that failed after all attempts",
+                Family::default()
+            ),
+            ring_to_frame_seconds: metric!(
+                "ring_to_frame_seconds",
+                "From the doorbell's ring to frames that viewers can take",
+                Histogram::new([0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0])
+            ),
+            viewers: metric!("viewers", "Open streams", Gauge::default()),
+            viewers_cut: metric!(
+                "viewers_cut",
+                "Streams whose viewer went or stopped reading before their end",
+                Counter::default()
+            ),
+            watched_traces: metric!(
+                "watched_traces",
+                "Traces that somebody watches",
+                Gauge::default()
+            ),
+            frames: metric!(
+                "frames",
+                "Event frames handed to viewers",
+                Counter::default()
+            ),
+            gaps: metric!("gaps", "Gaps announced to viewers", Family::default()),
+            unreadable_chunks: metric!(
+                "unreadable_chunks",
+                "Stored chunks that could not be read",
+                Counter::default()
+            ),
+            lost_pieces: metric!(
+                "lost_pieces",
+                "Pieces of text gone from the store",
+                Counter::default()
+            ),
+            runs_ended: metric!(
+                "runs_ended",
+                "Runs settled by this process's worker, by status",
+                Family::default()
+            ),
+            swept_traces: metric!(
+                "swept_traces",
+                "Traces removed by retention",
+                Counter::default()
+            ),
+            set_aside: metric!(
+                "set_aside",
+                "Jobs set aside after failing too often",
+                Counter::default()
+            ),
+            work_pending: metric!(
+                "work_pending",
+                "Jobs taken and not acknowledged, all processes",
+                Gauge::default()
+            ),
+            work_set_aside: metric!(
+                "work_set_aside",
+                "Jobs that lie aside, all processes",
+                Gauge::default()
+            ),
+            redis_memory_bytes: metric!(
+                "redis_memory_bytes",
+                "used_memory of Redis",
+                Gauge::default()
+            ),
+            redis_up: metric!(
+                "redis_up",
+                "1 when Redis answered the last question",
+                Gauge::default()
+            ),
+            registry,
+        }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn appended(&self, appended: &Appended) {
+        self.appends.inc();
+        self.events_stored.inc_by(appended.stored);
+        self.duplicates.inc_by(appended.duplicates);
+        if appended.deleted {
+            self.reject("trace_deleted", 1);
+        }
+    }
+
+    /// Counts what was not accepted, by reason.
+    pub fn reject(&self, reason: &'static str, count: u64) {
+        self.rejected
+            .get_or_create(&Reason { reason })
+            .inc_by(count);
+    }
+
+    /// The text of `/metrics`.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

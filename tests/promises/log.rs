@@ -1,0 +1,367 @@
+//! The log: appended once, read in order, gone when deleted.
+
+use std::sync::Arc;
+
+use tailspan_core::{
+    cursor::Cursor,
+    id::{TenantId, TraceId},
+    observed::{Incoming, Observation, What},
+};
+use tailspan_service::{
+    App,
+    log::{append::AppendOptions, read::ReadFrom, settle::Look},
+};
+
+use crate::support::{RedisServer, config};
+
+pub(crate) fn native(identity: Option<i64>, json: &str) -> Incoming {
+    Incoming {
+        observation: Observation {
+            context: Arc::default(),
+            what: What::Native(json.into()),
+        },
+        identity,
+        may_end_run: json.contains("workflow_completed"),
+    }
+}
+
+fn numbered(range: std::ops::Range<i64>) -> Vec<Incoming> {
+    range
+        .map(|n| native(Some(n), &format!("{{\"event_type\":\"step\",\"n\":{n}}}")))
+        .collect()
+}
+
+const PLAIN: AppendOptions = AppendOptions { replace: false };
+const REPLACE: AppendOptions = AppendOptions { replace: true };
+
+struct Case {
+    _server: RedisServer,
+    app: App,
+    tenant: TenantId,
+    trace: TraceId,
+}
+
+async fn case() -> Case {
+    let server = RedisServer::start().await;
+    let app = App::start(config(&server.url()))
+        .await
+        .expect("the app starts");
+    Case {
+        _server: server,
+        app,
+        tenant: TenantId::default(),
+        trace: TraceId::parse("t").expect("valid"),
+    }
+}
+
+impl Case {
+    async fn append(&self, events: Vec<Incoming>) -> tailspan_service::log::append::Appended {
+        self.app
+            .log
+            .append(&self.tenant, &self.trace, events, PLAIN)
+            .await
+            .expect("appended")
+    }
+
+    /// The texts of all events, in order, with their numbers.
+    async fn events(&self) -> Vec<(u64, String)> {
+        let mut events = Vec::new();
+        let mut from = ReadFrom::Holding(0);
+        loop {
+            let page = self
+                .app
+                .log
+                .page(&self.tenant, &self.trace, from)
+                .await
+                .expect("a page");
+            let Some(last) = page.chunks.last() else {
+                return events;
+            };
+            from = ReadFrom::After(Cursor::new(last.span.last, last.span.mark));
+            for chunk in &page.chunks {
+                for recorded in self
+                    .app
+                    .log
+                    .recorded(&self.tenant, &self.trace, chunk)
+                    .await
+                    .expect("a chunk")
+                {
+                    let What::Native(json) = recorded.observation.what else {
+                        panic!("native events only")
+                    };
+                    events.push((recorded.seq, json.to_string()));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_are_numbered_in_order_over_chunks() {
+    let case = case().await;
+    let appended = case.append(numbered(0..600)).await;
+    assert_eq!(
+        (appended.stored, appended.first_seq, appended.last_seq),
+        (600, 1, 600)
+    );
+    let events = case.events().await;
+    assert_eq!(events.len(), 600);
+    for (at, (seq, json)) in events.iter().enumerate() {
+        assert_eq!(*seq, at as u64 + 1);
+        assert!(json.contains(&format!("\"n\":{at}}}")), "{json}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_is_not_stored_again_and_the_rest_is() {
+    let case = case().await;
+    case.append(numbered(0..10)).await;
+    let again = case.append(numbered(5..15)).await;
+    assert_eq!(
+        (
+            again.stored,
+            again.duplicates,
+            again.first_seq,
+            again.last_seq
+        ),
+        (5, 5, 11, 15)
+    );
+    let known = case.append(numbered(0..15)).await;
+    assert_eq!(
+        (known.stored, known.duplicates, known.last_seq),
+        (0, 15, 15)
+    );
+    // Inside one request too.
+    let twice = case
+        .append([numbered(20..22), numbered(20..22)].concat())
+        .await;
+    assert_eq!((twice.stored, twice.duplicates), (2, 2));
+    // Events without an identity are never duplicates.
+    let unnamed = vec![
+        native(None, "{}"),
+        native(None, "{}"),
+        native(Some(3), "{}"),
+    ];
+    let mixed = case.append(unnamed.clone()).await;
+    assert_eq!((mixed.stored, mixed.duplicates), (2, 1));
+    assert_eq!(case.append(unnamed).await.stored, 2);
+    assert_eq!(case.events().await.len(), 21);
+}
+
+#[tokio::test]
+async fn long_text_comes_back_whole_and_is_stored_once() {
+    let case = case().await;
+    let text = format!(
+        "{{\"text\":\"{}\"}}",
+        "Tallinn, Riga and Vilnius. ".repeat(3000)
+    );
+    for n in 0..20 {
+        case.append(vec![native(Some(n), &text)]).await;
+    }
+    assert!(case.events().await.iter().all(|(_, json)| *json == text));
+    let used = case
+        ._server
+        .cli(&["MEMORY", "USAGE", "{default/t}:blobs"])
+        .await;
+    let used: usize = used
+        .trim()
+        .trim_start_matches(':')
+        .parse()
+        .expect("a number");
+    assert!(
+        used < text.len(),
+        "{used} bytes for {} bytes sent 20 times",
+        text.len()
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_trace_stays_deleted_until_it_is_begun_again() {
+    let case = case().await;
+    let delete = || case.app.log.delete(&case.tenant, &case.trace);
+    assert!(!delete().await.expect("answered"), "nothing to delete yet");
+    case.append(numbered(0..10)).await;
+    assert!(delete().await.expect("answered"));
+    assert!(!delete().await.expect("answered"), "deleted already");
+    let late = case.append(numbered(10..12)).await;
+    assert!(late.deleted);
+    assert_eq!(case.events().await, []);
+    assert!(
+        case.app
+            .log
+            .folded(&case.tenant, &case.trace)
+            .await
+            .expect("answered")
+            .is_none()
+    );
+    assert_eq!(
+        case.app
+            .log
+            .rows(&case.tenant, None, 10)
+            .await
+            .expect("rows"),
+        []
+    );
+
+    let anew = case
+        .app
+        .log
+        .append(&case.tenant, &case.trace, numbered(0..3), REPLACE)
+        .await
+        .expect("appended");
+    assert_eq!((anew.stored, anew.first_seq, anew.last_seq), (3, 11, 13));
+    assert_eq!(
+        case.app
+            .log
+            .rows(&case.tenant, None, 10)
+            .await
+            .expect("rows")
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_run_is_settled_once_and_what_comes_after_is_its_next_run() {
+    let case = case().await;
+    case.append(numbered(0..300)).await;
+    case.append(vec![native(
+        Some(1000),
+        "{\"event_type\":\"workflow_completed\"}",
+    )])
+    .await;
+    let log = &case.app.log;
+    let worker = log.worker("w").await.expect("a worker");
+    let mut jobs = Vec::new();
+    while jobs.is_empty() {
+        log.settle_due(&case.tenant).await.expect("settled");
+        jobs = worker
+            .next(std::time::Duration::from_millis(100))
+            .await
+            .expect("jobs");
+    }
+    assert_eq!(jobs[0].job.through, 301);
+    assert_eq!(jobs[0].job.status, "completed");
+    worker.done(&jobs[0]).await.expect("done");
+    assert_eq!(
+        log.settle(&case.tenant, &case.trace).await.expect("looked"),
+        Look::Settled
+    );
+    assert_eq!(log.settle_due(&case.tenant).await.expect("looked"), 0);
+    let state = log
+        .state(&case.tenant, &case.trace)
+        .await
+        .expect("answered")
+        .expect("there");
+    assert_eq!(state.ended(), Some("completed"));
+    assert_eq!(log.work_counts().await.expect("counted"), (0, 0));
+
+    case.append(numbered(400..401)).await;
+    let state = log
+        .state(&case.tenant, &case.trace)
+        .await
+        .expect("answered")
+        .expect("there");
+    assert_eq!((state.ended(), state.run), (None, 1));
+}
+
+#[tokio::test]
+async fn a_job_whose_worker_died_is_taken_over_and_one_that_always_fails_is_set_aside() {
+    let case = case().await;
+    case.append(vec![native(
+        Some(1),
+        "{\"event_type\":\"workflow_completed\"}",
+    )])
+    .await;
+    let log = &case.app.log;
+    let worker = log.worker("first").await.expect("a worker");
+    let mut taken = Vec::new();
+    while taken.is_empty() {
+        log.settle_due(&case.tenant).await.expect("settled");
+        taken = worker
+            .next(std::time::Duration::from_millis(100))
+            .await
+            .expect("jobs");
+    }
+    let other = log.worker("second").await.expect("a worker");
+    assert!(
+        other.take_over().await.expect("looked").is_empty(),
+        "not idle for long enough"
+    );
+    // XCLAIM with IDLE makes the entry old without waiting for it.
+    for deliveries in ["1", "5"] {
+        let claim = [
+            "XCLAIM",
+            "work",
+            "workers",
+            "first",
+            "0",
+            &taken[0].entry,
+            "IDLE",
+            "60000",
+            "RETRYCOUNT",
+            deliveries,
+        ];
+        case._server.cli(&claim).await;
+        let again = other.take_over().await.expect("looked");
+        assert_eq!(again.len(), usize::from(deliveries == "1"));
+    }
+    assert_eq!(log.work_counts().await.expect("counted"), (0, 1));
+    // The group heals after its stream was deleted.
+    case._server.cli(&["DEL", "work"]).await;
+    assert!(
+        worker
+            .next(std::time::Duration::from_millis(10))
+            .await
+            .expect("made again")
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn the_sweep_removes_every_key_of_an_old_trace() {
+    let case = case().await;
+    case.append(numbered(0..10)).await;
+    case.append(vec![native(None, &"x".repeat(1000))]).await;
+    let log = &case.app.log;
+    assert_eq!(log.sweep(&case.tenant).await.expect("swept"), 0);
+    let later = tailspan_service::log::now_unix_ms() + 1;
+    assert_eq!(
+        log.remove_before(&case.tenant, later).await.expect("swept"),
+        1
+    );
+    let keys = case._server.cli(&["KEYS", "*"]).await;
+    assert!(!keys.contains("{default/t}"), "{keys}");
+    let index = case._server.cli(&["ZCARD", "{default}:traces"]).await;
+    assert_eq!(index.trim(), ":0");
+}
+
+#[tokio::test]
+async fn rows_are_listed_newest_first_without_loss_over_pages() {
+    let case = case().await;
+    for n in 0..25 {
+        let trace = TraceId::parse(&format!("t{n:02}")).expect("valid");
+        case.app
+            .log
+            .append(&case.tenant, &trace, numbered(0..1), PLAIN)
+            .await
+            .expect("appended");
+    }
+    let mut seen = Vec::new();
+    loop {
+        let page = case
+            .app
+            .log
+            .rows(&case.tenant, seen.last(), 4)
+            .await
+            .expect("rows");
+        if page.is_empty() {
+            break;
+        }
+        seen.extend(page);
+    }
+    assert_eq!(seen.len(), 25);
+    assert!(
+        seen.is_sorted_by(|a, b| (b.started_unix_ms, &b.trace) < (a.started_unix_ms, &a.trace))
+    );
+}

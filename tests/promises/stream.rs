@@ -1,0 +1,287 @@
+//! A viewer sees every event of its trace in order exactly once.
+
+use tailspan_core::id::{TenantId, TraceId};
+use tailspan_service::log::append::AppendOptions;
+
+use crate::{
+    log::native,
+    support::{Instance, RedisServer, Viewer},
+};
+
+const TRACE: &str = "abc123";
+
+async fn append(instance: &Instance, range: std::ops::Range<i64>) {
+    let events = range
+        .map(|n| native(Some(n), "{\"event_type\":\"step\"}"))
+        .collect();
+    store(instance, events, false).await;
+}
+
+async fn store(instance: &Instance, events: Vec<tailspan_core::observed::Incoming>, replace: bool) {
+    let trace = TraceId::parse(TRACE).expect("valid");
+    let log = &instance.app.log;
+    log.append(
+        &TenantId::default(),
+        &trace,
+        events,
+        AppendOptions { replace },
+    )
+    .await
+    .expect("appended");
+}
+
+fn stream_url(instance: &Instance) -> String {
+    instance.url(&format!("/traces/{TRACE}/stream"))
+}
+
+#[track_caller]
+fn seq(frame: &crate::support::Frame) -> u64 {
+    frame.json()["seq"].as_u64().expect("a data frame")
+}
+
+#[tokio::test]
+async fn history_then_live_then_end_on_any_instance() {
+    let redis = RedisServer::start().await;
+    let (one, other) = (
+        Instance::start(&redis.url()).await,
+        Instance::start(&redis.url()).await,
+    );
+    append(&one, 0..300).await;
+    let mut viewer = Viewer::open(&stream_url(&other), None)
+        .await
+        .expect("a stream");
+    for n in 1..=300 {
+        assert_eq!(seq(&viewer.soon().await.unwrap().unwrap()), n);
+    }
+    for n in 301..=320 {
+        append(&one, n..n + 1).await;
+        assert_eq!(seq(&viewer.soon().await.unwrap().unwrap()), n as u64);
+    }
+    store(
+        &one,
+        vec![native(None, "{\"event_type\":\"workflow_completed\"}")],
+        false,
+    )
+    .await;
+    let rest = viewer.rest().await.unwrap();
+    assert_eq!(rest.len(), 2);
+    assert_eq!(seq(&rest[0]), 321);
+    assert_eq!(
+        (rest[1].name.as_str(), &rest[1].json()["status"]),
+        ("end", &"completed".into())
+    );
+
+    // EventSource comes back: 204 tells it to stop.
+    let again = Viewer::open(&stream_url(&one), viewer.last_event_id.as_deref()).await;
+    assert!(
+        again
+            .err()
+            .expect("no stream")
+            .to_string()
+            .starts_with("204")
+    );
+    // A cursor in the middle gets the rest.
+    let middle = rest[0].id.clone().unwrap().replace("321-", "");
+    let _ = middle;
+    let mut late = Viewer::open(&format!("{}?cursor=319", stream_url(&one)), None)
+        .await
+        .unwrap();
+    assert_eq!(
+        late.rest()
+            .await
+            .unwrap()
+            .iter()
+            .filter(|frame| frame.name.is_empty())
+            .count(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn absent_invalid_and_waiting() {
+    let redis = RedisServer::start().await;
+    let instance = Instance::start(&redis.url()).await;
+    let status = async |path: &str, header: Option<(&'static str, &'static str)>| {
+        let mut request = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .unwrap()
+            .get(instance.url(path));
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let kind = response
+            .headers()
+            .get("content-type")
+            .map(|kind| kind.to_str().unwrap().to_owned());
+        assert_eq!(kind.as_deref(), Some("application/json"), "{path}");
+        let body: serde_json::Value = response.json().await.unwrap();
+        (status, body["error"]["code"].as_str().unwrap().to_owned())
+    };
+    let told = |status: u16, code: &str| (status, code.to_owned());
+    assert_eq!(
+        status("/traces/nope/stream", None).await,
+        told(404, "trace_not_found")
+    );
+    assert_eq!(
+        status("/traces/nope/stream?wait=50ms", None).await,
+        told(404, "trace_not_found")
+    );
+    assert_eq!(
+        status("/traces/a%20b/stream", None).await,
+        told(400, "invalid_trace_id")
+    );
+    assert_eq!(
+        status("/traces/%00/stream", None).await,
+        told(400, "invalid_trace_id")
+    );
+    assert_eq!(
+        status("/traces/%ff/stream", None).await,
+        told(400, "invalid_trace_id")
+    );
+    assert_eq!(
+        status(&format!("/traces/{}/stream", "a".repeat(129)), None).await,
+        told(400, "invalid_trace_id")
+    );
+    assert_eq!(
+        status("/traces/a/stream?cursor=x", None).await,
+        told(400, "invalid_cursor")
+    );
+    assert_eq!(
+        status("/traces/a/stream", Some(("accept", "application/json"))).await,
+        told(406, "not_acceptable")
+    );
+
+    let waiting = tokio::spawn({
+        let url = format!("{}?wait=10s", stream_url(&instance));
+        async move {
+            Viewer::open(&url, None)
+                .await
+                .unwrap()
+                .soon()
+                .await
+                .unwrap()
+                .unwrap()
+        }
+    });
+    tokio::task::yield_now().await;
+    append(&instance, 0..1).await;
+    assert_eq!(seq(&waiting.await.unwrap()), 1);
+}
+
+#[tokio::test]
+async fn a_trace_deleted_or_begun_again_is_announced() {
+    let redis = RedisServer::start().await;
+    let instance = Instance::start(&redis.url()).await;
+    append(&instance, 0..10).await;
+    let mut viewer = Viewer::open(&stream_url(&instance), None).await.unwrap();
+    for _ in 0..10 {
+        viewer.soon().await.unwrap().unwrap();
+    }
+    let known = viewer.last_event_id.clone().unwrap();
+    store(
+        &instance,
+        (0..3)
+            .map(|n| native(Some(n), "{\"event_type\":\"anew\"}"))
+            .collect(),
+        true,
+    )
+    .await;
+    let gap = viewer.soon().await.unwrap().unwrap();
+    assert_eq!(
+        (gap.name.as_str(), &gap.json()["reason"]),
+        ("gap", &"replaced".into())
+    );
+    for n in 11..=13 {
+        assert_eq!(seq(&viewer.soon().await.unwrap().unwrap()), n);
+    }
+    // The same for one who was away meanwhile.
+    let mut away = Viewer::open(&stream_url(&instance), Some(&known))
+        .await
+        .unwrap();
+    assert_eq!(
+        away.soon().await.unwrap().unwrap().json()["reason"],
+        "replaced"
+    );
+    assert_eq!(seq(&away.soon().await.unwrap().unwrap()), 11);
+
+    let trace = TraceId::parse(TRACE).unwrap();
+    assert!(
+        instance
+            .app
+            .log
+            .delete(&TenantId::default(), &trace)
+            .await
+            .unwrap()
+    );
+    let end = viewer.rest().await.unwrap().pop().unwrap();
+    assert_eq!(
+        (end.name.as_str(), &end.json()["status"]),
+        ("end", &"deleted".into())
+    );
+    let absent = Viewer::open(&stream_url(&instance), None)
+        .await
+        .err()
+        .unwrap();
+    assert!(absent.to_string().starts_with("404"), "{absent}");
+    let mut known = Viewer::open(&stream_url(&instance), Some(&known))
+        .await
+        .unwrap();
+    let frames: Vec<_> = known
+        .rest()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|frame| frame.name)
+        .collect();
+    assert_eq!(frames, ["gap", "end"]);
+}
+
+#[tokio::test]
+async fn a_stream_ends_before_its_lifetime_and_goes_on_at_its_cursor() {
+    let redis = RedisServer::start().await;
+    let mut config = crate::support::config(&redis.url());
+    config.stream_lifetime = std::time::Duration::from_millis(500);
+    let instance = Instance::with(config).await;
+    append(&instance, 0..5).await;
+    let mut viewer = Viewer::open(&stream_url(&instance), None).await.unwrap();
+    assert_eq!(viewer.rest().await.unwrap().len(), 5);
+    append(&instance, 5..8).await;
+    let mut again = Viewer::open(&stream_url(&instance), viewer.last_event_id.as_deref())
+        .await
+        .unwrap();
+    assert_eq!(
+        again
+            .rest()
+            .await
+            .unwrap()
+            .iter()
+            .map(seq)
+            .collect::<Vec<_>>(),
+        [6, 7, 8]
+    );
+}
+
+#[tokio::test]
+async fn too_many_streams_are_refused_and_places_come_back() {
+    let redis = RedisServer::start().await;
+    let mut config = crate::support::config(&redis.url());
+    config.max_streams = 2;
+    let instance = Instance::with(config).await;
+    append(&instance, 0..1).await;
+    let url = stream_url(&instance);
+    let one = Viewer::open(&url, None).await.unwrap();
+    let _two = Viewer::open(&url, None).await.unwrap();
+    let refused = Viewer::open(&url, None).await.err().unwrap();
+    assert!(refused.to_string().starts_with("429"), "{refused}");
+    drop(one);
+    for _ in 0..200 {
+        if Viewer::open(&url, None).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the place of a viewer that left was not given back");
+}

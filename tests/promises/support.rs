@@ -1,0 +1,293 @@
+//! A Redis of its own for every test, instances of the product on it, and a reader of event streams.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use axum::Router;
+use futures::StreamExt as _;
+use tailspan_service::{App, config::Config};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// `redis-server` from TAILSPAN_REDIS_SERVER, else from the PATH, else the embedded one.
+pub(crate) fn redis_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TAILSPAN_REDIS_SERVER") {
+        return path.into();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    ["redis-server", "valkey-server"]
+        .iter()
+        .flat_map(|name| std::env::split_paths(&path).map(move |dir| dir.join(name)))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| {
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/valkey-server")
+        })
+}
+
+/// A child `redis-server` on a TCP port of the loopback, its data in a folder of its own.
+pub(crate) struct RedisServer {
+    pub(crate) port: u16,
+    dir: TempDir,
+    options: Vec<String>,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&["--save", "", "--appendonly", "no"]).await
+    }
+
+    /// One that loses nothing over `kill -9`.
+    pub(crate) async fn durable() -> Self {
+        Self::start_with(&[
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ])
+        .await
+    }
+
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
+        let mut server = Self {
+            port: free_port(),
+            dir: tempfile::tempdir().expect("a temporary folder"),
+            options: options.iter().map(ToString::to_string).collect(),
+            child: None,
+        };
+        server.launch().await;
+        server
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts the process again on the same data.
+    pub(crate) async fn launch(&mut self) {
+        let child = Command::new(redis_binary())
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--dir", &self.dir.path().display().to_string()])
+            .args(&self.options)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server starts");
+        self.child = Some(child);
+        for _ in 0..2_000 {
+            if self.answers().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("redis-server does not answer on port {}", self.port);
+    }
+
+    async fn answers(&self) -> bool {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let Ok(mut socket) = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await else {
+            return false;
+        };
+        let mut reply = [0; 7];
+        socket.write_all(b"PING\r\n").await.is_ok()
+            && socket.read_exact(&mut reply).await.is_ok()
+            && &reply == b"+PONG\r\n"
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("the child is ours");
+            child.wait().expect("the child is ours");
+        }
+    }
+
+    /// Runs `redis-cli`-like commands for a look or a fault; the answer as text.
+    pub(crate) async fn cli(&self, words: &[&str]) -> String {
+        raw_command(self.port, words)
+            .await
+            .unwrap_or_else(|error| error.to_string())
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// One command over a socket of its own; for a look or a fault from outside the product.
+pub(crate) async fn raw_command(port: u16, words: &[&str]) -> Result<String> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut request = format!("*{}\r\n", words.len());
+    for word in words {
+        request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+    }
+    request.push_str("*1\r\n$4\r\nQUIT\r\n");
+    socket.write_all(request.as_bytes()).await?;
+    let mut reply = Vec::new();
+    tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut reply)).await??;
+    let text = String::from_utf8_lossy(&reply).into_owned();
+    Ok(text.strip_suffix("+OK\r\n").unwrap_or(&text).to_owned())
+}
+
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
+
+/// Settings for tests: quick deadlines, everything else as shipped.
+pub(crate) fn config(url: &str) -> Config {
+    let mut config = Config {
+        redis_url: url.to_owned(),
+        ..Config::default()
+    };
+    config.patience.grace_ms = 200;
+    config
+}
+
+/// One instance of the product: all routers, on a port of its own.
+pub(crate) struct Instance {
+    pub(crate) app: App,
+    pub(crate) address: SocketAddr,
+    stop: CancellationToken,
+}
+
+impl Instance {
+    pub(crate) async fn start(url: &str) -> Self {
+        Self::with(config(url)).await
+    }
+
+    pub(crate) async fn with(config: Config) -> Self {
+        let app = App::start(config).await.expect("the app starts");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let stop = CancellationToken::new();
+        let router = router(&app);
+        let stopped = stop.clone().cancelled_owned();
+        tokio::spawn(async move {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(stopped)
+                .await
+        });
+        Self { app, address, stop }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.app.shutdown.cancel();
+        self.stop.cancel();
+    }
+}
+
+pub(crate) fn router(app: &App) -> Router {
+    Router::new().merge(tailspan_stream::router(app.clone()))
+}
+
+/// One frame of an event stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) id: Option<String>,
+    /// Empty for data frames.
+    pub(crate) name: String,
+    pub(crate) data: String,
+}
+
+impl Frame {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.data).expect("data is JSON")
+    }
+}
+
+/// A client that reads an event stream as the HTML standard says.
+pub(crate) struct Viewer {
+    pub(crate) last_event_id: Option<String>,
+    body: std::pin::Pin<Box<dyn futures::Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>,
+    buffer: Vec<u8>,
+}
+
+impl Viewer {
+    pub(crate) async fn open(url: &str, last_event_id: Option<&str>) -> Result<Self> {
+        let mut request = reqwest::Client::builder()
+            .no_proxy()
+            .build()?
+            .get(url)
+            .header("accept", "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let response = request.send().await?;
+        if response.status() != 200 {
+            bail!("{} {}", response.status().as_u16(), response.text().await?);
+        }
+        Ok(Self {
+            last_event_id: last_event_id.map(str::to_owned),
+            body: Box::pin(response.bytes_stream()),
+            buffer: Vec::new(),
+        })
+    }
+
+    /// The next frame with data; `None` at the end of the stream. A frame that was cut is dropped, as a browser does.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>> {
+        loop {
+            while let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+                let text: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                let frame = self.frame(std::str::from_utf8(&text)?);
+                if !frame.data.is_empty() {
+                    return Ok(Some(frame));
+                }
+            }
+            match self.body.next().await {
+                Some(bytes) => self.buffer.extend_from_slice(&bytes?),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// As [`Viewer::next`], at most this long.
+    pub(crate) async fn soon(&mut self) -> Result<Option<Frame>> {
+        tokio::time::timeout(Duration::from_secs(15), self.next())
+            .await
+            .context("no frame within 15 s")?
+    }
+
+    /// Everything up to the end of the stream.
+    pub(crate) async fn rest(&mut self) -> Result<Vec<Frame>> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.soon().await? {
+            frames.push(frame);
+        }
+        Ok(frames)
+    }
+
+    fn frame(&mut self, text: &str) -> Frame {
+        let mut frame = Frame::default();
+        for line in text.lines() {
+            let (field, value) = line.split_once(": ").unwrap_or((line, ""));
+            match field {
+                "id" => {
+                    frame.id = Some(value.to_owned());
+                    self.last_event_id = Some(value.to_owned());
+                }
+                "event" => frame.name = value.to_owned(),
+                "data" => frame.data.push_str(value),
+                _ => {}
+            }
+        }
+        frame
+    }
+}
