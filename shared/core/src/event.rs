@@ -1,11 +1,451 @@
-//! Interim, until the mapping lands on this branch; on a conflict take the other file whole.
-use crate::{id::TraceId, observed::*};
-pub fn view(trace: &TraceId, recorded: &Recorded) -> serde_json::Value {
-    let mut v = match &recorded.observation.what {
-        What::Native(json) => serde_json::from_str(json).unwrap_or_default(),
-        _ => serde_json::json!({}),
+//! One event as the world sees it: the JSON of streams and queries (docs/protocol.md, "Events").
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::attributes;
+use crate::convention;
+use crate::fold::shorten;
+use crate::id::TraceId;
+use crate::model::{Failure, Kind, Log, Message, Native, Span, Tool, Usage};
+use crate::observed::{Recorded, What};
+
+/// Shown of one text in an event; the attributes hold the whole.
+const MAX_TEXT_BYTES: usize = 32 << 10;
+
+/// One event, flat; absent facts are left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Event {
+    /// Position in the trace, from 1.
+    pub seq: u64,
+    pub event_type: String,
+    pub trace_id: String,
+    /// RFC 3339, UTC: the end of an ended span, the start of an open one, a log record's or native event's own time.
+    pub timestamp: String,
+    /// The agent's name, else the service's, else the producer's id of the agent; empty when nobody said.
+    pub agent_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_span_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// running, ok or error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<EventUsage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<EventTool>,
+    /// Of a model call: the messages that are new in this call (all after the last answer); the whole history is in the attributes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The rule that read it, as `convention:what`.
+    pub convention: &'static str,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub details: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub span_events: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<Value>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct EventUsage {
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub total_tokens: u64,
+    pub cached_tokens: u64,
+    pub reasoning_tokens: u64,
+}
+
+impl From<Usage> for EventUsage {
+    fn from(usage: Usage) -> Self {
+        Self {
+            input_tokens: usage.input,
+            output_tokens: usage.output,
+            total_tokens: usage.total(),
+            cached_tokens: usage.cache_read,
+            reasoning_tokens: usage.reasoning,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct EventTool {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call_id: Option<String>,
+    /// tool, handoff or agent_tool.
+    pub kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+impl From<Tool> for EventTool {
+    fn from(tool: Tool) -> Self {
+        Self {
+            name: tool.name,
+            call_id: tool.call_id,
+            kind: tool.kind.as_str(),
+            arguments: tool.arguments,
+            result: tool.result.map(short_value),
+            target: tool.target,
+        }
+    }
+}
+
+/// What an observation of a trace looks like to its viewers.
+pub fn view(trace_id: &TraceId, recorded: &Recorded) -> Event {
+    let context = &recorded.observation.context;
+    let mut event = match &recorded.observation.what {
+        What::Span(span) => of_span(convention::read_span(span, context)),
+        What::Log(record) => of_log(
+            convention::read_log(record, context),
+            recorded.arrived_unix_ms,
+        ),
+        What::Native(text) => of_native(convention::read_native(text, recorded.arrived_unix_ms)),
     };
-    v["seq"] = recorded.seq.into();
-    v["trace_id"] = trace.as_str().into();
-    v
+    event.seq = recorded.seq;
+    trace_id.as_str().clone_into(&mut event.trace_id);
+    event
+}
+
+/// As [`view`], with the producer's own words: `attributes`, `span_events`, `resource`.
+pub fn view_with_attributes(trace_id: &TraceId, recorded: &Recorded) -> Event {
+    let mut event = view(trace_id, recorded);
+    let (list, span_events) = match &recorded.observation.what {
+        What::Span(span) => (&span.attributes, Some(&span.events)),
+        What::Log(record) => (&record.attributes, None),
+        What::Native(_) => return event,
+    };
+    event.attributes = Some(attributes::list_to_json(list));
+    event.span_events = span_events
+        .filter(|events| !events.is_empty())
+        .map(|events| {
+            events
+                .iter()
+                .map(|event| {
+                    serde_json::json!({
+                        "name": event.name,
+                        "time": rfc3339_ns(event.time_unix_nano),
+                        "attributes": attributes::list_to_json(&event.attributes),
+                    })
+                })
+                .collect()
+        });
+    event.resource = Some(attributes::list_to_json(
+        &recorded.observation.context.resource,
+    ));
+    event
+}
+
+/// A span's event type: what its kind is called when it is open, ended or failed.
+pub fn span_event_type(kind: Kind, is_open: bool, failed: bool) -> &'static str {
+    match (kind, is_open, failed) {
+        (Kind::Agent, true, _) => "task_started",
+        (Kind::Agent, false, false) => "agent_called",
+        (Kind::Agent, false, true) => "task_failed",
+        (Kind::Workflow, true, _) => "workflow_started",
+        (Kind::Workflow, false, false) => "workflow_completed",
+        (Kind::Workflow, false, true) => "workflow_failed",
+        (Kind::Llm, true, _) => "llm_call_started",
+        (Kind::Llm, false, _) => "llm_call_completed",
+        (Kind::Tool, true, _) => "tool_call_started",
+        (Kind::Tool, false, _) => "tool_call_completed",
+        (Kind::Retriever, true, _) => "retrieval_started",
+        (Kind::Retriever, false, _) => "retrieval_completed",
+        (_, true, _) => "node_started",
+        (_, false, false) => "node_finished",
+        (_, false, true) => "node_failed",
+    }
+}
+
+fn of_span(span: Span) -> Event {
+    let is_open = span.end_ns.is_none();
+    let failed = span.failure.is_some();
+    let mut details = Map::new();
+    let mut detail = |key: &str, value: Value| {
+        details.insert(key.to_owned(), value);
+    };
+    if !span.finish_reasons.is_empty() {
+        detail(
+            "finish_reasons",
+            span.finish_reasons.iter().cloned().collect(),
+        );
+    }
+    if let Some(model) = &span.response_model {
+        detail("response_model", Value::from(model.as_str()));
+    }
+    if span.input.len() > 1 {
+        detail("input_messages", Value::from(span.input.len()));
+    }
+    if let Some(id) = &span.invocation_id {
+        detail("invocation_id", Value::from(id.as_str()));
+    }
+    if span.made_up {
+        detail("made_up", Value::Bool(true));
+    }
+    if !span.links.is_empty() {
+        let links: Vec<Value> = span
+            .links
+            .iter()
+            .map(|link| serde_json::json!({"trace_id": link.trace_id, "span_id": link.span_id}))
+            .collect();
+        detail("links", Value::Array(links));
+    }
+    let duration = span.end_ns.map(|end| duration_ms(span.start_ns, end));
+    Event {
+        event_type: span_event_type(span.kind, is_open, failed).to_owned(),
+        timestamp: rfc3339_ns(span.end_ns.unwrap_or(span.start_ns)),
+        agent_id: span
+            .agent
+            .clone()
+            .or_else(|| span.service.clone())
+            .unwrap_or_default(),
+        agent_name: span.agent,
+        span_id: Some(span.id),
+        parent_span_id: span.parent_id,
+        kind: Some(span.kind.as_str()),
+        status: Some(match (failed, is_open) {
+            (true, _) => "error",
+            (false, true) => "running",
+            (false, false) => "ok",
+        }),
+        name: Some(span.name),
+        start_time: Some(rfc3339_ns(span.start_ns)),
+        end_time: span.end_ns.map(rfc3339_ns),
+        duration_ms: duration,
+        session_id: span.sessions.into_iter().next(),
+        user_id: span.user,
+        model: span.request_model.or(span.response_model),
+        provider: span.provider,
+        usage: span.usage.map(EventUsage::from),
+        tool: span.tool.map(EventTool::from),
+        input: said(new_messages(&span.input)).or_else(|| span.input_value.map(short_value)),
+        output: said(&span.output).or_else(|| span.output_value.map(short_value)),
+        error: span.failure.map(short_failure),
+        service: span.service,
+        convention: span.rule,
+        details,
+        ..Event::default()
+    }
+}
+
+fn of_log(log: Log, arrived_unix_ms: u64) -> Event {
+    let mut details = Map::new();
+    if log.severity != 0 {
+        details.insert("severity".to_owned(), Value::from(log.severity));
+    }
+    let has_messages = !(log.input.is_empty() && log.output.is_empty());
+    if !has_messages && !log.body.is_null() {
+        details.insert("body".to_owned(), short_value(log.body));
+    }
+    let time_ns = if log.time_ns == 0 {
+        arrived_unix_ms.saturating_mul(1_000_000)
+    } else {
+        log.time_ns
+    };
+    Event {
+        event_type: log.event_name.clone().unwrap_or_else(|| "log".to_owned()),
+        timestamp: rfc3339_ns(time_ns),
+        agent_id: log
+            .agent
+            .clone()
+            .or_else(|| log.service.clone())
+            .unwrap_or_default(),
+        agent_name: log.agent,
+        span_id: log.span_id,
+        kind: Some(Kind::Log.as_str()),
+        session_id: log.sessions.into_iter().next(),
+        user_id: log.user,
+        model: log.model,
+        provider: log.provider,
+        input: said(new_messages(&log.input)),
+        output: said(&log.output),
+        error: log.failure.map(short_failure),
+        service: log.service,
+        convention: log.rule,
+        details,
+        ..Event::default()
+    }
+}
+
+fn of_native(native: Native) -> Event {
+    let mut details = match native.details {
+        Some(Value::Object(details)) => details,
+        Some(other) => Map::from_iter([("details".to_owned(), other)]),
+        None => Map::new(),
+    };
+    for (key, value) in native.rest {
+        // The trace and the position are ours to say.
+        if key != "trace_id" && key != "seq" {
+            details.entry(key).or_insert(value);
+        }
+    }
+    if let Some(id) = native.event_id {
+        details.insert("event_id".to_owned(), Value::String(id));
+    }
+    let failed = native.failure.is_some();
+    Event {
+        event_type: native.event_type,
+        timestamp: rfc3339_ms(native.timestamp_ms),
+        // Seed 000's viewers know an agent by its id.
+        agent_id: native
+            .agent_id
+            .clone()
+            .or_else(|| native.agent_name.clone())
+            .unwrap_or_default(),
+        agent_name: native.agent_name,
+        span_id: native.span_id,
+        parent_span_id: native.parent_span_id,
+        name: native.name,
+        status: failed.then_some("error"),
+        duration_ms: native.duration_ms,
+        session_id: native.session_id,
+        user_id: native.user_id,
+        model: native.model,
+        provider: native.provider,
+        usage: native.usage.map(EventUsage::from),
+        tool: native.tool.map(EventTool::from),
+        input: native.inputs.map(short_value),
+        output: native.outputs.map(short_value),
+        error: native.failure.map(short_failure),
+        convention: "native",
+        details,
+        ..Event::default()
+    }
+}
+
+/// The messages after the last answer: what this call adds to the one before it.
+fn new_messages(messages: &[Message]) -> &[Message] {
+    let from = messages
+        .iter()
+        .rposition(|message| message.role == "assistant")
+        .map_or(0, |at| at + 1);
+    messages
+        .get(from..)
+        .filter(|new| !new.is_empty())
+        .unwrap_or(messages)
+}
+
+fn said(messages: &[Message]) -> Option<Value> {
+    if messages.is_empty() {
+        return None;
+    }
+    Some(messages.iter().map(message_json).collect())
+}
+
+fn message_json(message: &Message) -> Value {
+    let mut object = Map::new();
+    object.insert("role".to_owned(), Value::from(message.role.as_str()));
+    if !message.text.is_empty() || message.tool_calls.is_empty() {
+        object.insert(
+            "content".to_owned(),
+            Value::String(shorten(message.text.clone(), MAX_TEXT_BYTES)),
+        );
+    }
+    if !message.tool_calls.is_empty() {
+        let calls = message
+            .tool_calls
+            .iter()
+            .map(|call| serde_json::json!({"id": call.id, "name": call.name, "arguments": call.arguments}))
+            .collect();
+        object.insert("tool_calls".to_owned(), Value::Array(calls));
+    }
+    if let Some(id) = &message.tool_call_id {
+        object.insert("tool_call_id".to_owned(), Value::from(id.as_str()));
+    }
+    Value::Object(object)
+}
+
+fn short_failure(failure: Failure) -> Failure {
+    Failure {
+        kind: failure.kind,
+        message: shorten(failure.message, MAX_TEXT_BYTES),
+    }
+}
+
+/// Long text is cut; a long structure becomes text that is cut.
+fn short_value(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(shorten(text, MAX_TEXT_BYTES)),
+        Value::Array(_) | Value::Object(_) => {
+            let text = value.to_string();
+            if text.len() <= MAX_TEXT_BYTES {
+                value
+            } else {
+                Value::String(shorten(text, MAX_TEXT_BYTES))
+            }
+        }
+        other => other,
+    }
+}
+
+/// Milliseconds between two moments, to the microsecond; never negative.
+pub(crate) fn duration_ms(start_ns: u64, end_ns: u64) -> f64 {
+    (end_ns.saturating_sub(start_ns) / 1_000) as f64 / 1_000.0
+}
+
+/// RFC 3339, UTC, with microseconds.
+pub(crate) fn rfc3339_ns(unix_ns: u64) -> String {
+    let moment = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ns))
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+        moment.year(),
+        u8::from(moment.month()),
+        moment.day(),
+        moment.hour(),
+        moment.minute(),
+        moment.second(),
+        moment.microsecond()
+    )
+}
+
+/// As [`rfc3339_ns`], with milliseconds.
+pub(crate) fn rfc3339_ms(unix_ms: u64) -> String {
+    // A native event may lie in a year that nanoseconds cannot count to.
+    let moment = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000)
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        moment.year(),
+        u8::from(moment.month()),
+        moment.day(),
+        moment.hour(),
+        moment.minute(),
+        moment.second(),
+        moment.millisecond()
+    )
 }

@@ -1,31 +1,587 @@
-//! Interim, until the mapping lands on this branch; on a conflict take the other file whole.
-use crate::observed::*;
-#[derive(Default, Clone)]
+//! Events to state: what a trace is so far, the same whatever the order in which its events came.
+//!
+//! Every part of the state is a set that only grows, or the greatest of several versions, so applying commutes. Nothing here looks
+//! at the tree; `run` does, when somebody asks.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::convention;
+use crate::model::{Failure, Kind, Message, Span, Tool, ToolKind, Usage};
+use crate::observed::{Recorded, What};
+
+/// Bump when the form of [`State`] changes.
+const FORMAT: u8 = 1;
+/// Bump when a convention is read differently: older snapshots are folded anew.
+const MAPPER: u8 = 1;
+/// Decompressed size beyond which a snapshot is not one of ours.
+const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
+
+/// Kept of one text (a question, an answer, arguments).
+const MAX_TEXT_BYTES: usize = 16 << 10;
+/// Kept of a result or an error message.
+const MAX_SHORT_BYTES: usize = 2 << 10;
+/// Kept of names and ids of strangers.
+const MAX_NAME_BYTES: usize = 512;
+/// Tool calls kept of one answer.
+const MAX_CALLS: usize = 128;
+/// Messages of one history whose outline is kept; the last ones count.
+const MAX_OUTLINE: usize = 1_024;
+/// Spans, log records with content and native events kept of one trace, each. Beyond it the first by key stay, so that the order of
+/// arrival does not matter, and `truncated` says so.
+const MAX_ITEMS: usize = 50_000;
+
+/// What a trace is so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    pub n: u64,
-    pub ended: bool,
+    /// Events applied.
+    pub events: u64,
+    /// The greatest sequence number applied: what `as_of_seq` says.
+    pub last_seq: u64,
+    /// Arrival of the first and the last event, milliseconds since 1970; 0 when there is none.
+    pub first_arrival_unix_ms: u64,
+    pub last_arrival_unix_ms: u64,
+    pub(crate) spans: BTreeMap<String, SpanFacts>,
+    pub(crate) logs: BTreeMap<String, LogFacts>,
+    pub(crate) natives: BTreeMap<String, NativeFacts>,
+    /// More spans, records or events came than are kept.
+    pub truncated: bool,
 }
-impl State {
-    pub fn apply(&mut self, r: &Recorded) {
-        self.n += 1;
-        if let What::Native(j) = &r.observation.what {
-            if j.contains("workflow_completed") {
-                self.ended = true
+
+/// What is kept of a span.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SpanFacts {
+    pub seq: u64,
+    pub hash: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    pub name: String,
+    pub kind: Kind,
+    pub rule: Cow<'static, str>,
+    pub start_ns: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_ns: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_model: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finish_reasons: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<ToolFacts>,
+    #[serde(default, skip_serializing_if = "Said::is_empty")]
+    pub said: Said,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocation_id: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub made_up: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ToolFacts {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_id: Option<String>,
+    pub kind: ToolKind,
+    /// JSON text; the text survives a snapshot unchanged, which a parsed number might not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+/// The part of a conversation that the summary and the invocations need: not the history, which every call repeats.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Said {
+    /// The input's messages in outline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outline: Vec<Line>,
+    /// The user's last words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<CallFacts>,
+    /// Of the answer, before it was shortened.
+    #[serde(default)]
+    pub answer_hash: u64,
+}
+
+impl Said {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Joins what several records say of one call, in the order given.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.outline.extend_from_slice(&other.outline);
+        if other.question.is_some() {
+            self.question.clone_from(&other.question);
+        }
+        if other.answer.is_some() {
+            self.answer.clone_from(&other.answer);
+            self.answer_hash = other.answer_hash;
+        }
+        for call in &other.calls {
+            if self.calls.len() < MAX_CALLS {
+                self.calls.push(call.clone());
             }
         }
     }
 }
-pub fn encode_snapshot(s: &State, through: u64) -> Vec<u8> {
-    format!("{} {} {through}", s.n, s.ended).into_bytes()
+
+/// One message of a history: who spoke (`s`, `u`, `a`, `t`, `?`), the hash of the text, whether tools were called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Line(pub char, pub u64, pub bool);
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CallFacts {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    pub name: String,
+    /// JSON text.
+    pub arguments: String,
 }
-pub fn decode_snapshot(b: &[u8]) -> Option<(State, u64)> {
-    let t = std::str::from_utf8(b).ok()?;
-    let mut p = t.split(' ');
-    Some((
-        State {
-            n: p.next()?.parse().ok()?,
-            ended: p.next()? == "true",
+
+/// What is kept of a log record that says more than a line.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LogFacts {
+    pub hash: u64,
+    pub time_ns: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_whole_call: bool,
+    #[serde(default, skip_serializing_if = "Said::is_empty")]
+    pub said: Said,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
+/// What is kept of a native event.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NativeFacts {
+    pub hash: u64,
+    pub seq: u64,
+    pub event_type: String,
+    pub timestamp_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_span_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// Whole microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<ToolFacts>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+}
+
+impl State {
+    /// Takes in one event. Any order of the same events gives the same state; an event must not be applied twice (its count would be).
+    pub fn apply(&mut self, recorded: &Recorded) {
+        self.first_arrival_unix_ms = if self.events == 0 {
+            recorded.arrived_unix_ms
+        } else {
+            self.first_arrival_unix_ms.min(recorded.arrived_unix_ms)
+        };
+        self.last_arrival_unix_ms = self.last_arrival_unix_ms.max(recorded.arrived_unix_ms);
+        self.events = self.events.saturating_add(1);
+        self.last_seq = self.last_seq.max(recorded.seq);
+        match &recorded.observation.what {
+            What::Span(span) => {
+                let hash = xxh3_64(&prost::Message::encode_to_vec(span.as_ref()));
+                let read = convention::read_span(span, &recorded.observation.context);
+                self.add_span(SpanFacts::of(read, recorded.seq, hash));
+            }
+            What::Log(record) => {
+                let hash = xxh3_64(&prost::Message::encode_to_vec(record.as_ref()));
+                let mut log = convention::read_log(record, &recorded.observation.context);
+                if log.time_ns == 0 {
+                    log.time_ns = recorded.arrived_unix_ms.saturating_mul(1_000_000);
+                }
+                if let Some(facts) = LogFacts::of(&log, hash) {
+                    let key = format!("{:020}-{:020}-{hash:016x}", facts.time_ns, recorded.seq);
+                    self.truncated |= keep(&mut self.logs, key, facts);
+                }
+            }
+            What::Native(text) => {
+                let hash = xxh3_64(text.as_bytes());
+                let event = convention::read_native(text, recorded.arrived_unix_ms);
+                let key = format!(
+                    "{:020}-{:020}-{hash:016x}",
+                    event.timestamp_ms, recorded.seq
+                );
+                let facts = NativeFacts::of(event, recorded.seq, hash);
+                self.truncated |= keep(&mut self.natives, key, facts);
+            }
+        }
+    }
+
+    fn add_span(&mut self, (id, facts): (String, SpanFacts)) {
+        if let Some(known) = self.spans.get_mut(&id) {
+            if facts.version() > known.version() {
+                *known = facts;
+            }
+            return;
+        }
+        self.truncated |= keep(&mut self.spans, id, facts);
+    }
+}
+
+/// Adds to a bounded map; `true` when something had to go. The greatest key goes: which one does not depend on the order of arrival.
+fn keep<T>(map: &mut BTreeMap<String, T>, key: String, value: T) -> bool {
+    map.insert(key, value);
+    map.len() > MAX_ITEMS && map.pop_last().is_some()
+}
+
+impl SpanFacts {
+    fn of(span: Span, seq: u64, hash: u64) -> (String, Self) {
+        let said = if span.kind == Kind::Llm {
+            digest(&span.input, &span.output)
+        } else {
+            digest_step(&span)
+        };
+        let facts = Self {
+            seq,
+            hash,
+            parent: span.parent_id,
+            name: name(span.name),
+            kind: span.kind,
+            rule: Cow::Borrowed(span.rule),
+            start_ns: span.start_ns,
+            end_ns: span.end_ns,
+            failure: span.failure.map(failure),
+            agent: span.agent.map(name),
+            sessions: span.sessions.into_iter().map(name).collect(),
+            user: span.user.map(name),
+            service: span.service.map(name),
+            provider: span.provider.map(name),
+            request_model: span.request_model.map(name),
+            response_model: span.response_model.map(name),
+            finish_reasons: span.finish_reasons.into_iter().take(16).map(name).collect(),
+            usage: span.usage,
+            tool: span.tool.map(ToolFacts::of),
+            said,
+            invocation_id: span.invocation_id.map(name),
+            made_up: span.made_up,
+        };
+        (span.id, facts)
+    }
+
+    /// Which of two versions of a span counts: an end before none, then the later end, then the later word.
+    fn version(&self) -> (bool, u64, u64, u64) {
+        (
+            self.end_ns.is_some(),
+            self.end_ns.unwrap_or(0),
+            self.seq,
+            self.hash,
+        )
+    }
+}
+
+impl ToolFacts {
+    fn of(tool: Tool) -> Self {
+        Self {
+            name: name(tool.name),
+            call_id: tool.call_id.map(name),
+            kind: tool.kind,
+            arguments: tool.arguments.as_ref().map(arguments),
+            target: tool.target.map(name),
+        }
+    }
+}
+
+impl LogFacts {
+    fn of(log: &crate::model::Log, hash: u64) -> Option<Self> {
+        let facts = Self {
+            hash,
+            time_ns: log.time_ns,
+            span_id: log.span_id.clone(),
+            is_whole_call: log.is_whole_call,
+            said: digest(&log.input, &log.output),
+            agent: log.agent.clone().map(name),
+            sessions: log.sessions.iter().cloned().map(name).collect(),
+            user: log.user.clone().map(name),
+        };
+        let says_something = !facts.said.is_empty()
+            || facts.agent.is_some()
+            || !facts.sessions.is_empty()
+            || facts.user.is_some();
+        says_something.then_some(facts)
+    }
+}
+
+impl NativeFacts {
+    fn of(event: crate::model::Native, seq: u64, hash: u64) -> Self {
+        Self {
+            hash,
+            seq,
+            question: event.inputs.as_ref().and_then(question_in),
+            answer: event.outputs.as_ref().and_then(answer_in),
+            event_type: name(event.event_type),
+            timestamp_ms: event.timestamp_ms,
+            agent: event.agent_name.or(event.agent_id).map(name),
+            span_id: event.span_id.map(name),
+            parent_span_id: event.parent_span_id.map(name),
+            session: event.session_id.map(name),
+            user: event.user_id.map(name),
+            name: event.name.map(name),
+            failure: event.failure.map(failure),
+            duration_us: event.duration_ms.map(|ms| (ms * 1_000.0) as u64),
+            model: event.model.map(name),
+            provider: event.provider.map(name),
+            usage: event.usage,
+            call_id: event.call_id.map(name),
+            tool: event.tool.map(ToolFacts::of),
+        }
+    }
+}
+
+/// Of an agent, a workflow or a root: what it was asked and what it answered. Steps between repeat it and keep nothing.
+fn digest_step(span: &Span) -> Said {
+    let matters = matches!(span.kind, Kind::Agent | Kind::Workflow) || span.parent_id.is_none();
+    if !matters {
+        return Said::default();
+    }
+    let mut said = digest(&span.input, &span.output);
+    said.calls.clear();
+    if said.question.is_none() {
+        said.question = span.input_value.as_ref().and_then(question_in);
+    }
+    if said.answer.is_none() {
+        said.answer = span.output_value.as_ref().and_then(answer_in);
+    }
+    said
+}
+
+fn digest(input: &[Message], output: &[Message]) -> Said {
+    let from = input.len().saturating_sub(MAX_OUTLINE);
+    let outline = input
+        .iter()
+        .skip(from)
+        .map(|message| {
+            Line(
+                role_letter(&message.role),
+                text_hash(&message.text),
+                !message.tool_calls.is_empty(),
+            )
+        })
+        .collect();
+    let question = input
+        .iter()
+        .rev()
+        .find(|message| message.role == "user" && !message.text.trim().is_empty())
+        .map(|message| text(&message.text));
+    let answer: String = output
+        .iter()
+        .filter(|message| message.role == "assistant")
+        .map(|message| message.text.as_str())
+        .collect();
+    let calls = output
+        .iter()
+        .flat_map(|message| &message.tool_calls)
+        .take(MAX_CALLS)
+        .map(|call| CallFacts {
+            id: call.id.clone().map(name),
+            name: name(call.name.clone()),
+            arguments: arguments(&call.arguments),
+        })
+        .collect();
+    Said {
+        outline,
+        question,
+        answer_hash: if answer.is_empty() {
+            0
+        } else {
+            text_hash(&answer)
         },
-        p.next()?.parse().ok()?,
-    ))
+        answer: (!answer.is_empty()).then(|| text(&answer)),
+        calls,
+    }
+}
+
+fn role_letter(role: &str) -> char {
+    match role {
+        "system" => 's',
+        "user" => 'u',
+        "assistant" => 'a',
+        "tool" => 't',
+        _ => '?',
+    }
+}
+
+/// Histories differ in the space around a text, not in the text.
+pub(crate) fn text_hash(text: &str) -> u64 {
+    xxh3_64_with_seed(text.trim().as_bytes(), 1)
+}
+
+/// The user's words in what a step took in: plain text, or one of the fields that are usual for it.
+fn question_in(value: &Value) -> Option<String> {
+    let found = match value {
+        Value::String(words) => Some(words.clone()),
+        Value::Object(_) => [
+            "question",
+            "query",
+            "input",
+            "prompt",
+            "user_input",
+            "message",
+            "text",
+            "user",
+        ]
+        .iter()
+        .find_map(|key| value.get(*key).and_then(Value::as_str))
+        .map(str::to_owned),
+        _ => None,
+    };
+    found
+        .or_else(|| last_text(value, "user"))
+        .filter(|words| !words.trim().is_empty())
+        .map(|words| text(&words))
+}
+
+/// The answer in what a step gave back.
+fn answer_in(value: &Value) -> Option<String> {
+    let found = match value {
+        Value::String(words) => Some(words.clone()),
+        Value::Object(_) => [
+            "answer",
+            "output",
+            "response",
+            "final_output",
+            "result",
+            "content",
+            "text",
+            "message",
+        ]
+        .iter()
+        .find_map(|key| value.get(*key).and_then(Value::as_str))
+        .map(str::to_owned),
+        _ => None,
+    };
+    found
+        .or_else(|| last_text(value, "assistant"))
+        .filter(|words| !words.trim().is_empty())
+        .map(|words| text(&words))
+}
+
+fn last_text(value: &Value, role: &str) -> Option<String> {
+    value.get("messages")?;
+    convention::read_messages(value, "")
+        .into_iter()
+        .rev()
+        .find(|message| message.role == role && !message.text.trim().is_empty())
+        .map(|message| message.text)
+}
+
+fn failure(failure: Failure) -> Failure {
+    Failure {
+        kind: name(failure.kind),
+        message: shorten(failure.message, MAX_SHORT_BYTES),
+    }
+}
+
+fn name(name: String) -> String {
+    shorten(name, MAX_NAME_BYTES)
+}
+
+fn text(text: &str) -> String {
+    shorten(text.to_owned(), MAX_TEXT_BYTES)
+}
+
+/// Arguments as JSON text; when they are too long, an object that says so.
+fn arguments(value: &Value) -> String {
+    let json = value.to_string();
+    if json.len() <= MAX_TEXT_BYTES {
+        return json;
+    }
+    let length = json.len();
+    serde_json::json!({ "truncated": true, "bytes": length, "preview": shorten(json, MAX_SHORT_BYTES) }).to_string()
+}
+
+/// Cuts at a character and says how much is missing.
+pub(crate) fn shorten(mut text: String, max_bytes: usize) -> String {
+    if text.len() <= max_bytes {
+        return text;
+    }
+    let mut end = max_bytes;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let missing = text.len() - end;
+    text.truncate(end);
+    text.push_str(&format!("... [{missing} bytes more]"));
+    text
+}
+
+/// A snapshot of the state after the events 1 to `through_seq`.
+///
+/// Form: format version, mapper version, zstd of JSON `[through_seq, state]`.
+pub fn encode_snapshot(state: &State, through_seq: u64) -> Vec<u8> {
+    let json = serde_json::to_vec(&(through_seq, state)).unwrap_or_default();
+    let mut bytes = vec![FORMAT, MAPPER];
+    // Level 1: a snapshot is rewritten often and read rarely. What cannot be packed is not recognised later, and folded anew.
+    bytes.extend(zstd::bulk::compress(&json, 1).unwrap_or_default());
+    bytes
+}
+
+/// Reads a snapshot. `None` for another format, another mapper's state or damage: the caller folds anew from the log.
+pub fn decode_snapshot(bytes: &[u8]) -> Option<(State, u64)> {
+    let [FORMAT, MAPPER, packed @ ..] = bytes else {
+        return None;
+    };
+    let mut json = Vec::new();
+    let decoder = zstd::stream::Decoder::new(packed).ok()?;
+    std::io::Read::read_to_end(
+        &mut std::io::Read::take(decoder, MAX_SNAPSHOT_BYTES as u64),
+        &mut json,
+    )
+    .ok()?;
+    let (through_seq, state) = serde_json::from_slice(&json).ok()?;
+    Some((state, through_seq))
 }

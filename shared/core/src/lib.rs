@@ -2,17 +2,25 @@
 //!
 //! The modules stand in the order a span meets them.
 
+pub mod attributes;
 pub mod chunk;
 pub mod continuity;
+pub mod convention;
 pub mod cursor;
 pub mod event;
 pub mod fold;
 pub mod frame;
 pub mod id;
+pub mod invocations;
 pub mod limits;
+pub mod model;
 pub mod native;
 pub mod observed;
 pub mod otlp;
 pub mod propagation;
 pub mod settle;
+pub mod summary;
+pub mod tree;
 pub mod wire;
+
+mod run;

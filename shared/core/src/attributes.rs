@@ -1,0 +1,351 @@
+//! Reading the attributes of strangers: lenient in form, bounded in size.
+//!
+//! Producers write the same fact as an integer or as its digits, as a structure or as JSON text, as one key or flattened over
+//! `a.0.b`, `a.1.b`. Whoever asks here says what it wants and gets it in whichever of these forms it came.
+
+use std::collections::HashMap;
+
+use base64::Engine;
+use serde_json::{Map, Value};
+
+use crate::wire::{AnyValue, KeyValue, any_value};
+
+/// Nesting that is kept when a value becomes JSON; what lies deeper is replaced by a note.
+const MAX_DEPTH: usize = 64;
+/// Segments of a flattened key that are followed (`llm.input_messages.0.message.tool_calls.0.tool_call.function.arguments` has 10).
+const MAX_SEGMENTS: usize = 16;
+
+/// The attributes of one span, log record, span event or resource, by key. Of a doubled key the last counts.
+#[derive(Clone, Debug, Default)]
+pub struct Attributes<'a> {
+    by_key: HashMap<&'a str, &'a any_value::Value>,
+}
+
+impl<'a> Attributes<'a> {
+    pub fn new(list: &'a [KeyValue]) -> Self {
+        let by_key = list
+            .iter()
+            .filter_map(|pair| Some((pair.key.as_str(), pair.value.as_ref()?.value.as_ref()?)))
+            .collect();
+        Self { by_key }
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    pub fn has_prefix(&self, prefix: &str) -> bool {
+        self.by_key.keys().any(|key| key.starts_with(prefix))
+    }
+
+    /// Every key, in no particular order.
+    pub fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.by_key.keys().copied()
+    }
+
+    /// A string that says something: not empty, and none of the fillers that instrumentations write for "nothing".
+    pub fn str(&self, key: &str) -> Option<&'a str> {
+        match self.by_key.get(key)? {
+            any_value::Value::String(text) => said(text),
+            _ => None,
+        }
+    }
+
+    /// The first of several spellings that says something.
+    pub fn first_str(&self, keys: &[&str]) -> Option<&'a str> {
+        keys.iter().find_map(|key| self.str(key))
+    }
+
+    /// Any scalar as text.
+    pub fn text(&self, key: &str) -> Option<String> {
+        match self.by_key.get(key)? {
+            any_value::Value::String(text) => said(text).map(str::to_owned),
+            any_value::Value::Int(number) => Some(number.to_string()),
+            any_value::Value::Double(number) => Some(number.to_string()),
+            any_value::Value::Bool(truth) => Some(truth.to_string()),
+            _ => None,
+        }
+    }
+
+    pub fn first_text(&self, keys: &[&str]) -> Option<String> {
+        keys.iter().find_map(|key| self.text(key))
+    }
+
+    /// An integer, also when it came as a whole double or as digits.
+    pub fn int(&self, key: &str) -> Option<i64> {
+        match self.by_key.get(key)? {
+            any_value::Value::Int(number) => Some(*number),
+            any_value::Value::Double(number) => whole(*number),
+            any_value::Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// A count: an integer that is not negative.
+    pub fn count(&self, keys: &[&str]) -> Option<u64> {
+        keys.iter()
+            .find_map(|key| u64::try_from(self.int(key)?).ok())
+    }
+
+    pub fn bool(&self, key: &str) -> Option<bool> {
+        match self.by_key.get(key)? {
+            any_value::Value::Bool(truth) => Some(*truth),
+            any_value::Value::String(text) if text.eq_ignore_ascii_case("true") => Some(true),
+            any_value::Value::String(text) if text.eq_ignore_ascii_case("false") => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The value as JSON. Text that holds a JSON object, array or string is parsed; other text stays text.
+    pub fn json(&self, key: &str) -> Option<Value> {
+        match self.by_key.get(key)? {
+            any_value::Value::String(text) => said(text).map(parse_text),
+            value => Some(value_to_json(value, 0)),
+        }
+    }
+
+    pub fn first_json(&self, keys: &[&str]) -> Option<Value> {
+        keys.iter().find_map(|key| self.json(key))
+    }
+
+    /// A list of texts: an array, JSON text of one, or a single text.
+    pub fn texts(&self, key: &str) -> Vec<String> {
+        match self.json(key) {
+            Some(Value::Array(items)) => items
+                .into_iter()
+                .filter_map(|item| match item {
+                    Value::String(text) => Some(text),
+                    Value::Null => None,
+                    other => Some(other.to_string()),
+                })
+                .collect(),
+            Some(Value::String(text)) => vec![text],
+            _ => Vec::new(),
+        }
+    }
+
+    /// What stands under `prefix`: the structure itself, or the one that the flattened keys `prefix.0.a`, `prefix.1.a` spell.
+    pub fn structure(&self, prefix: &str) -> Option<Value> {
+        if let Some(value @ (Value::Array(_) | Value::Object(_))) = self.json(prefix) {
+            return Some(value);
+        }
+        let mut root = Node::default();
+        let mut found = false;
+        for (key, value) in &self.by_key {
+            let Some(path) = key
+                .strip_prefix(prefix)
+                .and_then(|rest| rest.strip_prefix('.'))
+            else {
+                continue;
+            };
+            if path.split('.').count() > MAX_SEGMENTS {
+                continue;
+            }
+            found = true;
+            root.insert(path, value_to_json(value, 0));
+        }
+        found.then(|| root.into_json())
+    }
+}
+
+/// `None` for what instrumentations write when they have nothing: empty text and the fillers of Google ADK.
+fn said(text: &str) -> Option<&str> {
+    const FILLERS: [&str; 3] = ["<not specified>", "<not serializable>", "N/A"];
+    (!text.is_empty() && !FILLERS.contains(&text)).then_some(text)
+}
+
+fn whole(number: f64) -> Option<i64> {
+    // 2^53: beyond it a double no longer counts.
+    (number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0).then_some(number as i64)
+}
+
+/// JSON text becomes its value; any other text stays text. Numbers and words stay text: `17` as an answer is not a number.
+pub fn parse_text(text: &str) -> Value {
+    let begins = text.trim_start().as_bytes().first();
+    if matches!(begins, Some(b'{' | b'['))
+        && let Ok(value) = serde_json::from_str(text)
+    {
+        return value;
+    }
+    Value::String(text.to_owned())
+}
+
+/// The JSON form of an attribute value: bytes as base64, doubles that JSON cannot hold as their names.
+pub fn to_json(value: &AnyValue) -> Value {
+    value
+        .value
+        .as_ref()
+        .map_or(Value::Null, |value| value_to_json(value, 0))
+}
+
+/// A list of attributes as one JSON object.
+pub fn list_to_json(list: &[KeyValue]) -> Value {
+    pairs_to_json(list, 0)
+}
+
+fn value_to_json(value: &any_value::Value, depth: usize) -> Value {
+    if depth >= MAX_DEPTH {
+        return Value::String("[nested too deeply]".to_owned());
+    }
+    match value {
+        any_value::Value::String(text) => Value::String(text.clone()),
+        any_value::Value::Bool(truth) => Value::Bool(*truth),
+        any_value::Value::Int(number) => Value::from(*number),
+        any_value::Value::Double(number) => serde_json::Number::from_f64(*number)
+            .map_or_else(|| Value::String(number.to_string()), Value::Number),
+        any_value::Value::Array(array) => Value::Array(
+            array
+                .values
+                .iter()
+                .map(|item| {
+                    item.value
+                        .as_ref()
+                        .map_or(Value::Null, |value| value_to_json(value, depth + 1))
+                })
+                .collect(),
+        ),
+        any_value::Value::Map(map) => pairs_to_json(&map.values, depth + 1),
+        any_value::Value::Bytes(bytes) => {
+            Value::String(base64::engine::general_purpose::STANDARD.encode(bytes))
+        }
+        // The log gives stored text back before anyone reads it; what could not be found again says so.
+        any_value::Value::Stored(_) => Value::String("[stored text is missing]".to_owned()),
+    }
+}
+
+fn pairs_to_json(list: &[KeyValue], depth: usize) -> Value {
+    let object = list
+        .iter()
+        .map(|pair| {
+            let value = pair
+                .value
+                .as_ref()
+                .and_then(|value| value.value.as_ref())
+                .map_or(Value::Null, |value| value_to_json(value, depth + 1));
+            (pair.key.clone(), value)
+        })
+        .collect();
+    Value::Object(object)
+}
+
+/// A structure on its way from flattened keys.
+#[derive(Default)]
+struct Node {
+    value: Option<Value>,
+    children: std::collections::BTreeMap<String, Node>,
+}
+
+impl Node {
+    fn insert(&mut self, path: &str, value: Value) {
+        let mut node = self;
+        for segment in path.split('.') {
+            node = node.children.entry(segment.to_owned()).or_default();
+        }
+        node.value = Some(value);
+    }
+
+    /// Numbered children are a list in the order of their numbers; the numbers themselves may have gaps. The depth is that of a key,
+    /// at most [`MAX_SEGMENTS`].
+    fn into_json(self) -> Value {
+        if self.children.is_empty() {
+            return self.value.unwrap_or(Value::Null);
+        }
+        let numbered: Option<Vec<usize>> = self
+            .children
+            .keys()
+            .map(|segment| segment.parse().ok())
+            .collect();
+        match numbered {
+            Some(numbers) => {
+                let mut items: Vec<(usize, Node)> = numbers
+                    .into_iter()
+                    .zip(self.children.into_values())
+                    .collect();
+                items.sort_by_key(|(number, _)| *number);
+                Value::Array(
+                    items
+                        .into_iter()
+                        .map(|(_, node)| node.into_json())
+                        .collect(),
+                )
+            }
+            None => Value::Object(
+                self.children
+                    .into_iter()
+                    .map(|(segment, node)| (segment, node.into_json()))
+                    .collect::<Map<_, _>>(),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pair(key: &str, value: any_value::Value) -> KeyValue {
+        KeyValue {
+            key: key.to_owned(),
+            value: Some(AnyValue { value: Some(value) }),
+        }
+    }
+
+    fn text(key: &str, value: &str) -> KeyValue {
+        pair(key, any_value::Value::String(value.to_owned()))
+    }
+
+    #[test]
+    fn reads_a_number_in_any_of_its_forms() {
+        let list = [
+            pair("a", any_value::Value::Int(7)),
+            text("b", "7"),
+            pair("c", any_value::Value::Double(7.0)),
+            text("d", "seven"),
+        ];
+        let attributes = Attributes::new(&list);
+        for key in ["a", "b", "c"] {
+            assert_eq!(attributes.int(key), Some(7), "{key}");
+        }
+        assert_eq!(attributes.int("d"), None);
+    }
+
+    #[test]
+    fn flattened_keys_become_the_structure_they_spell() {
+        let list = [
+            text("m.10.role", "tool"),
+            text("m.2.role", "user"),
+            text("m.2.calls.0.name", "roll"),
+            text("other", "x"),
+        ];
+        assert_eq!(
+            Attributes::new(&list).structure("m"),
+            Some(json!([{"calls": [{"name": "roll"}], "role": "user"}, {"role": "tool"}]))
+        );
+    }
+
+    #[test]
+    fn json_text_and_structure_read_the_same() {
+        let list = [
+            text("a", r#"{"n": 17}"#),
+            pair(
+                "b",
+                any_value::Value::Map(crate::wire::KeyValueList {
+                    values: vec![pair("n", any_value::Value::Int(17))],
+                }),
+            ),
+            text("c", "{not json"),
+        ];
+        let attributes = Attributes::new(&list);
+        assert_eq!(attributes.json("a"), attributes.json("b"));
+        assert_eq!(attributes.json("c"), Some(json!("{not json")));
+    }
+
+    #[test]
+    fn fillers_say_nothing() {
+        let list = [text("a", "<not specified>"), text("b", "")];
+        let attributes = Attributes::new(&list);
+        assert_eq!((attributes.str("a"), attributes.json("b")), (None, None));
+    }
+}

@@ -1,0 +1,260 @@
+//! What was said: messages on attributes, span events or log records.
+
+use serde_json::Value;
+
+use super::{Look, messages};
+use crate::attributes::{Attributes, list_to_json, parse_text};
+use crate::model::{Kind, Log, Message, Span};
+
+pub(super) fn read(look: &Look, span: &mut Span) {
+    if span.kind == Kind::Tool {
+        return; // its arguments and result are read with the tool
+    }
+    let attributes = &look.attributes;
+    span.input = input_messages(attributes);
+    span.output = output_messages(attributes);
+    if span.input.is_empty() && span.output.is_empty() {
+        from_events(look, span);
+    }
+    if let Some(instructions) = attributes.json("gen_ai.system_instructions") {
+        add_system(&instructions, &mut span.input);
+    }
+    let input = attributes.first_json(&[
+        "input.value",
+        "traceloop.entity.input",
+        "ai.prompt",
+        "input",
+    ]);
+    let output = attributes.first_json(&[
+        "output.value",
+        "traceloop.entity.output",
+        "final_result",
+        "output",
+    ]);
+    if span.kind == Kind::Llm {
+        // The instrumentation may know the client's request and response only as a whole.
+        if span.input.is_empty()
+            && let Some(value) = &input
+        {
+            span.input = messages::read(&prompt_or(value), "user");
+        }
+        if span.output.is_empty()
+            && span.failure.is_none()
+            && let Some(value) = &output
+        {
+            span.output = messages::read(value, "assistant");
+            span.output.retain(|message| message.role == "assistant");
+        }
+    } else {
+        if span.input.is_empty()
+            && let Some(value) = input.as_ref().filter(|value| value.get("prompt").is_some())
+        {
+            span.input = messages::read(&prompt_or(value), "user");
+        }
+        span.input_value = input;
+        span.output_value = output;
+    }
+    if span.kind == Kind::Retriever {
+        span.input_value = span
+            .input_value
+            .take()
+            .or_else(|| attributes.json("gen_ai.retrieval.query.text"));
+        span.output_value = attributes
+            .first_json(&["gen_ai.retrieval.documents"])
+            .or_else(|| attributes.structure("retrieval.documents"))
+            .or_else(|| span.output_value.take());
+    }
+}
+
+/// `{"system": .., "prompt": ..}`: how the Vercel SDK writes a call without messages.
+fn prompt_or(value: &Value) -> Value {
+    match value.get("prompt") {
+        Some(prompt) if value.get("messages").is_none() => prompt.clone(),
+        _ => value.clone(),
+    }
+}
+
+fn input_messages(attributes: &Attributes) -> Vec<Message> {
+    if let Some(request) = attributes.json("gcp.vertex.agent.llm_request")
+        && let Some(contents) = request.get("contents")
+    {
+        let mut read = messages::read(contents, "user");
+        if let Some(instruction) = request
+            .get("config")
+            .and_then(|config| config.get("system_instruction"))
+        {
+            add_system(instruction, &mut read);
+        }
+        return read;
+    }
+    for key in [
+        "gen_ai.input.messages",
+        "pydantic_ai.all_messages",
+        "ai.prompt.messages",
+    ] {
+        if let Some(value) = attributes.json(key) {
+            let mut read = messages::read(&value, "user");
+            if key == "pydantic_ai.all_messages" {
+                // The whole conversation with its answer: what came after the last question is the output.
+                let asked = read.iter().rposition(|message| message.role == "user");
+                read.truncate(asked.map_or(0, |at| at + 1));
+            }
+            if !read.is_empty() {
+                return read;
+            }
+        }
+    }
+    for prefix in ["llm.input_messages", "gen_ai.prompt", "llm.prompts"] {
+        if let Some(value) = attributes.structure(prefix) {
+            let read = messages::read(&value, "user");
+            if !read.is_empty() {
+                return read;
+            }
+        }
+    }
+    attributes
+        .str("gen_ai.prompt")
+        .map(|text| messages::read(&parse_text(text), "user"))
+        .unwrap_or_default()
+}
+
+fn output_messages(attributes: &Attributes) -> Vec<Message> {
+    if let Some(response) = attributes.json("gcp.vertex.agent.llm_response")
+        && let Some(content) = response.get("content")
+    {
+        return messages::read(content, "assistant");
+    }
+    if let Some(value) = attributes.json("gen_ai.output.messages") {
+        return messages::read(&value, "assistant");
+    }
+    if attributes.has("ai.response.text") || attributes.has("ai.response.toolCalls") {
+        return vec![vercel_answer(attributes)];
+    }
+    for prefix in ["llm.output_messages", "gen_ai.completion", "llm.choices"] {
+        if let Some(value) = attributes.structure(prefix) {
+            let read: Vec<Message> = messages::read(&value, "assistant")
+                .into_iter()
+                .filter(|message| !message.text.is_empty() || !message.tool_calls.is_empty())
+                .collect();
+            if !read.is_empty() {
+                return read;
+            }
+        }
+    }
+    attributes
+        .str("gen_ai.completion")
+        .map(|text| messages::read(&parse_text(text), "assistant"))
+        .unwrap_or_default()
+}
+
+fn vercel_answer(attributes: &Attributes) -> Message {
+    let tool_calls = match attributes.json("ai.response.toolCalls") {
+        Some(Value::Array(calls)) => calls.iter().filter_map(messages::tool_call).collect(),
+        _ => Vec::new(),
+    };
+    Message {
+        role: "assistant".to_owned(),
+        text: attributes.text("ai.response.text").unwrap_or_default(),
+        tool_calls,
+        tool_call_id: None,
+    }
+}
+
+/// A system prompt beside the messages stands before them, unless they hold it too.
+fn add_system(instructions: &Value, into: &mut Vec<Message>) {
+    let read = messages::read(instructions, "system");
+    let text = read
+        .iter()
+        .map(|message| message.text.as_str())
+        .collect::<Vec<_>>()
+        .join("\n");
+    if !text.is_empty() && into.first().is_none_or(|first| first.role != "system") {
+        into.insert(
+            0,
+            Message {
+                role: "system".to_owned(),
+                text,
+                ..Message::default()
+            },
+        );
+    }
+}
+
+/// Messages told by span events: one event per message (older OTel, Strands) or per call (newer).
+fn from_events(look: &Look, span: &mut Span) {
+    for event in &look.span.events {
+        let values = Attributes::new(&event.attributes);
+        match event.name.as_str() {
+            "gen_ai.client.inference.operation.details" => {
+                span.input.extend(input_messages(&values));
+                span.output.extend(output_messages(&values));
+            }
+            "gen_ai.content.prompt" => span.input.extend(input_messages(&values)),
+            "gen_ai.content.completion" => span.output.extend(output_messages(&values)),
+            name => {
+                if let Some(role) = message_role(name) {
+                    let body = list_to_json(&event.attributes);
+                    add_message(role, &body, &mut span.input, &mut span.output);
+                }
+            }
+        }
+    }
+}
+
+/// The role that the older convention puts into an event's name; a choice is the answer.
+fn message_role(event_name: &str) -> Option<&'static str> {
+    Some(match event_name {
+        "gen_ai.system.message" => "system",
+        "gen_ai.user.message" => "user",
+        "gen_ai.assistant.message" => "assistant",
+        "gen_ai.tool.message" => "tool",
+        "gen_ai.choice" => "choice",
+        _ => return None,
+    })
+}
+
+fn add_message(role: &str, body: &Value, input: &mut Vec<Message>, output: &mut Vec<Message>) {
+    let body = match body {
+        Value::String(text) => parse_text(text),
+        other => other.clone(),
+    };
+    if role != "choice" {
+        let mut read = messages::read(&body, role);
+        // A tool's answer may call itself an assistant's; the event's name knows.
+        for message in &mut read {
+            if role == "tool" || message.role == "choice" {
+                role.clone_into(&mut message.role);
+            }
+        }
+        input.extend(read);
+        return;
+    }
+    // Strands writes the answer's blocks as JSON text, OpenAI's instrumentation as an object.
+    let answer = match body.get("message") {
+        Some(Value::String(text)) => parse_text(text),
+        Some(message) => message.clone(),
+        None => body,
+    };
+    output.extend(messages::read(&answer, "assistant"));
+}
+
+pub(super) fn read_log(attributes: &Attributes, body: &Value, log: &mut Log) {
+    let Some(name) = log.event_name.clone() else {
+        return;
+    };
+    if let Some(role) = message_role(&name) {
+        log.rule = "gen_ai:message.event";
+        let (mut input, mut output) = (Vec::new(), Vec::new());
+        add_message(role, body, &mut input, &mut output);
+        log.input = input;
+        log.output = output;
+    } else if name == "gen_ai.client.inference.operation.details" {
+        log.rule = "gen_ai:operation.details";
+        log.is_whole_call = true;
+        log.input = input_messages(attributes);
+        log.output = output_messages(attributes);
+        if let Some(instructions) = attributes.json("gen_ai.system_instructions") {
+            add_system(&instructions, &mut log.input);
+        }
+    }
+}

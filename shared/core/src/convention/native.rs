@@ -1,0 +1,347 @@
+//! Native events: JSON objects that say themselves what they are.
+
+use serde_json::{Map, Value};
+
+use crate::model::{Failure, Native, Tool, ToolKind, Usage};
+
+/// Reads a native event; what it does not know stays in `rest` under its own name.
+///
+/// `arrived_unix_ms` stands in for a timestamp that is missing or is no time. Text that is no JSON object (the intake lets none pass)
+/// becomes an event of type `unknown`.
+pub fn read_native(text: &str, arrived_unix_ms: u64) -> Native {
+    let mut fields = match serde_json::from_str(text) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    let timestamp_ms = fields
+        .get("timestamp")
+        .and_then(time_ms)
+        .unwrap_or(arrived_unix_ms);
+    fields.shift_remove("timestamp");
+    let mut event = Native {
+        event_type: take_text(&mut fields, &["event_type"]).unwrap_or_else(|| "unknown".to_owned()),
+        event_id: take_text(&mut fields, &["event_id"]),
+        timestamp_ms,
+        agent_id: take_text(&mut fields, &["agent_id"]),
+        agent_name: take_text(&mut fields, &["agent_name"]),
+        span_id: take_text(&mut fields, &["span_id"]),
+        parent_span_id: take_text(&mut fields, &["parent_span_id", "parent_span"])
+            .filter(|id| is_an_id(id)),
+        session_id: take_text(&mut fields, &["session_id"]),
+        user_id: take_text(&mut fields, &["user_id"]),
+        name: take_text(
+            &mut fields,
+            &["name", "component_name", "operation", "function_name"],
+        ),
+        model: take_text(&mut fields, &["model", "model_name", "llm_model"]),
+        provider: take_text(&mut fields, &["provider", "llm_provider"]),
+        call_id: take_text(&mut fields, &["call_id", "retrieval_id"]),
+        duration_ms: duration_ms(&mut fields),
+        ..Native::default()
+    };
+    event.failure = failure(&mut fields, &event.event_type);
+    event.usage = usage(&mut fields);
+    event.tool = tool(&mut fields, &event);
+    event.inputs = take(&mut fields, &["inputs", "input", "prompt", "query"]);
+    event.outputs = take(
+        &mut fields,
+        &["outputs", "output", "response", "content", "chunks"],
+    );
+    event.details = take(&mut fields, &["details"]);
+    read_details(&mut event);
+    event.rest = fields;
+    event
+}
+
+/// What seed producers put into `details` or `metadata`, if it is not beside them.
+fn read_details(event: &mut Native) {
+    let Some(Value::Object(details)) = &event.details else {
+        return;
+    };
+    let text = |keys: &[&str]| keys.iter().find_map(|key| scalar_text(details.get(*key)?));
+    if event.agent_name.is_none() {
+        event.agent_name = text(&["agent_name"]);
+    }
+    if event.name.is_none() {
+        event.name = text(&["operation", "name"]);
+    }
+    if event.duration_ms.is_none() {
+        event.duration_ms = details.get("duration_ms").and_then(Value::as_f64);
+    }
+    if event.failure.is_none()
+        && (details.get("success") == Some(&Value::Bool(false))
+            || details.contains_key("error_message"))
+    {
+        let message = text(&["error_message", "error"]).unwrap_or_default();
+        if !(message.is_empty() && details.get("success") != Some(&Value::Bool(false))) {
+            event.failure = Some(Failure {
+                kind: String::new(),
+                message,
+            });
+        }
+    }
+}
+
+fn is_an_id(text: &str) -> bool {
+    // The mesh's agents write a missing parent as a word.
+    !matches!(
+        text.trim().to_ascii_lowercase().as_str(),
+        "" | "null" | "none"
+    )
+}
+
+fn failure(fields: &mut Map<String, Value>, event_type: &str) -> Option<Failure> {
+    let mut failure = Failure::default();
+    let mut said = false;
+    for key in ["error", "error_message"] {
+        match fields.shift_remove(key) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) if text.is_empty() || text == "null" => {}
+            Some(Value::Object(error)) => {
+                said = true;
+                let text =
+                    |keys: &[&str]| keys.iter().find_map(|key| scalar_text(error.get(*key)?));
+                failure.kind = text(&["type", "code", "name"]).unwrap_or_default();
+                failure.message = text(&["message", "msg", "detail"])
+                    .unwrap_or_else(|| Value::Object(error.clone()).to_string());
+            }
+            Some(other) => {
+                said = true;
+                failure.message = scalar_text(&other).unwrap_or_else(|| other.to_string());
+            }
+        }
+    }
+    if let Some(kind) = take_text(fields, &["error_type"]) {
+        failure.kind = kind;
+        said = true;
+    }
+    let by_type = matches!(
+        event_type,
+        "task_failed" | "workflow_failed" | "node_failed" | "error_occurred" | "error"
+    );
+    let unsuccessful = fields.get("success") == Some(&Value::Bool(false));
+    (said || by_type || unsuccessful).then_some(failure)
+}
+
+fn usage(fields: &mut Map<String, Value>) -> Option<Usage> {
+    let nested = match fields.get("usage") {
+        Some(Value::Object(nested)) => nested.clone(),
+        _ => Map::new(),
+    };
+    let mut count = |keys: &[&str]| {
+        keys.iter()
+            .find_map(|key| fields.shift_remove(*key).as_ref().and_then(whole))
+            .or_else(|| keys.iter().find_map(|key| nested.get(*key).and_then(whole)))
+    };
+    let input = count(&["prompt_tokens", "input_tokens", "llm_input_tokens"]);
+    let output = count(&["completion_tokens", "output_tokens", "llm_output_tokens"]);
+    let cache_read = count(&["cached_tokens", "cache_read_tokens"]).unwrap_or(0);
+    let reasoning = count(&["reasoning_tokens"]).unwrap_or(0);
+    (input.is_some() || output.is_some()).then(|| Usage {
+        input: input.unwrap_or(0),
+        output: output.unwrap_or(0),
+        cache_read,
+        reasoning,
+        ..Usage::default()
+    })
+}
+
+fn tool(fields: &mut Map<String, Value>, event: &Native) -> Option<Tool> {
+    let nested = match fields.get("tool") {
+        Some(Value::Object(nested)) => nested.clone(),
+        _ => Map::new(),
+    };
+    let name = take_text(fields, &["tool_name"])
+        .or_else(|| nested.get("name").and_then(scalar_text))
+        .or_else(|| {
+            event
+                .event_type
+                .starts_with("tool_call_")
+                .then(|| event.name.clone())?
+        });
+    let arguments =
+        take(fields, &["arguments", "args"]).or_else(|| nested.get("arguments").cloned());
+    let result = take(fields, &["result"]).or_else(|| nested.get("result").cloned());
+    if name.is_none() && arguments.is_none() && !event.event_type.starts_with("tool_call_") {
+        // `result` alone is any step's outcome.
+        if let Some(result) = result {
+            fields.insert("result".to_owned(), result);
+        }
+        return None;
+    }
+    Some(Tool {
+        name: name.unwrap_or_default(),
+        call_id: event.call_id.clone(),
+        kind: ToolKind::Tool,
+        arguments: arguments.map(|value| super::messages::arguments(&value)),
+        result,
+        target: None,
+    })
+}
+
+/// Milliseconds from whichever unit the producer thinks in; a remaining number of the mesh's is in seconds.
+fn duration_ms(fields: &mut Map<String, Value>) -> Option<f64> {
+    for (key, factor) in [
+        ("duration_ms", 1.0),
+        ("latency_ms", 1.0),
+        ("elapsed_ms", 1.0),
+        ("elapsed_time", 1_000.0),
+        ("duration_seconds", 1_000.0),
+    ] {
+        let number = match fields.get(key) {
+            Some(Value::Number(number)) => number.as_f64(),
+            Some(Value::String(text)) => text.trim().parse().ok(),
+            _ => None,
+        };
+        if let Some(number) = number.filter(|number: &f64| number.is_finite() && *number >= 0.0) {
+            fields.shift_remove(key);
+            return Some(number * factor);
+        }
+    }
+    None
+}
+
+/// RFC 3339 text (without a zone: UTC), or a number of seconds or milliseconds since 1970.
+pub(crate) fn time_ms(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(text) => {
+            let text = text.trim();
+            if let Ok(number) = text.parse::<f64>() {
+                return number_ms(number);
+            }
+            let parse = |text: &str| {
+                time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
+                    .ok()
+            };
+            let moment = parse(text)
+                .or_else(|| parse(&format!("{text}Z")))
+                .or_else(|| parse(&format!("{}Z", text.replacen(' ', "T", 1))))
+                .or_else(|| parse(&text.replacen(' ', "T", 1)))?;
+            u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).ok()
+        }
+        Value::Number(number) => number_ms(number.as_f64()?),
+        _ => None,
+    }
+}
+
+/// The size tells the unit: seconds until the year 5138, then milliseconds, microseconds, nanoseconds.
+fn number_ms(number: f64) -> Option<u64> {
+    if !number.is_finite() || number < 0.0 {
+        return None;
+    }
+    let ms = if number < 1e11 {
+        number * 1e3
+    } else if number < 1e14 {
+        number
+    } else if number < 1e17 {
+        number / 1e3
+    } else {
+        number / 1e6
+    };
+    // 9999-12-31: what RFC 3339 can still say.
+    (ms < 253_402_300_800_000.0).then_some(ms as u64)
+}
+
+fn take(fields: &mut Map<String, Value>, keys: &[&str]) -> Option<Value> {
+    for key in keys {
+        if fields.get(*key).is_some_and(|value| !value.is_null()) {
+            return fields.shift_remove(*key);
+        }
+    }
+    None
+}
+
+fn take_text(fields: &mut Map<String, Value>, keys: &[&str]) -> Option<String> {
+    for key in keys {
+        if let Some(text) = fields.get(*key).and_then(scalar_text) {
+            fields.shift_remove(*key);
+            return Some(text);
+        }
+    }
+    None
+}
+
+fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn whole(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64().or_else(|| {
+            number
+                .as_f64()
+                .filter(|n| *n >= 0.0 && n.fract() == 0.0)
+                .map(|n| n as u64)
+        }),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_what_it_does_not_know() {
+        let event = read_native(
+            r#"{"event_type":"coffee_made","agent_id":"barista","beans":{"kind":"arabica"},"timestamp":"2025-01-20T10:30:45Z"}"#,
+            5,
+        );
+        assert_eq!(event.event_type, "coffee_made");
+        assert_eq!(event.timestamp_ms, 1_737_369_045_000);
+        assert_eq!(event.rest["beans"]["kind"], "arabica");
+    }
+
+    #[test]
+    fn takes_a_time_in_any_of_its_forms() {
+        for form in [
+            "\"2025-01-20T10:30:45Z\"",
+            "\"2025-01-20T12:30:45+02:00\"",
+            "\"2025-01-20 10:30:45\"",
+            "1737369045",
+            "1737369045.0",
+            "1737369045000",
+            "\"1737369045\"",
+        ] {
+            let event = read_native(&format!(r#"{{"event_type":"x","timestamp":{form}}}"#), 5);
+            assert_eq!(event.timestamp_ms, 1_737_369_045_000, "{form}");
+        }
+        for form in ["-1", "null", "\"soon\"", "[1]"] {
+            let event = read_native(&format!(r#"{{"event_type":"x","timestamp":{form}}}"#), 5);
+            assert_eq!(event.timestamp_ms, 5, "{form}");
+        }
+    }
+
+    #[test]
+    fn reads_a_model_call_and_a_tool_call() {
+        let event = read_native(
+            r#"{"event_type":"llm_call_completed","call_id":"c","model_name":"m","prompt_tokens":3,"completion_tokens":"4","error":null}"#,
+            0,
+        );
+        assert_eq!(
+            event.usage,
+            Some(Usage {
+                input: 3,
+                output: 4,
+                ..Usage::default()
+            })
+        );
+        assert_eq!((event.model.as_deref(), event.failure), (Some("m"), None));
+        let event = read_native(
+            r#"{"event_type":"tool_call_completed","tool_name":"t","arguments":"{\"a\":1}","result":0,"error":"no"}"#,
+            0,
+        );
+        let tool = event.tool.expect("a tool");
+        assert_eq!(
+            (tool.name.as_str(), tool.result),
+            ("t", Some(Value::from(0)))
+        );
+        assert_eq!(tool.arguments, Some(serde_json::json!({"a": 1})));
+        assert_eq!(event.failure.expect("a failure").message, "no");
+    }
+}

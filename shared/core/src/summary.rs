@@ -1,0 +1,235 @@
+//! A trace in a few numbers.
+
+use serde::Serialize;
+
+use crate::event::{duration_ms, rfc3339_ms, rfc3339_ns};
+use crate::fold::State;
+use crate::model::{Kind, Usage};
+use crate::run::Run;
+use crate::settle::Status;
+
+/// Errors listed; `errors_count` counts all.
+const MAX_ERRORS: usize = 100;
+
+/// The summary of a trace, with the names of seed 001 where it has any.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    pub trace_id: String,
+    pub status: Status,
+    /// RFC 3339, UTC: when the first step began.
+    pub started_at: Option<String>,
+    /// When the last step ended; absent while the run goes on.
+    pub ended_at: Option<String>,
+    /// From the first start to the last end known so far.
+    pub duration_ms: Option<f64>,
+    /// In the order in which they first appear.
+    pub agents: Vec<String>,
+    /// As asked for, else as answered; without the provider prefix of LiteLLM.
+    pub models: Vec<String>,
+    /// As the providers answered.
+    pub response_models: Vec<String>,
+    pub providers: Vec<String>,
+    pub services: Vec<String>,
+    /// Over the calls to models, each counted once; what came from a cache is included.
+    pub input_tokens: u64,
+    /// Reasoning is included.
+    pub output_tokens: u64,
+    pub total_tokens: u64,
+    pub cached_tokens: u64,
+    pub cache_write_tokens: u64,
+    pub reasoning_tokens: u64,
+    pub total_llm_calls: usize,
+    pub total_tool_calls: usize,
+    pub total_retrievals: usize,
+    pub errors_count: usize,
+    pub errors: Vec<ErrorLine>,
+    pub total_events: u64,
+    pub total_spans: usize,
+    /// Distinct names of the agents, tools, tasks and other steps that ran.
+    pub nodes_executed: usize,
+    pub open_spans: usize,
+    pub sessions: Vec<String>,
+    pub users: Vec<String>,
+    /// The last event that is counted here.
+    pub as_of_seq: u64,
+    /// More came than is kept of one trace; the numbers are those of what is kept.
+    pub truncated: bool,
+}
+
+/// One error, where it arose.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ErrorLine {
+    pub span_id: String,
+    pub agent: Option<String>,
+    pub name: String,
+    pub kind: &'static str,
+    #[serde(rename = "type")]
+    pub error_type: String,
+    pub message: String,
+}
+
+/// Sums a trace up. `status` is what the settlement decided, or [`crate::settle::standing`] while it has not.
+pub fn summary(state: &State, trace_id: &str, status: Status) -> Summary {
+    let run = Run::of(state);
+    let calls = run.llm_calls();
+    let mut usage = Usage::default();
+    let (mut models, mut response_models, mut providers) = (Vec::new(), Vec::new(), Vec::new());
+    for call in &calls {
+        usage.add(&call.usage);
+        let model = call.request_model.or(call.response_model).map(plain_model);
+        add(&mut models, model);
+        add(&mut response_models, call.response_model.map(plain_model));
+        add(&mut providers, call.provider);
+    }
+    let causes = run.causes();
+    let errors = causes
+        .iter()
+        .take(MAX_ERRORS)
+        .filter_map(|cause| {
+            let step = run.steps.get(cause.step)?;
+            Some(ErrorLine {
+                span_id: step.id.clone(),
+                agent: run.agent_of.get(cause.step).cloned().flatten(),
+                name: step
+                    .facts
+                    .tool
+                    .as_ref()
+                    .map_or_else(|| step.facts.name.clone(), |tool| tool.name.clone()),
+                kind: step.facts.kind.as_str(),
+                error_type: cause.failure.kind.clone(),
+                message: cause.failure.message.clone(),
+            })
+        })
+        .collect();
+
+    let (mut sessions, mut users, mut services) = (Vec::new(), Vec::new(), Vec::new());
+    let mut nodes: Vec<&str> = Vec::new();
+    let (mut started, mut ended): (Option<u64>, Option<u64>) = (None, None);
+    let mut open_spans = 0;
+    let (mut total_spans, mut total_retrievals) = (0, 0);
+    for index in run.by_start() {
+        let Some(step) = run.steps.get(index) else {
+            continue;
+        };
+        let facts = &step.facts;
+        facts
+            .sessions
+            .iter()
+            .for_each(|session| add(&mut sessions, Some(session)));
+        add(&mut users, facts.user.as_deref());
+        add(&mut services, facts.service.as_deref());
+        if facts.start_ns != 0 {
+            started = Some(started.map_or(facts.start_ns, |first| first.min(facts.start_ns)));
+        }
+        ended = ended.max(facts.end_ns);
+        open_spans += usize::from(step.is_open());
+        total_spans += usize::from(!step.estimated && !step.native);
+        // A retriever within a retriever is the same retrieval, told by its library and by its store.
+        let above = run
+            .forest
+            .parent
+            .get(index)
+            .copied()
+            .flatten()
+            .and_then(|above| run.steps.get(above));
+        total_retrievals += usize::from(
+            facts.kind == Kind::Retriever
+                && above.is_none_or(|above| above.facts.kind != Kind::Retriever),
+        );
+        if !matches!(facts.kind, Kind::Span | Kind::Log | Kind::Mcp) {
+            nodes.push(
+                facts
+                    .agent
+                    .as_deref()
+                    .filter(|_| facts.kind == Kind::Agent)
+                    .unwrap_or(&facts.name),
+            );
+        }
+    }
+    for log in state.logs.values() {
+        log.sessions
+            .iter()
+            .for_each(|session| add(&mut sessions, Some(session)));
+        add(&mut users, log.user.as_deref());
+    }
+    nodes.sort_unstable();
+    nodes.dedup();
+    let is_over = !matches!(status, Status::Running | Status::Stalled);
+    Summary {
+        trace_id: trace_id.to_owned(),
+        status,
+        started_at: started
+            .map(rfc3339_ns)
+            .or_else(|| (state.events > 0).then(|| rfc3339_ms(state.first_arrival_unix_ms))),
+        ended_at: ended.filter(|_| is_over).map(rfc3339_ns),
+        duration_ms: started
+            .zip(ended)
+            .map(|(start, end)| duration_ms(start, end)),
+        agents: run.agents(),
+        models,
+        response_models,
+        providers,
+        services,
+        input_tokens: usage.input,
+        output_tokens: usage.output,
+        total_tokens: usage.total(),
+        cached_tokens: usage.cache_read,
+        cache_write_tokens: usage.cache_write,
+        reasoning_tokens: usage.reasoning,
+        total_llm_calls: calls.len(),
+        total_tool_calls: run.tool_calls(&calls).len(),
+        total_retrievals,
+        errors_count: causes.len(),
+        errors,
+        total_events: state.events,
+        total_spans,
+        nodes_executed: nodes.len(),
+        open_spans,
+        sessions,
+        users,
+        as_of_seq: state.last_seq,
+        truncated: state.truncated,
+    }
+}
+
+fn add(list: &mut Vec<String>, item: Option<impl AsRef<str>>) {
+    if let Some(item) = item
+        && !list.iter().any(|known| known == item.as_ref())
+    {
+        list.push(item.as_ref().to_owned());
+    }
+}
+
+/// LiteLLM names models `provider/model`. Names of model hubs (`meta-llama/..`) keep their owner.
+pub(crate) fn plain_model(model: &str) -> &str {
+    const PROVIDERS: [&str; 20] = [
+        "openai",
+        "azure",
+        "azure_ai",
+        "anthropic",
+        "gemini",
+        "vertex_ai",
+        "bedrock",
+        "groq",
+        "mistral",
+        "cohere",
+        "deepseek",
+        "xai",
+        "ollama",
+        "ollama_chat",
+        "together_ai",
+        "fireworks_ai",
+        "openrouter",
+        "perplexity",
+        "models",
+        "litellm_proxy",
+    ];
+    let mut plain = model;
+    while let Some((prefix, rest)) = plain.split_once('/') {
+        if !PROVIDERS.contains(&prefix) || rest.is_empty() {
+            break;
+        }
+        plain = rest;
+    }
+    plain
+}

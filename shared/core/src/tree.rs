@@ -1,0 +1,291 @@
+//! Spans to a forest: every span once, whatever their parents say.
+//!
+//! A parent that never arrived is drawn as a ghost; a span that is its own ancestor becomes a root.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::event::{duration_ms, rfc3339_ns};
+use crate::fold::State;
+use crate::model::Kind;
+use crate::run::Run;
+
+/// One span of those to be arranged.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaf<'a> {
+    pub id: &'a str,
+    pub parent_id: Option<&'a str>,
+    pub start_ns: u64,
+}
+
+/// A forest over indexes. Indexes from `leaves` on are ghosts: parents that are named but not there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Forest {
+    pub leaves: usize,
+    /// The ids of the ghosts, in the order of their indexes.
+    pub ghosts: Vec<String>,
+    pub parent: Vec<Option<usize>>,
+    /// By start, then by id.
+    pub children: Vec<Vec<usize>>,
+    /// By start, then by id; a ghost starts with its first child.
+    pub roots: Vec<usize>,
+}
+
+impl Forest {
+    /// Every index, parents before children, with its depth.
+    pub fn depth_first(&self) -> Vec<(usize, usize)> {
+        let mut order = Vec::with_capacity(self.parent.len());
+        let mut stack: Vec<(usize, usize)> =
+            self.roots.iter().rev().map(|root| (*root, 0)).collect();
+        while let Some((index, depth)) = stack.pop() {
+            order.push((index, depth));
+            for child in self.children.get(index).into_iter().flatten().rev() {
+                stack.push((*child, depth + 1));
+            }
+        }
+        order
+    }
+}
+
+/// Arranges spans by the parents they name. Ids are taken to be unique.
+pub fn arrange(leaves: &[Leaf]) -> Forest {
+    let index_of: HashMap<&str, usize> = leaves
+        .iter()
+        .enumerate()
+        .map(|(index, leaf)| (leaf.id, index))
+        .collect();
+    let mut ghosts: Vec<String> = Vec::new();
+    let mut ghost_of: HashMap<&str, usize> = HashMap::new();
+    let mut parent: Vec<Option<usize>> = Vec::with_capacity(leaves.len());
+    for leaf in leaves {
+        parent.push(leaf.parent_id.filter(|id| *id != leaf.id).map(|id| {
+            index_of.get(id).copied().unwrap_or_else(|| {
+                *ghost_of.entry(id).or_insert_with(|| {
+                    ghosts.push(id.to_owned());
+                    leaves.len() + ghosts.len() - 1
+                })
+            })
+        }));
+    }
+    let mut starts: Vec<u64> = leaves.iter().map(|leaf| leaf.start_ns).collect();
+    starts.resize(leaves.len() + ghosts.len(), u64::MAX);
+    for (index, above) in parent.iter().enumerate() {
+        if let Some(above) = above
+            && *above >= leaves.len()
+            && let (Some(child), Some(ghost)) = (starts.get(index).copied(), starts.get_mut(*above))
+        {
+            *ghost = (*ghost).min(child);
+        }
+    }
+    parent.resize(leaves.len() + ghosts.len(), None);
+
+    let key = |index: usize| {
+        let id = leaves.get(index).map(|leaf| leaf.id).or_else(|| {
+            ghosts
+                .get(index.wrapping_sub(leaves.len()))
+                .map(String::as_str)
+        });
+        (starts.get(index).copied(), id)
+    };
+    break_cycles(&mut parent, |a, b| key(a) < key(b));
+
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); parent.len()];
+    let mut roots = Vec::new();
+    for (index, above) in parent.iter().enumerate() {
+        match above {
+            Some(above) => {
+                if let Some(siblings) = children.get_mut(*above) {
+                    siblings.push(index);
+                }
+            }
+            None => roots.push(index),
+        }
+    }
+    let by_start = |a: &usize, b: &usize| key(*a).cmp(&key(*b));
+    children
+        .iter_mut()
+        .for_each(|siblings| siblings.sort_by(by_start));
+    roots.sort_by(by_start);
+    Forest {
+        leaves: leaves.len(),
+        ghosts,
+        parent,
+        children,
+        roots,
+    }
+}
+
+/// Of every cycle the earliest span (by `before`) becomes a root.
+fn break_cycles(parent: &mut [Option<usize>], before: impl Fn(usize, usize) -> bool) {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Seen {
+        No,
+        OnPath,
+        Settled,
+    }
+    let mut seen = vec![Seen::No; parent.len()];
+    for start in 0..parent.len() {
+        let mut path = Vec::new();
+        let mut at = Some(start);
+        while let Some(index) = at {
+            match seen.get(index) {
+                Some(Seen::No) => {
+                    seen[index] = Seen::OnPath;
+                    path.push(index);
+                    at = parent[index];
+                }
+                Some(Seen::OnPath) => {
+                    let cycle = path.iter().position(|step| *step == index).unwrap_or(0);
+                    if let Some(first) = path[cycle..]
+                        .iter()
+                        .copied()
+                        .reduce(|a, b| if before(b, a) { b } else { a })
+                    {
+                        parent[first] = None;
+                    }
+                    break;
+                }
+                Some(Seen::Settled) | None => break,
+            }
+        }
+        for index in path {
+            seen[index] = Seen::Settled;
+        }
+    }
+}
+
+/// One line of a trace's tree, parents before children.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    pub span_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_span_id: Option<String>,
+    /// 0 for a root.
+    pub depth: usize,
+    pub name: String,
+    pub kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_name: Option<String>,
+    /// running, ok or error.
+    pub status: &'static str,
+    pub start_time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<f64>,
+    /// The span itself was never seen; its times are those of what it contains.
+    pub estimated: bool,
+}
+
+/// The trace as a tree, flattened depth first.
+pub fn rows(state: &State) -> Vec<Row> {
+    let run = Run::of(state);
+    run.forest
+        .depth_first()
+        .into_iter()
+        .map(|(index, depth)| {
+            let parent_span_id = run
+                .forest
+                .parent
+                .get(index)
+                .copied()
+                .flatten()
+                .and_then(|above| run.id(above));
+            match run.steps.get(index) {
+                Some(step) => Row {
+                    span_id: step.id.clone(),
+                    parent_span_id,
+                    depth,
+                    name: step.facts.name.clone(),
+                    kind: step.facts.kind.as_str(),
+                    agent_name: step.facts.agent.clone(),
+                    status: step.status(),
+                    start_time: rfc3339_ns(step.facts.start_ns),
+                    end_time: step.facts.end_ns.map(rfc3339_ns),
+                    duration_ms: step
+                        .facts
+                        .end_ns
+                        .map(|end| duration_ms(step.facts.start_ns, end)),
+                    estimated: step.estimated,
+                },
+                None => Row {
+                    span_id: run.id(index).unwrap_or_default(),
+                    parent_span_id,
+                    depth,
+                    name: "unknown".to_owned(),
+                    kind: Kind::Span.as_str(),
+                    agent_name: None,
+                    status: "running",
+                    start_time: rfc3339_ns(run.ghost_start_ns(index)),
+                    end_time: None,
+                    duration_ms: None,
+                    estimated: true,
+                },
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_cycle_becomes_a_root_and_an_absent_parent_a_ghost() {
+        let leaves = [
+            Leaf {
+                id: "a",
+                parent_id: Some("b"),
+                start_ns: 2,
+            },
+            Leaf {
+                id: "b",
+                parent_id: Some("a"),
+                start_ns: 1,
+            },
+            Leaf {
+                id: "c",
+                parent_id: Some("x"),
+                start_ns: 5,
+            },
+            Leaf {
+                id: "d",
+                parent_id: Some("d"),
+                start_ns: 9,
+            },
+        ];
+        let forest = arrange(&leaves);
+        assert_eq!(forest.ghosts, ["x"]);
+        assert_eq!(forest.roots, [1, 4, 3]);
+        assert_eq!(
+            forest.depth_first(),
+            [(1, 0), (0, 1), (4, 0), (2, 1), (3, 0)]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_spans_make_a_forest_that_holds_each_once(
+            parents in proptest::collection::vec(proptest::option::of(0usize..24), 0..20),
+            starts in proptest::collection::vec(0u64..5, 20),
+        ) {
+            let ids: Vec<String> = (0..24).map(|n| format!("s{n}")).collect();
+            let leaves: Vec<Leaf> = parents
+                .iter()
+                .enumerate()
+                .map(|(n, parent)| Leaf {
+                    id: &ids[n],
+                    parent_id: parent.map(|p| ids[p].as_str()),
+                    start_ns: starts[n],
+                })
+                .collect();
+            let forest = arrange(&leaves);
+            let mut held: Vec<usize> = forest.depth_first().into_iter().map(|(index, _)| index).collect();
+            held.sort_unstable();
+            prop_assert_eq!(held, (0..leaves.len() + forest.ghosts.len()).collect::<Vec<_>>());
+        }
+    }
+}
