@@ -195,7 +195,9 @@ impl Drop for Instance {
 }
 
 pub(crate) fn router(app: &App) -> Router {
-    Router::new().merge(tailspan_stream::router(app.clone()))
+    Router::new()
+        .merge(tailspan_query::router(app.clone()))
+        .merge(tailspan_stream::router(app.clone()))
 }
 
 /// One frame of an event stream.
@@ -241,15 +243,22 @@ impl Viewer {
         })
     }
 
-    /// The next frame with data; `None` at the end of the stream. A frame that was cut is dropped, as a browser does.
+    /// The next frame with data; `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>> {
         loop {
-            while let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+            match self.next_or_heartbeat().await? {
+                Some(frame) if frame.data.is_empty() => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// The next block, also one without data. A block that was cut is dropped, as a browser does.
+    pub(crate) async fn next_or_heartbeat(&mut self) -> Result<Option<Frame>> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let text: Vec<u8> = self.buffer.drain(..end + 2).collect();
-                let frame = self.frame(std::str::from_utf8(&text)?);
-                if !frame.data.is_empty() {
-                    return Ok(Some(frame));
-                }
+                return Ok(Some(self.frame(std::str::from_utf8(&text)?)));
             }
             match self.body.next().await {
                 Some(bytes) => self.buffer.extend_from_slice(&bytes?),

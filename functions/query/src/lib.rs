@@ -1,1 +1,27 @@
+//! What is known of traces: lists, one trace, its events, its summary, its invocations; and of the process itself.
 
+mod health;
+mod list;
+mod trace;
+
+use axum::{Router, routing::get};
+use tailspan_service::App;
+
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/traces", get(list::list_traces))
+        .route(
+            "/traces/{trace_id}",
+            get(trace::get_trace).delete(trace::delete_trace),
+        )
+        .route("/traces/{trace_id}/events", get(trace::get_events))
+        .route("/traces/{trace_id}/summary", get(trace::get_summary))
+        .route(
+            "/traces/{trace_id}/invocations",
+            get(trace::get_invocations),
+        )
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .with_state(app)
+}

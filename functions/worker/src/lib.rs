@@ -1,1 +1,161 @@
+//! What must happen once when a run ends, whoever is awake: deciding that it ended, and keeping what a list shows of it.
+//!
+//! Jobs come from the `work` stream through a consumer group, so any number of workers share them. A job may come twice (its worker died before
+//! it said "done"); its effects are keyed by the run's last event, so twice is once.
 
+mod finished;
+
+use std::time::{Duration, Instant};
+
+pub use finished::FinishedRun;
+use tailspan_service::{
+    App,
+    log::{
+        LogError,
+        work::{Taken, Worker},
+    },
+    metrics::Reason,
+};
+use tracing::{debug, warn};
+
+/// How often deadlines are looked at. They are due to the millisecond; this is what a run's `end` may come late.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often jobs of dead workers are looked for.
+const TAKE_OVER_EVERY: Duration = Duration::from_secs(10);
+/// Before the store is asked again that did not answer.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Works until the process shuts down, and tells `report` of every run whose end it was the first to take in.
+pub async fn run(app: App, report: impl Fn(&FinishedRun)) {
+    let shutdown = app.shutdown.clone();
+    let work = async {
+        tokio::join!(look_at_deadlines(&app), take_jobs(&app, &report));
+    };
+    tokio::select! {
+        () = work => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Works off what there is, until nothing is due or pending, or `until` comes: for a function that is woken by a schedule. Returns the jobs done.
+///
+/// # Errors
+/// [`LogError`]; what was not done is done by the next.
+pub async fn work_off(
+    app: &App,
+    until: Instant,
+    report: impl Fn(&FinishedRun),
+) -> Result<usize, LogError> {
+    let worker = app.log.worker(&consumer_name()).await?;
+    let mut done = 0;
+    loop {
+        let mut looked = 0;
+        for tenant in app.log.tenants().await? {
+            looked += app.log.settle_due(&tenant).await?;
+        }
+        let mut jobs = worker.take_over().await?;
+        jobs.extend(worker.next(Duration::from_millis(1)).await?);
+        let idle = looked == 0 && jobs.is_empty();
+        for job in jobs {
+            finish(app, &worker, job, &report).await;
+            done += 1;
+        }
+        if idle || Instant::now() >= until {
+            return Ok(done);
+        }
+    }
+}
+
+async fn look_at_deadlines(app: &App) {
+    loop {
+        if let Err(error) = look_at_all(app).await {
+            debug!(%error, "failed to look at deadlines");
+            tokio::time::sleep(RETRY).await;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn look_at_all(app: &App) -> Result<(), LogError> {
+    for tenant in app.log.tenants().await? {
+        while app.log.settle_due(&tenant).await? > 0 {}
+    }
+    Ok(())
+}
+
+async fn take_jobs(app: &App, report: &impl Fn(&FinishedRun)) {
+    let name = consumer_name();
+    loop {
+        let error = match app.log.worker(&name).await {
+            Ok(worker) => take_jobs_with(app, &worker, report).await,
+            Err(error) => error,
+        };
+        debug!(%error, "failed to take jobs");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Works until the store fails.
+async fn take_jobs_with(app: &App, worker: &Worker, report: &impl Fn(&FinishedRun)) -> LogError {
+    let mut taken_over_at: Option<Instant> = None;
+    loop {
+        let mut jobs = match worker.next(Duration::from_secs(1)).await {
+            Ok(jobs) => jobs,
+            Err(error) => return error,
+        };
+        if taken_over_at.is_none_or(|at| at.elapsed() >= TAKE_OVER_EVERY) {
+            taken_over_at = Some(Instant::now());
+            match worker.take_over().await {
+                Ok(left) => jobs.extend(left),
+                Err(error) => return error,
+            }
+        }
+        for job in jobs {
+            finish(app, worker, job, report).await;
+        }
+    }
+}
+
+/// Does a job; one that fails stays pending and is taken over later.
+async fn finish(app: &App, worker: &Worker, taken: Taken, report: &impl Fn(&FinishedRun)) {
+    let outcome = async {
+        if let Some(run) = keep_row(app, &taken).await? {
+            app.metrics
+                .runs_ended
+                .get_or_create(&Reason {
+                    reason: run.status_label(),
+                })
+                .inc();
+            report(&run);
+        }
+        worker.done(&taken).await
+    };
+    if let Err(error) = outcome.await {
+        warn!(trace = %taken.job.trace, %error, "failed to finish a job; it will be taken again");
+    }
+}
+
+/// What a list shows of the run. `None`: it is known already, or its trace is gone.
+async fn keep_row(app: &App, taken: &Taken) -> Result<Option<FinishedRun>, LogError> {
+    let job = &taken.job;
+    let Some(folded) = app.log.folded(&job.tenant, &job.trace).await? else {
+        return Ok(None);
+    };
+    let run = FinishedRun::of(job, &folded);
+    let row = serde_json::to_string(&run.summary)
+        .map_err(|error| LogError::Internal(error.to_string()))?;
+    let is_new = app
+        .log
+        .keep_run_row(&job.tenant, &job.trace, job.through, &row)
+        .await?;
+    Ok(is_new.then_some(run))
+}
+
+/// A name no other worker has; members that left are removed after an hour.
+fn consumer_name() -> String {
+    format!(
+        "worker-{}-{:08x}",
+        std::process::id(),
+        rand::random::<u32>()
+    )
+}

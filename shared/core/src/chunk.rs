@@ -341,7 +341,7 @@ impl Filler<'_> {
             Some(Value::Stored(hashes)) => {
                 let mut text = Vec::new();
                 for id in piece_ids(hashes) {
-                    match self.pieces.get(&id).and_then(|packed| unpack(packed)) {
+                    match self.pieces.get(&id).and_then(unpack) {
                         Some(piece) => text.extend(piece),
                         None => {
                             self.lost += 1;

@@ -434,7 +434,7 @@ pub(crate) fn rfc3339_ns(unix_ns: u64) -> String {
 }
 
 /// As [`rfc3339_ns`], with milliseconds.
-pub(crate) fn rfc3339_ms(unix_ms: u64) -> String {
+pub fn rfc3339_ms(unix_ms: u64) -> String {
     // A native event may lie in a year that nanoseconds cannot count to.
     let moment = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000)
         .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);

@@ -1,0 +1,51 @@
+//! Is the process alive, can it work, what did it do.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+use tailspan_service::App;
+
+/// The process answers; it says nothing of Redis, so that a platform does not restart us for Redis's sake.
+pub(crate) async fn health() -> Response {
+    Json(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})).into_response()
+}
+
+/// Redis answers, and may not throw away what was acknowledged. 503 while it does not answer.
+pub(crate) async fn ready(State(app): State<App>) -> Response {
+    match app.store_memory().await {
+        Ok(memory) => {
+            let warnings: Vec<_> = memory.warning().into_iter().collect();
+            let body = json!({
+                "status": if warnings.is_empty() { "ready" } else { "degraded" },
+                "redis": {"used_bytes": memory.used_bytes, "max_bytes": memory.max_bytes, "policy": memory.policy},
+                "warnings": warnings,
+            });
+            Json(body).into_response()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "not ready");
+            let body = json!({"status": "unavailable", "warnings": ["redis does not answer"]});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+/// OpenMetrics text. What only Redis knows is asked for now; when it does not answer, `tailspan_redis_up` is 0.
+pub(crate) async fn metrics(State(app): State<App>) -> Response {
+    if app.store_memory().await.is_ok()
+        && let Ok((pending, aside)) = app.log.work_counts().await
+    {
+        app.metrics
+            .work_pending
+            .set(i64::try_from(pending).unwrap_or(i64::MAX));
+        app.metrics
+            .work_set_aside
+            .set(i64::try_from(aside).unwrap_or(i64::MAX));
+    }
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, kind)], app.metrics.render()).into_response()
+}

@@ -1,0 +1,241 @@
+//! One trace: itself, its events, its summary, its invocations, and its end.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+use tailspan_core::{
+    continuity::{Continuity, locate},
+    cursor::Cursor,
+    event::{self, Event},
+    id::{TenantId, TraceId},
+    invocations::{Invocation, invocations},
+    settle::{Status, decide},
+    summary::{Summary, summary},
+    tree,
+};
+use tailspan_service::{
+    App,
+    error::ApiError,
+    extract::{Params, Tenant, TracePath},
+    log::{
+        now_unix_ms,
+        read::{Folded, ReadFrom},
+    },
+};
+
+/// Events of a page when nobody says, and at most.
+const PAGE: usize = 100;
+const LARGEST_PAGE: usize = 1000;
+
+/// A trace: what its summary says, and its spans as a tree.
+#[derive(Serialize)]
+pub(crate) struct Trace {
+    #[serde(flatten)]
+    summary: Summary,
+    /// Where a stream goes on from what is shown here.
+    cursor: String,
+    /// Depth first, parents before children.
+    spans: Vec<tree::Row>,
+}
+
+pub(crate) async fn get_trace(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    TracePath(trace): TracePath,
+) -> Result<Json<Trace>, ApiError> {
+    let folded = folded(&app, &tenant, &trace).await?;
+    Ok(Json(Trace {
+        summary: summary(&folded.state, trace.as_str(), status(&app, &folded)),
+        cursor: folded.trace.cursor().to_string(),
+        spans: tree::rows(&folded.state),
+    }))
+}
+
+pub(crate) async fn get_summary(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    TracePath(trace): TracePath,
+) -> Result<Json<Summary>, ApiError> {
+    let folded = folded(&app, &tenant, &trace).await?;
+    Ok(Json(summary(
+        &folded.state,
+        trace.as_str(),
+        status(&app, &folded),
+    )))
+}
+
+pub(crate) async fn get_invocations(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    TracePath(trace): TracePath,
+) -> Result<Json<Vec<Invocation>>, ApiError> {
+    Ok(Json(invocations(
+        &folded(&app, &tenant, &trace).await?.state,
+    )))
+}
+
+/// Removes a trace: every read answers 404 afterwards, streams of it end with `deleted`, and late spans do not bring it back.
+pub(crate) async fn delete_trace(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    TracePath(trace): TracePath,
+) -> Result<StatusCode, ApiError> {
+    match app.log.delete(&tenant, &trace).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(ApiError::trace_not_found(&trace)),
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct EventsQuery {
+    limit: Option<usize>,
+    cursor: Option<String>,
+    /// `attributes`: with everything the producer sent.
+    include: Option<String>,
+    /// Event types, comma separated; others are left out (and counted in no page).
+    event_types: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Events {
+    trace_id: TraceId,
+    /// Events of the trace.
+    total: u64,
+    events: Vec<Event>,
+    /// For the next page, and for a stream that goes on from here; absent when this was the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+    /// Where the last event shown or left out stands.
+    cursor: String,
+    /// Events that cannot be shown any more stood between the cursor and these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap: Option<Gap>,
+}
+
+#[derive(Serialize)]
+struct Gap {
+    reason: &'static str,
+    from: u64,
+    to: u64,
+}
+
+pub(crate) async fn get_events(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    TracePath(trace): TracePath,
+    Params(query): Params<EventsQuery>,
+) -> Result<Json<Events>, ApiError> {
+    let invalid = |message: String| ApiError::invalid("invalid_parameter", message);
+    let limit = query.limit.unwrap_or(PAGE);
+    if !(1..=LARGEST_PAGE).contains(&limit) {
+        return Err(invalid(format!("limit must be 1 to {LARGEST_PAGE}")));
+    }
+    let view = match query.include.as_deref() {
+        None => event::view,
+        Some("attributes") => event::view_with_attributes,
+        Some(_) => return Err(invalid("include must be attributes".to_owned())),
+    };
+    let wanted: Option<Vec<&str>> = query
+        .event_types
+        .as_deref()
+        .map(|types| types.split(',').map(str::trim).collect());
+    let mut cursor: Cursor = match &query.cursor {
+        Some(text) => text.parse().map_err(|_| {
+            ApiError::invalid("invalid_cursor", "cursor must be <seq> or <seq>-<mark>")
+        })?,
+        None => Cursor::START,
+    };
+    let mut events = Vec::new();
+    let mut gap = None;
+    loop {
+        let page = app
+            .log
+            .page(&tenant, &trace, ReadFrom::Holding(cursor.seq))
+            .await?;
+        let state = page
+            .state
+            .filter(|state| !state.dead)
+            .ok_or_else(|| ApiError::trace_not_found(&trace))?;
+        match locate(
+            cursor,
+            state.extent(),
+            page.chunks.first().map(|chunk| chunk.span),
+        ) {
+            Continuity::Continues => {}
+            Continuity::Trimmed { from, to } => {
+                gap = Some(Gap {
+                    reason: "trimmed",
+                    from,
+                    to,
+                });
+                cursor = Cursor {
+                    seq: to,
+                    mark: None,
+                };
+                continue;
+            }
+            Continuity::Replaced => {
+                gap = Some(Gap {
+                    reason: "replaced",
+                    from: cursor.seq,
+                    to: cursor.seq,
+                });
+                cursor = Cursor::START;
+                continue;
+            }
+        }
+        let before = cursor;
+        'page: for chunk in &page.chunks {
+            if chunk.span.last <= cursor.seq {
+                continue;
+            }
+            for recorded in app.log.recorded(&tenant, &trace, chunk).await? {
+                if recorded.seq <= cursor.seq {
+                    continue;
+                }
+                if events.len() >= limit {
+                    break 'page;
+                }
+                cursor = Cursor::new(recorded.seq, chunk.span.mark);
+                let event = view(&trace, &recorded);
+                if wanted
+                    .as_ref()
+                    .is_none_or(|types| types.contains(&event.event_type.as_str()))
+                {
+                    events.push(event);
+                }
+            }
+        }
+        if events.len() >= limit || cursor.seq >= state.seq || cursor == before {
+            return Ok(Json(Events {
+                trace_id: trace,
+                total: state.seq - state.base,
+                events,
+                next_cursor: (cursor.seq < state.seq).then(|| cursor.to_string()),
+                cursor: cursor.to_string(),
+                gap,
+            }));
+        }
+    }
+}
+
+async fn folded(app: &App, tenant: &TenantId, trace: &TraceId) -> Result<Folded, ApiError> {
+    app.log
+        .folded(tenant, trace)
+        .await?
+        .ok_or_else(|| ApiError::trace_not_found(trace))
+}
+
+/// What was settled, else what can be said at this moment.
+fn status(app: &App, folded: &Folded) -> Status {
+    let last_arrival = folded.trace.last_arrival_unix_ms;
+    match folded.trace.ended() {
+        Some(status) => status.parse().unwrap_or(Status::Completed),
+        None => decide(
+            &folded.state,
+            last_arrival,
+            now_unix_ms(),
+            app.log.patience(),
+        )
+        .status(),
+    }
+}
