@@ -1,0 +1,17 @@
+//! Any bytes as a stored block, and as a piece of stored text: a damaged store is told, never a crash.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tailspan_core::chunk;
+
+fuzz_target!(|input: &[u8]| {
+    let (block, piece) = input.split_at(input.len() / 2);
+    for block in [input, block] {
+        if let Ok(decoded) = chunk::decode(block) {
+            let ids = decoded.pieces();
+            let pieces = ids.into_iter().map(|id| (id, piece.to_vec().into())).collect();
+            let (observations, _) = decoded.resolve(&pieces);
+            let _ = chunk::encode(&observations);
+        }
+    }
+});
