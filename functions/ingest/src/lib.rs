@@ -1,1 +1,77 @@
+//! OTLP and native events in: a request is answered 2xx when everything good in it is stored, and then any viewer can see it.
+//!
+//! | route | body | answer |
+//! | --- | --- | --- |
+//! | `POST /v1/traces`, `POST /v1/logs` | OTLP, protobuf or JSON | `Export*ServiceResponse` in the request's encoding, errors as `google.rpc.Status` |
+//! | `POST /v1/metrics` | OTLP | checked and answered, so that exporters stay quiet; nothing is kept |
+//! | `POST /traces/{trace_id}/events` | one JSON event, an array, or one a line | what became of them, as JSON |
+//! | `POST /traces/events` | the same | the trace is that of `X-Trace-ID` or `traceparent`, else a new one |
 
+mod body;
+mod native;
+mod otlp;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::FromRef,
+    routing::{MethodRouter, post},
+};
+use tailspan_core::limits::Limits;
+use tailspan_service::App;
+
+use crate::body::Intake;
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Ingest {
+    app: App,
+    intake: Arc<Intake>,
+    limits: Limits,
+}
+
+impl FromRef<Ingest> for App {
+    fn from_ref(ingest: &Ingest) -> Self {
+        ingest.app.clone()
+    }
+}
+
+/// Everything of this function.
+pub fn router(app: App) -> Router {
+    let ingest = Ingest::new(app);
+    otlp_routes()
+        .route("/traces/{trace_id}/events", post(native::to_trace))
+        // A trace may be called "events", so this is the place of every trace, taken for POST alone.
+        .route(
+            "/traces/{trace_id}",
+            MethodRouter::new().post(native::to_own_trace),
+        )
+        .with_state(ingest)
+}
+
+/// Only what an OTLP exporter needs: for a port of its own (4318).
+pub fn otlp_router(app: App) -> Router {
+    otlp_routes().with_state(Ingest::new(app))
+}
+
+fn otlp_routes() -> Router<Ingest> {
+    Router::new()
+        .route("/v1/traces", post(otlp::traces))
+        .route("/v1/logs", post(otlp::logs))
+        .route("/v1/metrics", post(otlp::metrics))
+}
+
+impl Ingest {
+    fn new(app: App) -> Self {
+        let limits = Limits {
+            body_bytes: app.config.max_body_bytes,
+            ..Limits::default()
+        };
+        Self {
+            intake: Arc::new(Intake::new(app.config.max_in_flight_bytes)),
+            limits,
+            app,
+        }
+    }
+}

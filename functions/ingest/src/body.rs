@@ -1,0 +1,237 @@
+//! Taking a body in: how large, how fast, and how much of it at the same time.
+
+use std::{
+    num::NonZero,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, header::CONTENT_LENGTH},
+};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use tailspan_core::otlp::Refused;
+use tailspan_service::error::ApiError;
+use tokio::{sync::Semaphore, time::timeout_at};
+
+/// A producer that takes longer to send its body is told to send it again.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// A plain body up to this size is decoded where it is read; a larger one would hold up other requests on its thread.
+const DECODED_AT_ONCE_BYTES: usize = 64 * 1024;
+
+/// Bounds of a process over all requests it is taking in.
+pub(crate) struct Intake {
+    in_flight_bytes: Arc<AtomicUsize>,
+    max_in_flight_bytes: usize,
+    /// Large and packed bodies decoded at the same time: each may need many times its size.
+    decoding: Arc<Semaphore>,
+}
+
+/// A part of the bytes in flight, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    of: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Intake {
+    pub(crate) fn new(max_in_flight_bytes: usize) -> Self {
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        Self {
+            in_flight_bytes: Arc::default(),
+            max_in_flight_bytes,
+            decoding: Arc::new(Semaphore::new(threads)),
+        }
+    }
+
+    /// Reads a body. It counts as in flight for as long as its share is held.
+    ///
+    /// # Errors
+    /// 413 beyond `limit` bytes; 429 when too much is in flight; 503 when it does not arrive in time; 400 when it breaks off.
+    pub(crate) async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        limit: usize,
+    ) -> Result<(Bytes, Share), ApiError> {
+        let announced = header(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        if announced.is_some_and(|announced: usize| announced > limit) {
+            return Err(too_large(limit));
+        }
+        let mut share = self.share(announced.unwrap_or(0))?;
+        let mut pieces = body.into_data_stream();
+        let mut read = BytesMut::with_capacity(announced.unwrap_or(0).min(DECODED_AT_ONCE_BYTES));
+        let deadline = tokio::time::Instant::now() + BODY_TIME;
+        loop {
+            let piece = timeout_at(deadline, pieces.next()).await.map_err(|_| {
+                ApiError::unavailable(format!(
+                    "the body did not arrive within {BODY_TIME:?}: send it again"
+                ))
+            })?;
+            let Some(piece) = piece else {
+                return Ok((read.freeze(), share));
+            };
+            let piece = piece.map_err(|_| {
+                ApiError::invalid("invalid_body", "the body broke off before its end")
+            })?;
+            if read.len() + piece.len() > limit {
+                return Err(too_large(limit));
+            }
+            read.extend_from_slice(&piece);
+            if read.len() > share.bytes {
+                self.grow(&mut share, read.len())?;
+            }
+        }
+    }
+
+    /// Runs `decode` on a body: at once when it is small and plain, else on a thread for work, a few at a time.
+    ///
+    /// # Errors
+    /// What `decode` says; 500 when it panicked.
+    pub(crate) async fn decode<T: Send + 'static>(
+        &self,
+        body: Bytes,
+        is_packed: bool,
+        decode: impl FnOnce(&[u8]) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let decoded = if !is_packed && body.len() <= DECODED_AT_ONCE_BYTES {
+            decode(&body)
+        } else {
+            // Never closed, so never an error.
+            let turn = Arc::clone(&self.decoding).acquire_owned().await;
+            tokio::task::spawn_blocking(move || {
+                // Held by the work and not by the request: a producer that hangs up does not stop the work.
+                let _turn = turn;
+                decode(&body)
+            })
+            .await
+            .map_err(|error| {
+                tracing::error!(%error, "failed to decode a body");
+                ApiError::internal()
+            })?
+        };
+        decoded.map_err(refused)
+    }
+
+    /// A share that covers at least so many bytes.
+    ///
+    /// # Errors
+    /// 429 when that is too much together with what is in flight.
+    pub(crate) fn grow(&self, share: &mut Share, bytes: usize) -> Result<(), ApiError> {
+        if bytes > share.bytes {
+            let mut more = self.share(bytes - share.bytes)?;
+            share.bytes += std::mem::take(&mut more.bytes);
+        }
+        Ok(())
+    }
+
+    fn share(&self, bytes: usize) -> Result<Share, ApiError> {
+        let of = &self.in_flight_bytes;
+        let taken = of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |in_flight| {
+            in_flight
+                .checked_add(bytes)
+                .filter(|sum| *sum <= self.max_in_flight_bytes)
+        });
+        match taken {
+            Ok(_) => Ok(Share {
+                of: Arc::clone(of),
+                bytes,
+            }),
+            Err(_) => Err(ApiError::too_many(
+                "too many bytes are being taken in at this moment: send this again a little later",
+            )),
+        }
+    }
+}
+
+/// A header that is text.
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// What core refused, in the product's words.
+pub(crate) fn refused(refused: Refused) -> ApiError {
+    let mut error = match refused.status {
+        413 => ApiError::too_large(refused.message),
+        415 => ApiError::unsupported_media_type(refused.message),
+        _ => ApiError::invalid(refused.code, refused.message),
+    };
+    error.code = refused.code;
+    error
+}
+
+fn too_large(limit: usize) -> ApiError {
+    let mut error = ApiError::too_large(format!(
+        "the body is larger than {limit} bytes: send smaller batches"
+    ));
+    error.code = "body_too_large";
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderValue, StatusCode};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_counts_as_in_flight_until_its_share_is_dropped() {
+        let intake = Intake::new(100);
+        let read = async |bytes: &'static [u8]| {
+            intake
+                .read(&HeaderMap::new(), Body::from(bytes), 80)
+                .await
+        };
+        let (body, share) = read(&[7; 60]).await.unwrap();
+        assert_eq!(body.len(), 60);
+        let error = read(&[7; 60]).await.unwrap_err();
+        assert_eq!(error.status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(error.retry_after_seconds().is_some());
+        drop(share);
+        assert!(read(&[7; 60]).await.is_ok());
+        assert_eq!(intake.in_flight_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_refused_by_what_it_announces_and_by_what_it_is() {
+        let intake = Intake::new(1000);
+        let announced = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from(81))]);
+        for (headers, bytes) in [(announced, &[][..]), (HeaderMap::new(), &[7; 81])] {
+            let error = intake
+                .read(&headers, Body::from(bytes), 80)
+                .await
+                .err()
+                .unwrap();
+            assert_eq!(
+                (error.status, error.code),
+                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large")
+            );
+        }
+        assert_eq!(intake.in_flight_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let intake = Intake::new(1000);
+        let never = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let error = intake
+            .read(&HeaderMap::new(), never, 80)
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(error.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

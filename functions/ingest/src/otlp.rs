@@ -1,0 +1,150 @@
+//! `POST /v1/traces`, `/v1/logs`, `/v1/metrics`.
+
+use std::mem;
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER},
+    },
+    response::{IntoResponse, Response},
+};
+use tailspan_core::{
+    otlp::{self, Decoded, Encoding, Refused, Rejected, Signal},
+    wire::PartialSuccess,
+};
+use tailspan_service::{error::ApiError, extract::Tenant};
+
+use crate::{Ingest, body::header};
+
+type Caller = Result<Tenant, ApiError>;
+
+pub(crate) async fn traces(
+    State(ingest): State<Ingest>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    export(&ingest, Signal::Traces, caller, &headers, body).await
+}
+
+pub(crate) async fn logs(
+    State(ingest): State<Ingest>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    export(&ingest, Signal::Logs, caller, &headers, body).await
+}
+
+pub(crate) async fn metrics(
+    State(ingest): State<Ingest>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    export(&ingest, Signal::Metrics, caller, &headers, body).await
+}
+
+/// Whatever happens is answered in the request's encoding; where that is not known, in JSON.
+async fn export(
+    ingest: &Ingest,
+    signal: Signal,
+    caller: Caller,
+    headers: &HeaderMap,
+    body: Body,
+) -> Response {
+    let mut encoding = Encoding::of(header(headers, &CONTENT_TYPE), b"{").unwrap_or(Encoding::Json);
+    match take(ingest, signal, caller, headers, body, &mut encoding).await {
+        Ok(partial_success) => answer(
+            StatusCode::OK,
+            encoding,
+            otlp::encode_response(encoding, signal, partial_success),
+        ),
+        Err(error) => {
+            ingest.app.metrics.reject(error.code, 1);
+            let status = otlp::encode_status(encoding, error.status.as_u16(), &error.message);
+            let mut response = answer(error.status, encoding, status);
+            if let Some(seconds) = error.retry_after_seconds() {
+                response
+                    .headers_mut()
+                    .insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            response
+        }
+    }
+}
+
+async fn take(
+    ingest: &Ingest,
+    signal: Signal,
+    caller: Caller,
+    headers: &HeaderMap,
+    body: Body,
+    encoding: &mut Encoding,
+) -> Result<Option<PartialSuccess>, ApiError> {
+    let Tenant(tenant) = caller?;
+    let Ingest {
+        app,
+        intake,
+        limits,
+    } = ingest;
+    let (body, mut share) = intake.read(headers, body, limits.body_bytes).await?;
+    let content_type = header(headers, &CONTENT_TYPE).map(str::to_owned);
+    let content_encoding = header(headers, &CONTENT_ENCODING).map(str::to_owned);
+    let is_packed = content_encoding.is_some();
+    let limits = *limits;
+    let (mut decoded, found, unpacked_bytes) = intake
+        .decode(body, is_packed, move |body| {
+            let body = otlp::inflate(content_encoding.as_deref(), body, limits.body_bytes)?;
+            let encoding =
+                Encoding::of(content_type.as_deref(), &body).ok_or_else(Refused::content_type)?;
+            let decoded = match signal {
+                Signal::Traces => otlp::decode_traces(encoding, &body, &limits)?,
+                Signal::Logs => otlp::decode_logs(encoding, &body, &limits)?,
+                Signal::Metrics => {
+                    otlp::check_metrics(encoding, &body)?;
+                    Decoded::default()
+                }
+            };
+            Ok((decoded, encoding, body.len()))
+        })
+        .await?;
+    *encoding = found;
+    // What was unpacked is held until it is stored.
+    intake.grow(&mut share, unpacked_bytes)?;
+    let traces = mem::take(&mut decoded.traces);
+    let counts: Vec<_> = traces
+        .iter()
+        .map(|(trace, items)| (trace.clone(), items.len() as u64))
+        .collect();
+    let appended = app.log.append_all(&tenant, traces).await?;
+    match signal {
+        Signal::Traces => &app.metrics.spans,
+        Signal::Logs | Signal::Metrics => &app.metrics.log_records,
+    }
+    .inc_by(decoded.accepted);
+    for rejected in &decoded.rejected {
+        app.metrics.reject(rejected.reason, rejected.count);
+    }
+    // The log counts these itself.
+    let deleted = counts
+        .iter()
+        .zip(&appended)
+        .filter(|(_, appended)| appended.deleted);
+    decoded
+        .rejected
+        .extend(deleted.map(|((trace, count), _)| Rejected {
+            reason: "trace_deleted",
+            count: *count,
+            example: format!("trace {trace} was deleted, late items cannot bring it back"),
+        }));
+    Ok(decoded.partial_success())
+}
+
+fn answer(status: StatusCode, encoding: Encoding, body: Vec<u8>) -> Response {
+    let content_type = HeaderValue::from_static(encoding.content_type());
+    (status, [(CONTENT_TYPE, content_type)], body).into_response()
+}
