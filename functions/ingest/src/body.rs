@@ -191,9 +191,7 @@ mod tests {
     async fn a_body_counts_as_in_flight_until_its_share_is_dropped() {
         let intake = Intake::new(100);
         let read = async |bytes: &'static [u8]| {
-            intake
-                .read(&HeaderMap::new(), Body::from(bytes), 80)
-                .await
+            intake.read(&HeaderMap::new(), Body::from(bytes), 80).await
         };
         let (body, share) = read(&[7; 60]).await.unwrap();
         assert_eq!(body.len(), 60);

@@ -17,6 +17,7 @@ use crate::{
     limits::Limits,
     observed::{Context, Incoming, Observation, What},
     otlp::{Refused, mend_surrogates},
+    run,
 };
 
 /// Characters of an `event_type` at most.
@@ -328,21 +329,13 @@ fn read(
         _ => None,
     };
     Ok(Event {
-        may_end_run: is_terminal(&event_type),
+        may_end_run: run::is_terminal(&event_type),
         text: match parent {
             Some(parent) => with_parent(&text, parent).into(),
             None => text.into(),
         },
         identity,
     })
-}
-
-/// Event types that may be a run's last word: of the agent mesh (`task_*`) and of the trace service (`workflow_*`).
-fn is_terminal(event_type: &str) -> bool {
-    matches!(
-        event_type,
-        "workflow_completed" | "workflow_failed" | "task_completed" | "task_failed"
-    )
 }
 
 /// Adds a field to an object that is known to have others (an `event_type` at least).

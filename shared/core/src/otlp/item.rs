@@ -14,6 +14,7 @@ use crate::{
     id::{TraceId, hex},
     limits::Limits,
     observed::{Context, Incoming, Observation, What},
+    settle,
     wire::{self, any_value::Value},
 };
 
@@ -218,18 +219,7 @@ impl Sink {
             Item::Span(mut span) => match settle_span(&mut span) {
                 Ok(trace) => {
                     let identity = identity(b's', &span.span_id, &*span, &mut self.canonical);
-                    let ended = span.end_time_unix_nano != 0;
-                    self.accept(
-                        &trace,
-                        Incoming {
-                            identity: Some(identity),
-                            may_end_run: ended && span.parent_span_id.is_empty(),
-                            observation: Observation {
-                                context,
-                                what: What::Span(span),
-                            },
-                        },
-                    );
+                    self.accept(&trace, identity, context, What::Span(span));
                 }
                 Err(fault) => self.reject(&fault, &named(&Item::Span(span))),
             },
@@ -237,17 +227,7 @@ impl Sink {
                 Ok(trace) => {
                     let time = log.time_unix_nano.to_be_bytes();
                     let identity = identity(b'l', &time, &*log, &mut self.canonical);
-                    self.accept(
-                        &trace,
-                        Incoming {
-                            identity: Some(identity),
-                            may_end_run: false,
-                            observation: Observation {
-                                context,
-                                what: What::Log(log),
-                            },
-                        },
-                    );
+                    self.accept(&trace, identity, context, What::Log(log));
                 }
                 Err(fault) => self.reject(&fault, &named(&Item::Log(log))),
             },
@@ -276,7 +256,7 @@ impl Sink {
         }
     }
 
-    fn accept(&mut self, trace: &TraceId, incoming: Incoming) {
+    fn accept(&mut self, trace: &TraceId, identity: i64, context: Arc<Context>, what: What) {
         self.decoded.accepted += 1;
         let place = match self.place_of.get(trace) {
             Some(place) => *place,
@@ -288,14 +268,16 @@ impl Sink {
             }
         };
         // An exporter that repeats an item within one request is told it was taken, which it was.
-        if let Some(identity) = incoming.identity
-            && !self.seen.insert((place, identity))
-        {
+        if !self.seen.insert((place, identity)) {
             self.decoded.repeated += 1;
             return;
         }
-        if let Some((_, list)) = self.decoded.traces.get_mut(place) {
-            list.push(incoming);
+        if let Some((_, items)) = self.decoded.traces.get_mut(place) {
+            items.push(Incoming {
+                identity: Some(identity),
+                may_end_run: settle::may_end_run(&what),
+                observation: Observation { context, what },
+            });
         }
     }
 
