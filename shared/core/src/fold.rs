@@ -419,7 +419,8 @@ fn digest(input: &[Message], output: &[Message]) -> Said {
         .map(|message| text(&message.text));
     let answer: String = output
         .iter()
-        .filter(|message| message.role == "assistant")
+        // Some exports do not know who speaks (`unknown`); an output is the model's.
+        .filter(|message| !matches!(message.role.as_str(), "user" | "system" | "tool"))
         .map(|message| message.text.as_str())
         .collect();
     let calls = output
@@ -462,6 +463,10 @@ pub(crate) fn text_hash(text: &str) -> u64 {
 
 /// The user's words in what a step took in: plain text, or one of the fields that are usual for it.
 fn question_in(value: &Value) -> Option<String> {
+    let value = value
+        .get("inputs")
+        .filter(|inner| inner.is_object())
+        .unwrap_or(value);
     let found = match value {
         Value::String(words) => Some(words.clone()),
         Value::Object(_) => [
@@ -487,6 +492,10 @@ fn question_in(value: &Value) -> Option<String> {
 
 /// The answer in what a step gave back.
 fn answer_in(value: &Value) -> Option<String> {
+    let value = value
+        .get("outputs")
+        .filter(|inner| inner.is_object())
+        .unwrap_or(value);
     let found = match value {
         Value::String(words) => Some(words.clone()),
         Value::Object(_) => [

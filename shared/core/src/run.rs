@@ -434,6 +434,7 @@ impl<'a> Run<'a> {
                 failure,
             })
             .collect();
+        self.join_siblings(&mut causes);
         causes.sort_by_key(|cause| {
             self.steps
                 .get(cause.step)
@@ -443,6 +444,37 @@ impl<'a> Run<'a> {
         causes
     }
 
+    /// Within one failed call the same failure may be told side by side (MCP's handler and the writer of its response): it is one.
+    fn join_siblings(&self, causes: &mut Vec<Cause>) {
+        let mut failed_call: Vec<Option<usize>> = vec![None; self.forest.parent.len()];
+        for index in &self.order {
+            let Some(step) = self.steps.get(*index) else {
+                continue;
+            };
+            let is_failed_call =
+                matches!(step.facts.kind, Kind::Llm | Kind::Tool) && step.facts.failure.is_some();
+            failed_call[*index] = if is_failed_call {
+                Some(*index)
+            } else {
+                self.forest.parent[*index].and_then(|above| failed_call[above])
+            };
+        }
+        let mut kept: Vec<Cause> = Vec::new();
+        for cause in causes.drain(..) {
+            let call = failed_call[cause.step];
+            let twin = kept.iter_mut().find(|other| {
+                call.is_some()
+                    && failed_call[other.step] == call
+                    && related(&other.failure, &cause.failure)
+            });
+            match (twin, call) {
+                (Some(twin), Some(call)) => twin.step = call,
+                _ => kept.push(cause),
+            }
+        }
+        *causes = kept;
+    }
+
     /// The agents, in the order in which they first appear.
     pub(crate) fn agents(&self) -> Vec<String> {
         let mut agents: Vec<String> = Vec::new();
@@ -450,6 +482,9 @@ impl<'a> Run<'a> {
             let Some(step) = self.steps.get(index) else {
                 continue;
             };
+            if self.is_a_graph(index) {
+                continue;
+            }
             let acts =
                 step.native || matches!(step.facts.kind, Kind::Agent | Kind::Llm | Kind::Tool);
             if let Some(agent) = step.facts.agent.as_ref().filter(|_| acts)
@@ -459,6 +494,27 @@ impl<'a> Run<'a> {
             }
         }
         agents
+    }
+
+    /// OpenLLMetry's LangGraph: the graph as an agent, around the graph as a workflow of the same name.
+    fn is_a_graph(&self, index: usize) -> bool {
+        let agent_of = |index: usize| {
+            self.steps
+                .get(index)
+                .and_then(|step| step.facts.agent.as_deref())
+        };
+        self.forest
+            .children
+            .get(index)
+            .into_iter()
+            .flatten()
+            .any(|child| {
+                self.steps
+                    .get(*child)
+                    .is_some_and(|step| step.facts.kind == Kind::Workflow)
+                    && agent_of(*child).is_some()
+                    && agent_of(*child) == agent_of(index)
+            })
     }
 
     /// Whether the run, once ended, had failed.
@@ -489,15 +545,8 @@ impl<'a> Run<'a> {
                 Kind::Tool => !calls.is_empty(),
                 _ => false,
             };
-            fatal_kind
-                && last_answer.is_none_or(|start| start < step.end_or_start())
-                && !self.contains_answer(cause.step)
+            fatal_kind && last_answer.is_none_or(|start| start < step.end_or_start())
         })
-    }
-
-    /// Google ADK 1's calls contain what they trigger: an error within a call ends after it began, yet the call is not the answer to it.
-    fn contains_answer(&self, _step: usize) -> bool {
-        false
     }
 
     /// The last native event that ends a run, unless a task began after it.

@@ -151,6 +151,11 @@ fn agent(look: &Look, kind: Kind) -> Option<String> {
     if kind != Kind::Agent {
         return None;
     }
+    if look.scope.ends_with("llama_index") {
+        let event = attributes.str("input.value").unwrap_or_default();
+        let (_, rest) = event.rsplit_once("current_agent_name='")?;
+        return rest.split('\'').next().map(str::to_owned);
+    }
     attributes
         .first_text(&["graph.node.name", "graph.node.id", "traceloop.entity.name"])
         .or_else(|| agent_in_name(&look.span.name))
@@ -524,6 +529,9 @@ fn unwrap_arguments(tool: &mut Tool) {
         let object = value.as_object()?;
         if object.contains_key("tool_name") {
             object.get("arguments").cloned()
+        } else if let (1, Some(kwargs @ Value::Object(_))) = (object.len(), object.get("kwargs")) {
+            // LlamaIndex: the tool's keyword arguments.
+            Some(kwargs.clone())
         } else if object.contains_key("input_str") || object.contains_key("inputs") {
             object
                 .get("inputs")

@@ -161,11 +161,15 @@ fn message(value: &Value, default_role: &str) -> Option<Message> {
             .or_else(|| (role(role_name) == "tool").then(|| string(value, &["id"]))?),
         ..Message::default()
     };
-    for key in ["content", "parts", "contents", "text", "blocks"] {
+    // OpenInference writes the same words as `content` and, part by part, as `contents`.
+    for key in ["contents", "content", "parts", "text", "blocks"] {
         if let Some(content) = object.get(key)
             && !content.is_null()
         {
             add_content(content, &mut read, 0);
+            if !read.text.is_empty() || !read.tool_calls.is_empty() || read.tool_call_id.is_some() {
+                break;
+            }
         }
     }
     if let Some(Value::Array(calls)) = object.get("tool_calls").or_else(|| object.get("toolCalls"))

@@ -29,7 +29,7 @@ struct Look<'a> {
     span: &'a wire::Span,
     attributes: Attributes<'a>,
     scope: &'a str,
-    /// OpenInference's `metadata`, where LangChain names agents and threads.
+    /// OpenInference's `metadata` or Traceloop's association properties, where LangChain names agents and threads.
     metadata: Value,
 }
 
@@ -105,6 +105,7 @@ pub fn read_span(span: &wire::Span, context: &Context) -> Span {
     let metadata = attributes
         .json("metadata")
         .filter(Value::is_object)
+        .or_else(|| attributes.structure("traceloop.association.properties"))
         .unwrap_or(Value::Null);
     let look = Look {
         span,
@@ -223,8 +224,10 @@ fn lmnr_kind(look: &Look) -> Option<Kind> {
 fn openinference_kind(look: &Look) -> Option<Kind> {
     let kind = look.attributes.str("openinference.span.kind")?;
     Some(match kind.to_ascii_uppercase().as_str() {
+        "LLM" if is_llamaindex_helper(look) => Kind::Task,
         "LLM" => Kind::Llm,
         "EMBEDDING" => Kind::Embedding,
+        "CHAIN" if is_llamaindex_agent(look) => Kind::Agent,
         // LangChain's instrumentation knows no agents: a run of one is the chain that bears the agent's name.
         "CHAIN" if is_langchain_agent(look) => Kind::Agent,
         "CHAIN" => Kind::Task,
@@ -239,6 +242,25 @@ fn openinference_kind(look: &Look) -> Option<Kind> {
         "PROMPT" => Kind::Prompt,
         _ => return None,
     })
+}
+
+/// LlamaIndex marks as LLM whatever belongs to its LLM classes; only the innermost span has messages, tokens or the error.
+fn is_llamaindex_helper(look: &Look) -> bool {
+    look.scope.ends_with("llama_index")
+        && !look.attributes.has_prefix("llm.input_messages")
+        && !look.attributes.has_prefix("llm.prompts")
+        && !look.attributes.has_prefix("llm.token_count")
+        && look.span.end_time_unix_nano != 0
+        && look
+            .span
+            .status
+            .as_ref()
+            .is_none_or(|status| status.code != 2)
+}
+
+/// One step of a LlamaIndex agent; its name is in the representation of the event that the step takes.
+fn is_llamaindex_agent(look: &Look) -> bool {
+    look.scope.ends_with("llama_index") && look.span.name.ends_with(".run_agent_step")
 }
 
 fn is_langchain_agent(look: &Look) -> bool {
@@ -278,7 +300,9 @@ fn operation_kind(look: &Look) -> Option<Kind> {
         | "delete_memory" => Kind::Memory,
         "create_agent" => Kind::AgentAdmin,
         "invoke_agent" => {
-            if is_swarm_or_graph(look) {
+            if is_swarm_or_graph(look)
+                || look.attributes.str("traceloop.span.kind") == Some("workflow")
+            {
                 Kind::Workflow
             } else {
                 Kind::Agent
