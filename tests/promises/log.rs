@@ -365,3 +365,31 @@ async fn rows_are_listed_newest_first_without_loss_over_pages() {
         seen.is_sorted_by(|a, b| (b.started_unix_ms, &b.trace) < (a.started_unix_ms, &a.trace))
     );
 }
+
+#[tokio::test]
+async fn notices_cover_every_event_and_a_lost_one_is_healed_by_the_next() {
+    let case = case().await;
+    let in_session = |n: i64| {
+        native(
+            Some(n),
+            &format!("{{\"event_type\":\"x\",\"session_id\":\"s {{}}\",\"n\":{n}}}"),
+        )
+    };
+    case.append(vec![in_session(1), in_session(2)]).await;
+    // As if a notice had been lost.
+    case._server
+        .cli(&["HSET", "{default}:noted", "t", "1"])
+        .await;
+    case.append(vec![in_session(3)]).await;
+    let log = case
+        ._server
+        .cli(&["XRANGE", "{default}:log", "-", "+"])
+        .await;
+    let noted: Vec<&str> = log
+        .lines()
+        .filter(|line| line.chars().all(|c| c.is_ascii_digit()))
+        .collect();
+    assert_eq!(noted, ["1", "2", "2", "3"], "{log}");
+    let keys = case._server.cli(&["KEYS", "{default/s/*"]).await;
+    assert!(keys.contains(":session") && keys.contains(":log"), "{keys}");
+}

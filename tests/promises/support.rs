@@ -196,6 +196,7 @@ impl Drop for Instance {
 
 pub(crate) fn router(app: &App) -> Router {
     Router::new()
+        .merge(tailspan_ingest::router(app.clone()))
         .merge(tailspan_query::router(app.clone()))
         .merge(tailspan_stream::router(app.clone()))
 }

@@ -12,6 +12,7 @@ use tailspan_service::{
     App,
     log::{
         LogError,
+        notice::Notice,
         work::{Taken, Worker},
     },
     metrics::Reason,
@@ -144,6 +145,16 @@ async fn keep_row(app: &App, taken: &Taken) -> Result<Option<FinishedRun>, LogEr
     let run = FinishedRun::of(job, &folded);
     let row = serde_json::to_string(&run.summary)
         .map_err(|error| LogError::Internal(error.to_string()))?;
+    app.log
+        .note(
+            &job.tenant,
+            &[Notice {
+                trace: &job.trace,
+                last_seq: folded.through,
+                sessions: &run.summary.sessions,
+            }],
+        )
+        .await;
     let is_new = app
         .log
         .keep_run_row(&job.tenant, &job.trace, job.through, &row)

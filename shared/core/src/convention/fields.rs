@@ -86,7 +86,8 @@ pub(super) fn read_log(attributes: &Attributes, context: &Context, log: &mut Log
     }
 }
 
-fn sessions(attributes: &Attributes, metadata: &Value) -> Vec<String> {
+/// The sessions that attributes name, each once.
+pub(super) fn sessions(attributes: &Attributes, metadata: &Value) -> Vec<String> {
     let named = SESSION_KEYS.iter().filter_map(|key| attributes.text(key));
     let in_metadata = ["session_id", "sessionId", "thread_id", "conversation_id"]
         .iter()

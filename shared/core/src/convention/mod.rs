@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::attributes::{self, Attributes};
 use crate::id::hex;
 use crate::model::{Kind, Link, Log, Span};
-use crate::observed::Context;
+use crate::observed::{Context, Observation, What};
 use crate::wire;
 
 pub use native::read_native;
@@ -157,6 +157,29 @@ fn stand_for_the_real_span(look: &Look, read: &mut Span) {
             .map(str::to_ascii_lowercase);
         read.end_ns = None;
         read.rule = "logfire:pending_span";
+    }
+}
+
+/// The sessions an observation belongs to, without reading the rest of it: asked for every event on its way in.
+pub fn sessions(observation: &Observation) -> Vec<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        session_id: Option<Value>,
+    }
+    let of = |list: &[wire::KeyValue]| {
+        let attributes = Attributes::new(list);
+        let metadata = attributes.json("metadata").unwrap_or(Value::Null);
+        fields::sessions(&attributes, &metadata)
+    };
+    match &observation.what {
+        What::Span(span) => of(&span.attributes),
+        What::Log(log) => of(&log.attributes),
+        What::Native(json) => match serde_json::from_str::<Named>(json) {
+            Ok(Named {
+                session_id: Some(Value::String(name)),
+            }) if !name.is_empty() => vec![name],
+            _ => Vec::new(),
+        },
     }
 }
 

@@ -10,7 +10,11 @@ use tailspan_core::{
 };
 use tracing::warn;
 
-use super::{Log, LogError, now_unix_ms};
+use super::{
+    Log, LogError,
+    notice::{Notice, sessions_of},
+    now_unix_ms,
+};
 use crate::{
     keys::TraceKeys,
     redis::{Arg, RedisError, Reply, Script},
@@ -19,14 +23,11 @@ use crate::{
 static APPEND: Script = Script::new(include_str!("../lua/append.lua"));
 static ARM: Script = Script::new(include_str!("../lua/arm.lua"));
 static FORGET: Script = Script::new(include_str!("../lua/forget.lua"));
-static NOTE: Script = Script::new(include_str!("../lua/note.lua"));
 
 /// Pauses before an append is repeated after "unavailable"; then the producer is told. Under the identities a repeat is harmless.
 const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(400)];
 /// Traces of one request that are appended at the same time.
 const TRACES_AT_ONCE: usize = 16;
-/// Notices a tenant's or session's log keeps, about.
-const NOTICES_KEPT: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AppendOptions {
@@ -75,9 +76,17 @@ impl Log {
         if options.replace {
             self.forget(tenant, trace, Forget::Replace).await?;
         }
+        let sessions = sessions_of(&events);
         let appended = self.append_chunks(tenant, trace, events).await?;
-        self.note(tenant, std::slice::from_ref(&(trace, &appended)))
-            .await;
+        self.note(
+            tenant,
+            &[Notice {
+                trace,
+                last_seq: appended.last_seq,
+                sessions: &sessions,
+            }],
+        )
+        .await;
         Ok(appended)
     }
 
@@ -91,19 +100,26 @@ impl Log {
         traces: Vec<(TraceId, Vec<Incoming>)>,
     ) -> Result<Vec<Appended>, LogError> {
         let appends = traces.into_iter().map(|(trace, events)| async move {
+            let sessions = sessions_of(&events);
             let appended = self.append_chunks(tenant, &trace, events).await;
-            (trace, appended)
+            (trace, sessions, appended)
         });
         let answers: Vec<_> = stream::iter(appends)
             .buffered(TRACES_AT_ONCE)
             .collect()
             .await;
-        let stored: Vec<_> = answers
+        let notices: Vec<_> = answers
             .iter()
-            .filter_map(|(trace, answer)| answer.as_ref().ok().map(|appended| (trace, appended)))
+            .filter_map(|(trace, sessions, answer)| {
+                Some(Notice {
+                    trace,
+                    last_seq: answer.as_ref().ok()?.last_seq,
+                    sessions,
+                })
+            })
             .collect();
-        self.note(tenant, &stored).await;
-        answers.into_iter().map(|(_, answer)| answer).collect()
+        self.note(tenant, &notices).await;
+        answers.into_iter().map(|(_, _, answer)| answer).collect()
     }
 
     /// Ends the life of a trace. `false`: there is no such trace.
@@ -316,26 +332,6 @@ impl Log {
         ];
         if let Err(error) = self.redis.command("ZADD", &due, args).await {
             warn!(%trace, %error, "failed to bring a deadline forward");
-        }
-    }
-
-    /// Notices for those who watch a whole tenant. Failing is not fatal: the next notice heals it.
-    async fn note(&self, tenant: &TenantId, traces: &[(&TraceId, &Appended)]) {
-        let mut args = vec![Arg::from(NOTICES_KEPT), Arg::from("0")];
-        for (trace, appended) in traces.iter().filter(|(_, appended)| appended.last_seq > 0) {
-            args.push(Arg::from(trace.as_str()));
-            args.push(Arg::from(appended.last_seq));
-        }
-        if args.len() == 2 {
-            return;
-        }
-        let index = self.keys.tenant(tenant);
-        if let Err(error) = self
-            .redis
-            .script(&NOTE, &[&index.log, &index.noted], args)
-            .await
-        {
-            warn!(%tenant, %error, "failed to note {} traces", traces.len());
         }
     }
 

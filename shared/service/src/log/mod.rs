@@ -11,6 +11,7 @@
 
 pub mod append;
 pub mod follow;
+pub mod notice;
 pub mod read;
 pub mod settle;
 pub mod sweep;

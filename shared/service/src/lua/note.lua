@@ -1,7 +1,7 @@
 -- Notices of what was appended: always from where the last one ended, so a lost one is healed by the next and a doubled one does nothing.
--- KEYS log, noted   ARGV cap, ttl_seconds ('0': none), then trace and last seq of each   -> how many were written
+-- KEYS log, noted   ARGV cap, then trace and last seq of each   -> how many were written
 local written = 0
-for i = 3, #ARGV, 2 do
+for i = 2, #ARGV, 2 do
   local trace, last = ARGV[i], tonumber(ARGV[i + 1])
   local noted = tonumber(redis.call('HGET', KEYS[2], trace) or '0')
   if last > noted then
@@ -10,5 +10,4 @@ for i = 3, #ARGV, 2 do
     written = written + 1
   end
 end
-if ARGV[2] ~= '0' then redis.call('EXPIRE', KEYS[1], ARGV[2]) redis.call('EXPIRE', KEYS[2], ARGV[2]) end
 return written

@@ -1,0 +1,379 @@
+//! Promises 1 and 2 under faults: every viewer ends with exactly 1..n in order, or was told by a `gap` what it cannot have.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    proxy::{Proxy, Weather},
+    support::{Instance, RedisServer, Viewer, config},
+};
+
+const TRACE: &str = "faulty";
+
+/// A viewer that is not heard of for this long connects again, as any client with a watchdog does; the heartbeat is 250 ms.
+const SILENCE: Duration = Duration::from_millis(1000);
+
+/// What one viewer saw in the end.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Events since the start, or since the last announced replacement.
+    seqs: Vec<u64>,
+    gaps: Vec<String>,
+    cuts: u32,
+}
+
+struct Writing {
+    url: String,
+    written: Arc<AtomicU64>,
+}
+
+fn http() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(20))
+        .build()
+        .expect("a client")
+}
+
+/// Writes events `from..=to`, each with its id, in batches; repeats a batch until it is acknowledged, as exporters do.
+async fn write(writing: &Writing, from: u64, to: u64) {
+    let http = http();
+    let mut next = from;
+    while next <= to {
+        let last = (next + rand::random_range(1..20)).min(to);
+        let body: String = (next..=last)
+            .map(|n| format!("{{\"event_type\":\"step\",\"event_id\":\"e{n}\",\"n\":{n}}}\n"))
+            .collect();
+        let started = Instant::now();
+        loop {
+            let sent = http
+                .post(&writing.url)
+                .header("content-type", "application/x-ndjson")
+                .body(body.clone())
+                .send()
+                .await;
+            match sent {
+                Ok(response) if response.status().is_success() => break,
+                Ok(response) if response.status() != 503 => {
+                    panic!("{}", response.text().await.unwrap_or_default())
+                }
+                _ => assert!(
+                    started.elapsed() < Duration::from_secs(60),
+                    "no answer for a minute"
+                ),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        writing.written.store(last, Ordering::SeqCst);
+        next = last + 1;
+    }
+}
+
+async fn end_run(url: &str) {
+    let body = "{\"event_type\":\"workflow_completed\",\"event_id\":\"the-end\"}";
+    let http = http();
+    for _ in 0..200 {
+        if let Ok(response) = http.post(url).body(body).send().await
+            && response.status().is_success()
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the end was not taken");
+}
+
+/// Watches through rough connections until it was cut `cuts` times and the writer is done, then calmly to the end.
+async fn view(
+    rough: Vec<SocketAddr>,
+    calm: Vec<SocketAddr>,
+    cuts: u32,
+    writer_done: Arc<AtomicBool>,
+) -> Seen {
+    let mut seen = Seen::default();
+    let mut last_event_id: Option<String> = None;
+    loop {
+        let calm_now = seen.cuts >= cuts && writer_done.load(Ordering::SeqCst);
+        let through = if calm_now { &calm } else { &rough };
+        let address = through[rand::random_range(0..through.len())];
+        let url = format!("http://{address}/traces/{TRACE}/stream?wait=5s");
+        let mut viewer =
+            match tokio::time::timeout(SILENCE * 5, Viewer::open(&url, last_event_id.as_deref()))
+                .await
+            {
+                Ok(Ok(viewer)) => viewer,
+                Ok(Err(error)) if error.to_string().starts_with("204") => {
+                    // Everything was seen; the frame that said so was cut.
+                    return seen;
+                }
+                _ => {
+                    seen.cuts += 1;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    continue;
+                }
+            };
+        loop {
+            match tokio::time::timeout(SILENCE, viewer.next_or_heartbeat()).await {
+                Ok(Ok(Some(frame))) => match frame.name.as_str() {
+                    "" if frame.data.is_empty() => {}
+                    "" => seen
+                        .seqs
+                        .push(frame.json()["seq"].as_u64().expect("a number")),
+                    "gap" => {
+                        if frame.json()["reason"] == "replaced" {
+                            seen.seqs.clear();
+                        }
+                        seen.gaps.push(frame.data);
+                    }
+                    "end" => return seen,
+                    other => panic!("unknown frame {other}"),
+                },
+                _ => break,
+            }
+        }
+        seen.cuts += 1;
+        last_event_id = viewer.last_event_id.clone();
+    }
+}
+
+struct Scene {
+    instances: Vec<Instance>,
+    rough: Vec<Proxy>,
+}
+
+impl Scene {
+    async fn start(redis_url: &str, weather: Weather) -> Self {
+        let mut scene = Self {
+            instances: Vec::new(),
+            rough: Vec::new(),
+        };
+        for _ in 0..2 {
+            let mut config = config(redis_url);
+            config.heartbeat = Duration::from_millis(250);
+            let instance = Instance::with(config).await;
+            scene.rough.push(Proxy::to(instance.address, weather).await);
+            scene.instances.push(instance);
+        }
+        scene
+    }
+
+    fn writing(&self) -> Writing {
+        Writing {
+            url: self.instances[0].url(&format!("/traces/{TRACE}/events")),
+            written: Arc::default(),
+        }
+    }
+
+    fn viewers(
+        &self,
+        count: usize,
+        cuts: u32,
+        done: &Arc<AtomicBool>,
+    ) -> tokio::task::JoinSet<Seen> {
+        let rough: Vec<_> = self.rough.iter().map(|proxy| proxy.address).collect();
+        let calm: Vec<_> = self
+            .instances
+            .iter()
+            .map(|instance| instance.address)
+            .collect();
+        let mut viewers = tokio::task::JoinSet::new();
+        for _ in 0..count {
+            let (rough, calm, done) = (rough.clone(), calm.clone(), Arc::clone(done));
+            viewers.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(rand::random_range(0..2000))).await;
+                view(rough, calm, cuts, done).await
+            });
+        }
+        viewers
+    }
+}
+
+/// Every viewer saw exactly `first..=last`, in order.
+#[track_caller]
+fn assert_exact(seen: &[Seen], first: u64, last: u64) {
+    for viewer in seen {
+        let broken = viewer
+            .seqs
+            .iter()
+            .zip(first..)
+            .find(|(seq, expected)| **seq != *expected);
+        assert_eq!(
+            broken, None,
+            "after {} cuts, gaps {:?}",
+            viewer.cuts, viewer.gaps
+        );
+        assert_eq!(
+            viewer.seqs.len() as u64,
+            last + 1 - first,
+            "gaps {:?}",
+            viewer.gaps
+        );
+    }
+}
+
+const ROUGH: Weather = Weather {
+    longest_life: Some(Duration::from_millis(120)),
+    longest_delay: Duration::from_millis(30),
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_viewers_cut_a_hundred_times_see_ten_thousand_events_once() {
+    let redis = RedisServer::start().await;
+    let scene = Scene::start(&redis.url(), ROUGH).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let viewers = scene.viewers(50, 100, &done);
+    let writing = scene.writing();
+    write(&writing, 1, 10_000).await;
+    end_run(&writing.url).await;
+    done.store(true, Ordering::SeqCst);
+    let seen = viewers.join_all().await;
+    assert_exact(&seen, 1, 10_001);
+    assert!(
+        seen.iter()
+            .all(|viewer| viewer.gaps.is_empty() && viewer.cuts >= 100)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_killed_and_restarted_loses_and_doubles_nothing() {
+    let mut redis = RedisServer::durable().await;
+    let scene = Scene::start(&redis.url(), ROUGH).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let viewers = scene.viewers(10, 20, &done);
+    let writing = scene.writing();
+    let written = Arc::clone(&writing.written);
+    let writer = tokio::spawn(async move {
+        write(&writing, 1, 3_000).await;
+        end_run(&writing.url).await;
+    });
+    for kill_at in [500, 1200, 2000] {
+        while written.load(Ordering::SeqCst) < kill_at {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        redis.kill();
+        redis.launch().await;
+    }
+    writer.await.expect("written");
+    done.store(true, Ordering::SeqCst);
+    let seen = viewers.join_all().await;
+    assert_exact(&seen, 1, 3_001);
+    assert!(seen.iter().all(|viewer| viewer.gaps.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promoted_replica_without_the_last_writes_is_announced() {
+    let primary = RedisServer::start().await;
+    let replica = RedisServer::start().await;
+    let address = |server: &RedisServer| SocketAddr::from(([127, 0, 0, 1], server.port));
+    let door = Proxy::to(address(&primary), Weather::CALM).await;
+    replica
+        .cli(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()])
+        .await;
+    while !replica
+        .cli(&["INFO", "replication"])
+        .await
+        .contains("master_link_status:up")
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let scene = Scene::start(&format!("redis://{}", door.address), Weather::CALM).await;
+    let done = Arc::new(AtomicBool::new(true));
+    let viewers = scene.viewers(10, 0, &done);
+    let writing = scene.writing();
+    write(&writing, 1, 500).await;
+    let kept: String = primary
+        .cli(&["HGET", "{default/faulty}:trace", "seq"])
+        .await;
+    while replica
+        .cli(&["HGET", "{default/faulty}:trace", "seq"])
+        .await
+        != kept
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The link breaks; what is written from here on is lost when the replica takes over.
+    replica.cli(&["REPLICAOF", "NO", "ONE"]).await;
+    write(&writing, 501, 700).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    door.lead_to(address(&replica));
+    drop(primary);
+    write(&writing, 701, 900).await;
+    end_run(&writing.url).await;
+    let seen = viewers.join_all().await;
+    // 500 survived, 501..=700 are lost, 701..=900 and the end became 501..=701.
+    assert_exact(&seen, 1, 701);
+    assert!(
+        seen.iter()
+            .all(|viewer| viewer.gaps.len() == 1 && viewer.gaps[0].contains("replaced")),
+        "{seen:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_begun_again_under_load_is_announced_to_everybody() {
+    let redis = RedisServer::start().await;
+    let scene = Scene::start(&redis.url(), Weather::CALM).await;
+    let done = Arc::new(AtomicBool::new(true));
+    let writing = scene.writing();
+    write(&writing, 1, 200).await;
+    let viewers = scene.viewers(10, 0, &done);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let anew = http()
+        .post(format!("{}?replace=true", writing.url))
+        .body("{\"event_type\":\"anew\"}")
+        .send()
+        .await;
+    assert!(anew.expect("answered").status().is_success());
+    write(&writing, 201, 400).await;
+    end_run(&writing.url).await;
+    let seen = viewers.join_all().await;
+    assert_exact(&seen, 201, 402);
+    assert!(seen.iter().all(|viewer| viewer.gaps.len() == 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_is_told_and_streams_go_on() {
+    let redis = RedisServer::start().await;
+    let scene = Scene::start(&redis.url(), ROUGH).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let viewers = scene.viewers(10, 20, &done);
+    let writing = scene.writing();
+    write(&writing, 1, 500).await;
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let full = http()
+        .post(&writing.url)
+        .body("{\"event_type\":\"x\"}")
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(full.status(), 503);
+    assert!(full.headers().contains_key("retry-after"));
+    assert_eq!(
+        full.json::<serde_json::Value>().await.expect("json")["error"]["code"],
+        "store_full"
+    );
+    // A viewer that comes now gets its history all the same.
+    let mut late = Viewer::open(
+        &scene.instances[1].url(&format!("/traces/{TRACE}/stream")),
+        None,
+    )
+    .await
+    .expect("a stream");
+    assert_eq!(
+        late.soon().await.expect("read").expect("a frame").json()["seq"],
+        1
+    );
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    write(&writing, 501, 1_000).await;
+    end_run(&writing.url).await;
+    done.store(true, Ordering::SeqCst);
+    let seen = viewers.join_all().await;
+    assert_exact(&seen, 1, 1_001);
+    assert!(seen.iter().all(|viewer| viewer.gaps.is_empty()));
+}
