@@ -12,7 +12,7 @@ use tailspan_service::{
     log::{append::AppendOptions, read::ReadFrom, settle::Look},
 };
 
-use crate::support::{RedisServer, config};
+use crate::support::{Store, config};
 
 pub(crate) fn native(identity: Option<i64>, json: &str) -> Incoming {
     Incoming {
@@ -31,23 +31,52 @@ fn numbered(range: std::ops::Range<i64>) -> Vec<Incoming> {
         .collect()
 }
 
+/// The same promises on one node and on a cluster of three.
+macro_rules! on_a_node_and_on_a_cluster {
+    ($($promise:ident),* $(,)?) => {
+        mod on_a_node {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(super::case(super::Store::node().await).await).await;
+            })*
+        }
+        mod on_a_cluster {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(super::case(super::Store::cluster().await).await).await;
+            })*
+        }
+    };
+}
+
+on_a_node_and_on_a_cluster! {
+    events_are_numbered_in_order_over_chunks,
+    what_is_known_is_not_stored_again_and_the_rest_is,
+    long_text_comes_back_whole_and_is_stored_once,
+    a_deleted_trace_stays_deleted_until_it_is_begun_again,
+    a_run_is_settled_once_and_what_comes_after_is_its_next_run,
+    a_job_whose_worker_died_is_taken_over_and_one_that_always_fails_is_set_aside,
+    the_sweep_removes_every_key_of_an_old_trace,
+    rows_are_listed_newest_first_without_loss_over_pages,
+    notices_cover_every_event_and_a_lost_one_is_healed_by_the_next,
+}
+
 const PLAIN: AppendOptions = AppendOptions { replace: false };
 const REPLACE: AppendOptions = AppendOptions { replace: true };
 
 struct Case {
-    _server: RedisServer,
+    server: Store,
     app: App,
     tenant: TenantId,
     trace: TraceId,
 }
 
-async fn case() -> Case {
-    let server = RedisServer::start().await;
+async fn case(server: Store) -> Case {
     let app = App::start(config(&server.url()))
         .await
         .expect("the app starts");
     Case {
-        _server: server,
+        server,
         app,
         tenant: TenantId::default(),
         trace: TraceId::parse("t").expect("valid"),
@@ -96,9 +125,7 @@ impl Case {
     }
 }
 
-#[tokio::test]
-async fn events_are_numbered_in_order_over_chunks() {
-    let case = case().await;
+async fn events_are_numbered_in_order_over_chunks(case: Case) {
     let appended = case.append(numbered(0..600)).await;
     assert_eq!(
         (appended.stored, appended.first_seq, appended.last_seq),
@@ -112,9 +139,7 @@ async fn events_are_numbered_in_order_over_chunks() {
     }
 }
 
-#[tokio::test]
-async fn what_is_known_is_not_stored_again_and_the_rest_is() {
-    let case = case().await;
+async fn what_is_known_is_not_stored_again_and_the_rest_is(case: Case) {
     case.append(numbered(0..10)).await;
     let again = case.append(numbered(5..15)).await;
     assert_eq!(
@@ -148,9 +173,7 @@ async fn what_is_known_is_not_stored_again_and_the_rest_is() {
     assert_eq!(case.events().await.len(), 21);
 }
 
-#[tokio::test]
-async fn long_text_comes_back_whole_and_is_stored_once() {
-    let case = case().await;
+async fn long_text_comes_back_whole_and_is_stored_once(case: Case) {
     let text = format!(
         "{{\"text\":\"{}\"}}",
         "Tallinn, Riga and Vilnius. ".repeat(3000)
@@ -160,7 +183,7 @@ async fn long_text_comes_back_whole_and_is_stored_once() {
     }
     assert!(case.events().await.iter().all(|(_, json)| *json == text));
     let used = case
-        ._server
+        .server
         .cli(&["MEMORY", "USAGE", "{default/t}:blobs"])
         .await;
     let used: usize = used
@@ -175,9 +198,7 @@ async fn long_text_comes_back_whole_and_is_stored_once() {
     );
 }
 
-#[tokio::test]
-async fn a_deleted_trace_stays_deleted_until_it_is_begun_again() {
-    let case = case().await;
+async fn a_deleted_trace_stays_deleted_until_it_is_begun_again(case: Case) {
     let delete = || case.app.log.delete(&case.tenant, &case.trace);
     assert!(!delete().await.expect("answered"), "nothing to delete yet");
     case.append(numbered(0..10)).await;
@@ -221,9 +242,7 @@ async fn a_deleted_trace_stays_deleted_until_it_is_begun_again() {
     );
 }
 
-#[tokio::test]
-async fn a_run_is_settled_once_and_what_comes_after_is_its_next_run() {
-    let case = case().await;
+async fn a_run_is_settled_once_and_what_comes_after_is_its_next_run(case: Case) {
     case.append(numbered(0..300)).await;
     case.append(vec![native(
         Some(1000),
@@ -265,9 +284,7 @@ async fn a_run_is_settled_once_and_what_comes_after_is_its_next_run() {
     assert_eq!((state.ended(), state.run), (None, 1));
 }
 
-#[tokio::test]
-async fn a_job_whose_worker_died_is_taken_over_and_one_that_always_fails_is_set_aside() {
-    let case = case().await;
+async fn a_job_whose_worker_died_is_taken_over_and_one_that_always_fails_is_set_aside(case: Case) {
     case.append(vec![native(
         Some(1),
         "{\"event_type\":\"workflow_completed\"}",
@@ -302,13 +319,13 @@ async fn a_job_whose_worker_died_is_taken_over_and_one_that_always_fails_is_set_
             "RETRYCOUNT",
             deliveries,
         ];
-        case._server.cli(&claim).await;
+        case.server.cli(&claim).await;
         let again = other.take_over().await.expect("looked");
         assert_eq!(again.len(), usize::from(deliveries == "1"));
     }
     assert_eq!(log.work_counts().await.expect("counted"), (0, 1));
     // The group heals after its stream was deleted.
-    case._server.cli(&["DEL", "work"]).await;
+    case.server.cli(&["DEL", "work"]).await;
     assert!(
         worker
             .next(std::time::Duration::from_millis(10))
@@ -318,9 +335,7 @@ async fn a_job_whose_worker_died_is_taken_over_and_one_that_always_fails_is_set_
     );
 }
 
-#[tokio::test]
-async fn the_sweep_removes_every_key_of_an_old_trace() {
-    let case = case().await;
+async fn the_sweep_removes_every_key_of_an_old_trace(case: Case) {
     case.append(numbered(0..10)).await;
     case.append(vec![native(None, &"x".repeat(1000))]).await;
     let log = &case.app.log;
@@ -330,15 +345,13 @@ async fn the_sweep_removes_every_key_of_an_old_trace() {
         log.remove_before(&case.tenant, later).await.expect("swept"),
         1
     );
-    let keys = case._server.cli(&["KEYS", "*"]).await;
+    let keys = case.server.cli(&["KEYS", "*"]).await;
     assert!(!keys.contains("{default/t}"), "{keys}");
-    let index = case._server.cli(&["ZCARD", "{default}:traces"]).await;
+    let index = case.server.cli(&["ZCARD", "{default}:traces"]).await;
     assert_eq!(index.trim(), ":0");
 }
 
-#[tokio::test]
-async fn rows_are_listed_newest_first_without_loss_over_pages() {
-    let case = case().await;
+async fn rows_are_listed_newest_first_without_loss_over_pages(case: Case) {
     for n in 0..25 {
         let trace = TraceId::parse(&format!("t{n:02}")).expect("valid");
         case.app
@@ -366,9 +379,7 @@ async fn rows_are_listed_newest_first_without_loss_over_pages() {
     );
 }
 
-#[tokio::test]
-async fn notices_cover_every_event_and_a_lost_one_is_healed_by_the_next() {
-    let case = case().await;
+async fn notices_cover_every_event_and_a_lost_one_is_healed_by_the_next(case: Case) {
     let in_session = |n: i64| {
         native(
             Some(n),
@@ -377,12 +388,12 @@ async fn notices_cover_every_event_and_a_lost_one_is_healed_by_the_next() {
     };
     case.append(vec![in_session(1), in_session(2)]).await;
     // As if a notice had been lost.
-    case._server
+    case.server
         .cli(&["HSET", "{default}:noted", "t", "1"])
         .await;
     case.append(vec![in_session(3)]).await;
     let log = case
-        ._server
+        .server
         .cli(&["XRANGE", "{default}:log", "-", "+"])
         .await;
     let noted: Vec<&str> = log
@@ -390,6 +401,6 @@ async fn notices_cover_every_event_and_a_lost_one_is_healed_by_the_next() {
         .filter(|line| line.chars().all(|c| c.is_ascii_digit()))
         .collect();
     assert_eq!(noted, ["1", "2", "2", "3"], "{log}");
-    let keys = case._server.cli(&["KEYS", "{default/s/*"]).await;
+    let keys = case.server.cli(&["KEYS", "{default/s/*"]).await;
     assert!(keys.contains(":session") && keys.contains(":log"), "{keys}");
 }

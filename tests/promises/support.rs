@@ -122,6 +122,91 @@ impl Drop for RedisServer {
     }
 }
 
+/// Where a test's log lies: one node, or a cluster of three.
+pub(crate) enum Store {
+    Node(RedisServer),
+    Cluster(Vec<RedisServer>),
+}
+
+impl Store {
+    pub(crate) async fn node() -> Self {
+        Self::Node(RedisServer::start().await)
+    }
+
+    /// Three masters that share the slots, as soon as all agree that the cluster is whole.
+    pub(crate) async fn cluster() -> Self {
+        let mut nodes = Vec::new();
+        for _ in 0..3 {
+            let options = [
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--cluster-enabled",
+                "yes",
+                "--cluster-node-timeout",
+                "2000",
+            ];
+            nodes.push(RedisServer::start_with(&options).await);
+        }
+        let slots = [("0", "5461"), ("5462", "10922"), ("10923", "16383")];
+        for (number, (node, (from, to))) in nodes.iter().zip(slots).enumerate() {
+            node.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()])
+                .await;
+            node.cli(&["CLUSTER", "ADDSLOTSRANGE", from, to]).await;
+        }
+        for node in &nodes[1..] {
+            nodes[0]
+                .cli(&["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string()])
+                .await;
+        }
+        for node in &nodes {
+            for _ in 0..2_000 {
+                let info = node.cli(&["CLUSTER", "INFO"]).await;
+                if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3") {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        Self::Cluster(nodes)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Node(node) => node.url(),
+            Self::Cluster(nodes) => {
+                let others: Vec<_> = nodes[1..]
+                    .iter()
+                    .map(|node| format!("node=127.0.0.1:{}", node.port))
+                    .collect();
+                format!(
+                    "redis-cluster://127.0.0.1:{}?{}",
+                    nodes[0].port,
+                    others.join("&")
+                )
+            }
+        }
+    }
+
+    /// A command where its key lives; `KEYS` everywhere.
+    pub(crate) async fn cli(&self, words: &[&str]) -> String {
+        match self {
+            Self::Node(node) => node.cli(words).await,
+            Self::Cluster(nodes) => {
+                let mut answers = String::new();
+                for node in nodes {
+                    let answer = node.cli(words).await;
+                    if !answer.starts_with("-MOVED") {
+                        answers.push_str(&answer);
+                    }
+                }
+                answers
+            }
+        }
+    }
+}
+
 /// One command over a socket of its own; for a look or a fault from outside the product.
 pub(crate) async fn raw_command(port: u16, words: &[&str]) -> Result<String> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -139,8 +224,14 @@ pub(crate) async fn raw_command(port: u16, words: &[&str]) -> Result<String> {
 }
 
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
+    loop {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        // A cluster node also listens 10,000 above.
+        if port < 55_000 {
+            return port;
+        }
+    }
 }
 
 /// Settings for tests: quick deadlines, everything else as shipped.
