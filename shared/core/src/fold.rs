@@ -594,3 +594,145 @@ pub fn decode_snapshot(bytes: &[u8]) -> Option<(State, u64)> {
     let (through_seq, state) = serde_json::from_slice(&json).ok()?;
     Some((state, through_seq))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::observed::{Context, Observation};
+    use crate::wire;
+
+    fn pair(key: &str, value: &str) -> wire::KeyValue {
+        wire::KeyValue {
+            key: key.to_owned(),
+            value: Some(wire::AnyValue {
+                value: Some(wire::any_value::Value::String(value.to_owned())),
+            }),
+        }
+    }
+
+    /// Anything a stranger may send about few spans: versions of one span, cycles, logs before spans, native events.
+    fn what() -> impl Strategy<Value = What> {
+        let span = (0u8..5, 0u8..6, 0u64..4, 0u64..5, 0usize..6, "[a-c]{0,3}").prop_map(
+            |(id, parent, start, end, kind, text)| {
+                let kinds = ["chat", "execute_tool", "invoke_agent", "invoke_workflow", "odd", "embeddings"];
+                What::Span(Box::new(wire::Span {
+                    span_id: vec![id + 1; 8].into(),
+                    parent_span_id: if parent == 0 { vec![].into() } else { vec![parent; 8].into() },
+                    name: text.clone(),
+                    start_time_unix_nano: start,
+                    end_time_unix_nano: end,
+                    attributes: vec![
+                        pair("gen_ai.operation.name", kinds[kind]),
+                        pair("gen_ai.agent.name", &text),
+                        pair("gen_ai.usage.input_tokens", "3"),
+                        pair("gen_ai.output.messages", r#"[{"role":"assistant","parts":[{"type":"tool_call","name":"t","arguments":{"x":0.1}}]}]"#),
+                    ],
+                    status: Some(wire::Status {
+                        message: text,
+                        code: (end % 3) as i32,
+                    }),
+                    ..wire::Span::default()
+                }))
+            },
+        );
+        let log = (0u8..6, 0u64..4, "[a-c]{0,3}").prop_map(|(id, time, text)| {
+            What::Log(Box::new(wire::LogRecord {
+                span_id: vec![id; 8].into(),
+                time_unix_nano: time,
+                event_name: "gen_ai.user.message".to_owned(),
+                body: Some(wire::AnyValue {
+                    value: Some(wire::any_value::Value::String(text)),
+                }),
+                ..wire::LogRecord::default()
+            }))
+        });
+        let native = (0usize..6, 0u64..4, "[a-c]{0,2}").prop_map(|(kind, time, agent)| {
+            let kinds = ["task_started", "task_completed", "tool_call_started", "workflow_failed", "llm_call_completed", "own"];
+            let text = format!(
+                r#"{{"event_type":"{}","timestamp":{time},"agent_id":"{agent}","elapsed_time":0.3}}"#,
+                kinds[kind]
+            );
+            What::Native(text.into())
+        });
+        prop_oneof![3 => span, 1 => log, 2 => native]
+    }
+
+    fn recorded(whats: Vec<What>) -> Vec<Recorded> {
+        whats
+            .into_iter()
+            .enumerate()
+            .map(|(n, what)| Recorded {
+                seq: n as u64 + 1,
+                arrived_unix_ms: 1_000 + (n as u64 * 7) % 5,
+                observation: Observation {
+                    context: Arc::new(Context::default()),
+                    what,
+                },
+            })
+            .collect()
+    }
+
+    fn fold<'a>(events: impl IntoIterator<Item = &'a Recorded>) -> State {
+        let mut state = State::default();
+        events.into_iter().for_each(|event| state.apply(event));
+        state
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_and_any_split_give_the_same_state(
+            (events, shuffled) in proptest::collection::vec(what(), 0..24)
+                .prop_map(recorded)
+                .prop_flat_map(|events| (Just(events.clone()), Just(events).prop_shuffle())),
+            split in 0usize..24,
+        ) {
+            let whole = fold(&events);
+            prop_assert_eq!(&fold(&shuffled), &whole);
+            let (before, after) = shuffled.split_at(split.min(shuffled.len()));
+            let (mut state, through) = decode_snapshot(&encode_snapshot(&fold(before), 5)).expect("our own");
+            prop_assert_eq!(through, 5);
+            after.iter().for_each(|event| state.apply(event));
+            prop_assert_eq!(&state, &whole);
+        }
+
+        #[test]
+        fn every_view_of_any_state_can_be_taken(events in proptest::collection::vec(what(), 0..24).prop_map(recorded)) {
+            let state = fold(&events);
+            let status = crate::settle::standing(&state);
+            let summary = crate::summary::summary(&state, "t", status);
+            prop_assert_eq!(summary.total_events, events.len() as u64);
+            prop_assert!(summary.duration_ms.is_none_or(|ms| ms >= 0.0));
+            let calls: usize = crate::invocations::invocations(&state).iter().map(|turn| turn.tool_calls.len()).sum();
+            prop_assert_eq!(calls, summary.total_tool_calls);
+            prop_assert!(crate::tree::rows(&state).len() >= summary.total_spans);
+        }
+
+        #[test]
+        fn damaged_snapshots_are_folded_anew(mut bytes in proptest::collection::vec(any::<u8>(), 0..64), at in 0usize..64, bit in 0u8..8) {
+            decode_snapshot(&bytes);
+            bytes.splice(0..bytes.len().min(2), [FORMAT, MAPPER]);
+            decode_snapshot(&bytes);
+            let mut ours = encode_snapshot(&State::default(), 1);
+            let length = ours.len();
+            ours[at % length] ^= 1 << bit;
+            decode_snapshot(&ours);
+        }
+    }
+
+    #[test]
+    fn another_version_is_folded_anew() {
+        let mut bytes = encode_snapshot(&State::default(), 3);
+        assert_eq!(decode_snapshot(&bytes), Some((State::default(), 3)));
+        bytes[1] += 1;
+        assert_eq!(decode_snapshot(&bytes), None);
+    }
+
+    #[test]
+    fn a_text_that_was_cut_says_so() {
+        assert_eq!(shorten("übermut".to_owned(), 3), "üb... [5 bytes more]");
+    }
+}

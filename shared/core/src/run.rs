@@ -660,17 +660,8 @@ fn kind_of_name(name: &str) -> ToolKind {
     }
 }
 
-/// Some instrumentations mark helpers as model calls; a call names a model, counts tokens, fails, is under way or says something.
 fn is_model_call(step: &Step) -> bool {
-    step.facts.kind == Kind::Llm
-        && !step.facts.made_up
-        && (step.facts.request_model.is_some()
-            || step.facts.response_model.is_some()
-            || step.facts.usage.is_some_and(|usage| !usage.is_zero())
-            || step.facts.failure.is_some()
-            || step.is_open()
-            || step.said.answer.is_some()
-            || !step.said.calls.is_empty())
+    step.facts.kind == Kind::Llm && !step.facts.made_up
 }
 
 /// Whether two failures tell of the same: one message holds the other.

@@ -209,3 +209,165 @@ pub fn may_end_run(what: &What) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::observed::{Context, Observation, Recorded};
+    use crate::wire;
+
+    const PATIENCE: Patience = Patience {
+        grace_ms: 1_000,
+        stalled_ms: 60_000,
+        lost_ms: 900_000,
+    };
+
+    fn span(id: u8, parent: u8, end: u64) -> What {
+        span_with(id, parent, end, 0, "")
+    }
+
+    fn span_with(id: u8, parent: u8, end: u64, status: i32, operation: &str) -> What {
+        What::Span(Box::new(wire::Span {
+            span_id: vec![id; 8].into(),
+            parent_span_id: if parent == 0 {
+                vec![].into()
+            } else {
+                vec![parent; 8].into()
+            },
+            start_time_unix_nano: u64::from(id),
+            end_time_unix_nano: end,
+            attributes: vec![wire::KeyValue {
+                key: "gen_ai.operation.name".to_owned(),
+                value: Some(wire::AnyValue {
+                    value: Some(wire::any_value::Value::String(operation.to_owned())),
+                }),
+            }],
+            status: Some(wire::Status {
+                message: "no".to_owned(),
+                code: status,
+            }),
+            ..wire::Span::default()
+        }))
+    }
+
+    fn native(event_type: &str) -> What {
+        What::Native(format!(r#"{{"event_type":"{event_type}","agent_id":"a"}}"#).into())
+    }
+
+    /// The status after a silence, all events having arrived one per millisecond up to second 1,000.
+    fn check(whats: &[What], silent_ms: u64, expected: Status) {
+        let mut state = State::default();
+        for (n, what) in whats.iter().enumerate() {
+            state.apply(&Recorded {
+                seq: n as u64 + 1,
+                arrived_unix_ms: 1_000_000 - whats.len() as u64 + n as u64,
+                observation: Observation {
+                    context: Arc::new(Context::default()),
+                    what: what.clone(),
+                },
+            });
+        }
+        let verdict = decide(&state, 1_000_000, 1_000_000 + silent_ms, &PATIENCE);
+        assert_eq!(verdict.status(), expected, "{silent_ms} ms after {whats:?}");
+        if let Verdict::Running { look_again_unix_ms } | Verdict::Stalled { look_again_unix_ms } =
+            verdict
+        {
+            assert!(
+                look_again_unix_ms > 1_000_000 + silent_ms,
+                "look again later"
+            );
+        }
+    }
+
+    #[test]
+    fn a_root_that_ended_ends_the_run_after_the_grace() {
+        let run = [span(2, 1, 5), span(1, 0, 9)];
+        check(&run, 0, Status::Running);
+        check(&run, 999, Status::Running);
+        check(&run, 1_000, Status::Completed);
+    }
+
+    #[test]
+    fn children_alone_are_never_complete() {
+        let run = [span(2, 1, 5)];
+        check(&run, 59_999, Status::Running);
+        check(&run, 60_000, Status::Stalled);
+        check(&run, 900_000, Status::Lost);
+    }
+
+    #[test]
+    fn an_open_child_keeps_the_run_open_until_its_lease_is_over() {
+        let run = [span(2, 1, 0), span(1, 0, 9)];
+        check(&run, 5_000, Status::Running);
+        check(&run, 60_000, Status::Completed);
+    }
+
+    #[test]
+    fn an_open_span_alone_stalls_and_is_lost() {
+        let run = [span(1, 0, 0)];
+        check(&run, 5_000, Status::Running);
+        check(&run, 60_000, Status::Stalled);
+        check(&run, 900_000, Status::Lost);
+    }
+
+    #[test]
+    fn the_producer_may_say_it_at_once() {
+        check(
+            &[native("workflow_started"), native("workflow_completed")],
+            0,
+            Status::Completed,
+        );
+        check(
+            &[native("task_started"), native("task_failed")],
+            0,
+            Status::Failed,
+        );
+        check(
+            &[
+                native("task_started"),
+                native("task_started"),
+                native("task_completed"),
+            ],
+            0,
+            Status::Running,
+        );
+        check(&[native("agent_called")], 5_000, Status::Running);
+        check(
+            &[native("workflow_completed"), native("workflow_started")],
+            5_000,
+            Status::Running,
+        );
+    }
+
+    #[test]
+    fn a_run_fails_with_its_root_or_with_a_last_error_that_nothing_followed() {
+        check(
+            &[span_with(1, 0, 9, 2, "invoke_agent")],
+            1_000,
+            Status::Failed,
+        );
+        let died = [
+            span_with(3, 1, 5, 0, "chat"),
+            span_with(4, 1, 8, 2, "chat"),
+            span_with(1, 0, 9, 1, "invoke_workflow"),
+        ];
+        check(&died, 1_000, Status::Failed);
+        let recovered = [
+            span_with(3, 1, 3, 2, "chat"),
+            span_with(4, 1, 8, 0, "chat"),
+            span_with(1, 0, 9, 0, "invoke_workflow"),
+        ];
+        check(&recovered, 1_000, Status::Completed);
+    }
+
+    #[test]
+    fn only_ends_are_worth_a_look() {
+        assert!(may_end_run(&span(1, 0, 9)));
+        assert!(!may_end_run(&span(1, 0, 0)));
+        assert!(!may_end_run(&span(2, 1, 9)));
+        assert!(may_end_run(&native("task_failed")));
+        assert!(!may_end_run(&native("node_finished")));
+    }
+}
