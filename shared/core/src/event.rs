@@ -449,3 +449,122 @@ pub fn rfc3339_ms(unix_ms: u64) -> String {
         moment.millisecond()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::observed::{Context, Observation};
+    use crate::wire;
+
+    fn pair(key: &str, value: &str) -> wire::KeyValue {
+        wire::KeyValue {
+            key: key.to_owned(),
+            value: Some(wire::AnyValue {
+                value: Some(wire::any_value::Value::String(value.to_owned())),
+            }),
+        }
+    }
+
+    fn check(what: What, expected: &Value) {
+        let recorded = Recorded {
+            seq: 7,
+            arrived_unix_ms: 1_800_000_000_000,
+            observation: Observation {
+                context: Arc::new(Context {
+                    resource: vec![pair("service.name", "dice")],
+                    ..Context::default()
+                }),
+                what,
+            },
+        };
+        let trace = TraceId::parse("t-1").expect("an id");
+        let seen = serde_json::to_value(view(&trace, &recorded)).expect("json");
+        assert_eq!(&seen, expected);
+    }
+
+    #[test]
+    fn a_failed_tool_call_keeps_its_name() {
+        check(
+            What::Span(Box::new(wire::Span {
+                span_id: vec![2; 8].into(),
+                parent_span_id: vec![1; 8].into(),
+                name: "execute_tool roll_die".to_owned(),
+                start_time_unix_nano: 1_800_000_000_000_000_000,
+                end_time_unix_nano: 1_800_000_000_052_100_000,
+                attributes: vec![
+                    pair("gen_ai.operation.name", "execute_tool"),
+                    pair("gen_ai.tool.name", "roll_die"),
+                    pair("gen_ai.tool.call.id", "call_1"),
+                    pair("gen_ai.tool.call.arguments", r#"{"sides": 6}"#),
+                    pair("gen_ai.agent.name", "roller"),
+                    pair("session.id", "s"),
+                ],
+                status: Some(wire::Status {
+                    message: "the die is lost".to_owned(),
+                    code: 2,
+                }),
+                ..wire::Span::default()
+            })),
+            &json!({
+                "seq": 7, "event_type": "tool_call_completed", "trace_id": "t-1", "timestamp": "2027-01-15T08:00:00.052100Z",
+                "agent_id": "roller", "agent_name": "roller", "span_id": "0202020202020202", "parent_span_id": "0101010101010101",
+                "kind": "tool", "name": "execute_tool roll_die", "status": "error",
+                "start_time": "2027-01-15T08:00:00.000000Z", "end_time": "2027-01-15T08:00:00.052100Z", "duration_ms": 52.1,
+                "session_id": "s",
+                "tool": {"name": "roll_die", "call_id": "call_1", "kind": "tool", "arguments": {"sides": 6}},
+                "error": {"type": "", "message": "the die is lost"},
+                "service": "dice", "convention": "gen_ai:operation.name"
+            }),
+        );
+    }
+
+    #[test]
+    fn a_plain_open_span_is_a_node_of_its_service() {
+        check(
+            What::Span(Box::new(wire::Span {
+                span_id: vec![2; 8].into(),
+                name: "GET /".to_owned(),
+                start_time_unix_nano: 1_800_000_000_000_000_000,
+                ..wire::Span::default()
+            })),
+            &json!({
+                "seq": 7, "event_type": "node_started", "trace_id": "t-1", "timestamp": "2027-01-15T08:00:00.000000Z",
+                "agent_id": "dice", "span_id": "0202020202020202", "kind": "span", "name": "GET /", "status": "running",
+                "start_time": "2027-01-15T08:00:00.000000Z", "service": "dice", "convention": "plain"
+            }),
+        );
+    }
+
+    #[test]
+    fn a_native_event_keeps_its_own_words() {
+        check(
+            What::Native(
+                r#"{"event_type": "agent_called", "agent_id": "dependent-service", "timestamp": "2025-01-20T10:30:45Z", "hue": 3, "details": {"operation": "plan"}}"#
+                    .into(),
+            ),
+            &json!({
+                "seq": 7, "event_type": "agent_called", "trace_id": "t-1", "timestamp": "2025-01-20T10:30:45.000Z",
+                "agent_id": "dependent-service", "name": "plan", "convention": "native", "details": {"operation": "plan", "hue": 3}
+            }),
+        );
+    }
+
+    #[test]
+    fn a_call_shows_what_is_new_in_it() {
+        let history =
+            [("user", "a"), ("assistant", "b"), ("user", "c")].map(|(role, text)| Message {
+                role: role.to_owned(),
+                text: text.to_owned(),
+                ..Message::default()
+            });
+        assert_eq!(
+            said(new_messages(&history)),
+            Some(json!([{"role": "user", "content": "c"}]))
+        );
+        assert_eq!(new_messages(&history[..2]).len(), 2);
+    }
+}
