@@ -11,7 +11,7 @@ mod body;
 mod native;
 mod otlp;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -19,9 +19,14 @@ use axum::{
     routing::{MethodRouter, post},
 };
 use tailspan_core::limits::Limits;
-use tailspan_service::App;
+use tailspan_service::{App, error::ApiError, log::LogError};
+use tokio::time::timeout;
 
 use crate::body::Intake;
+
+/// How long storing may take before the producer is told to come again. OTel's exporters give up on an answer after 10 s, and
+/// then do not know that coming again would help.
+const STORING_TIME: Duration = Duration::from_secs(8);
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -72,6 +77,22 @@ impl Ingest {
             intake: Arc::new(Intake::new(app.config.max_in_flight_bytes)),
             limits,
             app,
+        }
+    }
+}
+
+/// Waits for the log within [`STORING_TIME`]. What was stored until then is known when the request is repeated.
+///
+/// # Errors
+/// 503 when there was no answer in time or the store is not there.
+async fn stored<T>(append: impl Future<Output = Result<T, LogError>>) -> Result<T, ApiError> {
+    match timeout(STORING_TIME, append).await {
+        Ok(appended) => Ok(appended?),
+        Err(_) => {
+            tracing::warn!("the store did not answer within {STORING_TIME:?}");
+            Err(ApiError::unavailable(
+                "the store does not answer; try again, repeating is harmless",
+            ))
         }
     }
 }

@@ -25,7 +25,7 @@ use tailspan_service::{
     log::append::AppendOptions,
 };
 
-use crate::{Ingest, body::header};
+use crate::{Ingest, body::header, stored};
 
 const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 const X_PARENT_SPAN: HeaderName = HeaderName::from_static("x-parent-span");
@@ -180,7 +180,7 @@ async fn take(
         replace: query.replace,
     };
     let count = events.len() as u64;
-    let appended = app.log.append(tenant, &trace, events, options).await?;
+    let appended = stored(app.log.append(tenant, &trace, events, options)).await?;
     if appended.deleted {
         return Err(ApiError::trace_deleted(&trace));
     }

@@ -17,7 +17,7 @@ use tailspan_core::{
 };
 use tailspan_service::{error::ApiError, extract::Tenant};
 
-use crate::{Ingest, body::header};
+use crate::{Ingest, body::header, stored};
 
 type Caller = Result<Tenant, ApiError>;
 
@@ -120,7 +120,7 @@ async fn take(
         .iter()
         .map(|(trace, items)| (trace.clone(), items.len() as u64))
         .collect();
-    let appended = app.log.append_all(&tenant, traces).await?;
+    let appended = stored(app.log.append_all(&tenant, traces)).await?;
     match signal {
         Signal::Traces => &app.metrics.spans,
         Signal::Logs | Signal::Metrics => &app.metrics.log_records,
