@@ -38,9 +38,14 @@ impl<'a> Attributes<'a> {
         self.by_key.keys().any(|key| key.starts_with(prefix))
     }
 
-    /// Every key, in no particular order.
-    pub fn keys(&self) -> impl Iterator<Item = &'a str> {
-        self.by_key.keys().copied()
+    /// All of them as one JSON object, by key.
+    pub fn all(&self) -> Value {
+        let mut pairs: Vec<_> = self.by_key.iter().collect();
+        pairs.sort_by_key(|(key, _)| **key);
+        pairs
+            .into_iter()
+            .map(|(key, value)| ((*key).to_owned(), value_to_json(value, 0)))
+            .collect()
     }
 
     /// A string that says something: not empty, and none of the fillers that instrumentations write for "nothing".

@@ -1,11 +1,13 @@
 //! The user's turns: what was asked, what was answered, which tools were called.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::fold::{State, text_hash};
 use crate::model::{Kind, Usage};
-use crate::run::{LlmCall, Run};
+use crate::run::{Call, LlmCall, Run};
 use crate::summary::plain_model;
 
 /// One user turn, in the form of seed 002.
@@ -73,63 +75,77 @@ pub fn invocations(state: &State) -> Vec<Invocation> {
             _ => Unit::Root(root),
         }
     };
-    let mut units: Vec<Unit> = Vec::new();
+    // The units in the order in which they begin, each with its steps by start.
+    let mut units: Vec<(Unit, Vec<usize>)> = Vec::new();
+    let mut position_of: HashMap<Unit, usize> = HashMap::new();
     for index in run.by_start() {
-        let matters = run.steps.get(index).is_some_and(|step| {
-            matches!(step.facts.kind, Kind::Agent | Kind::Tool | Kind::Llm)
-                || (step.native && step.facts.kind == Kind::Workflow)
-                || step.said.question.is_some()
-        });
         let unit = unit_of(index);
-        if matters && !units.contains(&unit) {
-            units.push(unit);
+        let at = *position_of.entry(unit).or_insert_with(|| {
+            units.push((unit, Vec::new()));
+            units.len() - 1
+        });
+        if let Some((_, members)) = units.get_mut(at) {
+            members.push(index);
         }
+    }
+    let mut calls_of: HashMap<Unit, Vec<&LlmCall>> = HashMap::new();
+    for call in &calls {
+        calls_of.entry(unit_of(call.step)).or_default().push(call);
+    }
+    let mut tools_of: HashMap<Unit, Vec<&Call>> = HashMap::new();
+    for tool in &tools {
+        tools_of.entry(unit_of(tool.step)).or_default().push(tool);
     }
 
     let mut invocations = Vec::new();
-    for unit in units {
-        let own_calls: Vec<&LlmCall> = calls
-            .iter()
-            .filter(|call| unit_of(call.step) == unit)
-            .collect();
-        let turns = turns(&run, unit, &own_calls);
-        let several = turns.len() > 1;
-        for (number, turn) in turns.iter().enumerate() {
-            let upto = turns.get(number + 1).map_or(u64::MAX, |next| next.from_ns);
-            let from = if number == 0 { 0 } else { turn.from_ns };
-            let tool_calls: Vec<InvocationToolCall> = tools
-                .iter()
-                .filter(|call| unit_of(call.step) == unit && (from..upto).contains(&call.at.0))
-                .map(|call| InvocationToolCall {
-                    name: call.name.clone(),
-                    args: call.arguments.clone(),
-                    id: call.id.clone(),
-                    kind: call.kind.as_str(),
-                    agent: call.by.clone(),
-                })
-                .collect();
-            let in_turn: Vec<&LlmCall> = own_calls
-                .iter()
-                .copied()
-                .filter(|call| {
-                    run.steps
-                        .get(call.step)
-                        .is_some_and(|step| (from..upto).contains(&step.facts.start_ns))
-                })
-                .collect();
-            let has_agent = run.by_start().into_iter().any(|index| {
-                unit_of(index) == unit
-                    && run
-                        .steps
-                        .get(index)
-                        .is_some_and(|step| step.facts.kind == Kind::Agent)
-            });
-            let said_something = !turn.question.is_empty() || !turn.answer.is_empty();
-            if in_turn.is_empty() && tool_calls.is_empty() && !has_agent && !said_something {
-                continue;
+    for (unit, members) in &units {
+        let own_calls = calls_of.remove(unit).unwrap_or_default();
+        let own_tools = tools_of.remove(unit).unwrap_or_default();
+        let acts = members.iter().any(|index| {
+            run.steps.get(*index).is_some_and(|step| {
+                step.facts.kind == Kind::Agent
+                    || (step.native && step.facts.kind == Kind::Workflow)
+                    || (step.said.question.is_some() && step.facts.kind == Kind::Workflow)
+            })
+        });
+        if own_calls.is_empty() && own_tools.is_empty() && !acts {
+            continue;
+        }
+        let turns = turns(&run, *unit, members, &own_calls);
+        // Everything belongs to the last turn that had begun.
+        let turn_at = |start_ns: u64| {
+            turns
+                .partition_point(|turn| turn.from_ns <= start_ns)
+                .saturating_sub(1)
+        };
+        let mut calls_in: Vec<Vec<&LlmCall>> = vec![Vec::new(); turns.len()];
+        for call in own_calls {
+            let start_ns = run
+                .steps
+                .get(call.step)
+                .map_or(0, |step| step.facts.start_ns);
+            if let Some(calls) = calls_in.get_mut(turn_at(start_ns)) {
+                calls.push(call);
             }
+        }
+        let mut tools_in: Vec<Vec<InvocationToolCall>> = vec![Vec::new(); turns.len()];
+        for tool in own_tools {
+            if let Some(tools) = tools_in.get_mut(turn_at(tool.at.0)) {
+                tools.push(InvocationToolCall {
+                    name: tool.name.clone(),
+                    args: tool.arguments.clone(),
+                    id: tool.id.clone(),
+                    kind: tool.kind.as_str(),
+                    agent: tool.by.clone(),
+                });
+            }
+        }
+        let mut ids: HashSet<String> = HashSet::new();
+        for (number, ((turn, calls), tool_calls)) in
+            turns.iter().zip(calls_in).zip(tools_in).enumerate()
+        {
             let mut id = turn.id.clone();
-            if several && number > 0 && turns.iter().take(number).any(|earlier| earlier.id == id) {
+            if !ids.insert(id.clone()) {
                 id = format!("{id}-{}", number + 1);
             }
             invocations.push(Invocation {
@@ -137,14 +153,14 @@ pub fn invocations(state: &State) -> Vec<Invocation> {
                 user_text: turn.question.trim().to_owned(),
                 agent_text: turn.answer.trim().to_owned(),
                 tool_calls,
-                model_info: model_info(&run, &in_turn),
+                model_info: model_info(&run, &calls),
             });
         }
     }
     invocations
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Unit {
     Root(usize),
     BareCalls,
@@ -162,7 +178,7 @@ struct Turn {
 ///
 /// A call begins a new turn when its history holds, after the turn's question, the answer that the call before it gave, and then new words of
 /// the user. Whatever else user-role messages are used for (context, tool results, sub-agents' tasks) does not follow such an answer.
-fn turns(run: &Run, unit: Unit, calls: &[&LlmCall]) -> Vec<Turn> {
+fn turns(run: &Run, unit: Unit, members: &[usize], calls: &[&LlmCall]) -> Vec<Turn> {
     // Calls within a tool are an agent's that serves as a tool: another conversation.
     let outside: Vec<&&LlmCall> = calls
         .iter()
@@ -192,8 +208,8 @@ fn turns(run: &Run, unit: Unit, calls: &[&LlmCall]) -> Vec<Turn> {
             Turn {
                 id: turn_id(run, unit, group),
                 from_ns: first.map_or(0, |step| step.facts.start_ns),
-                question: question(run, unit, group, only_one),
-                answer: answer(run, unit, group, only_one),
+                question: question(run, unit, members, group, only_one),
+                answer: answer(run, unit, members, group, only_one),
             }
         })
         .collect();
@@ -201,8 +217,8 @@ fn turns(run: &Run, unit: Unit, calls: &[&LlmCall]) -> Vec<Turn> {
         turns.push(Turn {
             id: turn_id(run, unit, &[]),
             from_ns: 0,
-            question: question(run, unit, &[], true),
-            answer: answer(run, unit, &[], true),
+            question: question(run, unit, members, &[], true),
+            answer: answer(run, unit, members, &[], true),
         });
     }
     turns
@@ -258,16 +274,10 @@ fn turn_id(run: &Run, unit: Unit, group: &[&LlmCall]) -> String {
 }
 
 /// The steps of a unit that speak for it: its root first, then its outermost agents by start.
-fn speakers(run: &Run, unit: Unit) -> Vec<usize> {
-    let in_unit = |index: &usize| match unit {
-        Unit::Root(root) => run.root_of.get(*index) == Some(&root),
-        Unit::BareCalls => false,
-        Unit::Native => run.steps.get(*index).is_some_and(|step| step.native),
-    };
-    let mut speakers: Vec<usize> = run
-        .by_start()
-        .into_iter()
-        .filter(in_unit)
+fn speakers(run: &Run, unit: Unit, members: &[usize]) -> Vec<usize> {
+    let mut speakers: Vec<usize> = members
+        .iter()
+        .copied()
         .filter(|index| {
             run.steps.get(*index).is_some_and(|step| {
                 step.facts.kind != Kind::Llm
@@ -282,10 +292,16 @@ fn speakers(run: &Run, unit: Unit) -> Vec<usize> {
     speakers
 }
 
-fn question(run: &Run, unit: Unit, group: &[&LlmCall], only_one: bool) -> String {
+fn question(
+    run: &Run,
+    unit: Unit,
+    members: &[usize],
+    group: &[&LlmCall],
+    only_one: bool,
+) -> String {
     let asked = group.iter().find_map(|call| call.said.question.clone());
     let spoken = || {
-        speakers(run, unit)
+        speakers(run, unit, members)
             .into_iter()
             .find_map(|index| run.steps.get(index)?.said.question.clone())
     };
@@ -304,9 +320,9 @@ fn question(run: &Run, unit: Unit, group: &[&LlmCall], only_one: bool) -> String
         .unwrap_or_default()
 }
 
-fn answer(run: &Run, unit: Unit, group: &[&LlmCall], only_one: bool) -> String {
+fn answer(run: &Run, unit: Unit, members: &[usize], group: &[&LlmCall], only_one: bool) -> String {
     let spoken = || {
-        speakers(run, unit)
+        speakers(run, unit, members)
             .into_iter()
             .filter_map(|index| {
                 let step = run.steps.get(index)?;

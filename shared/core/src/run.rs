@@ -3,13 +3,18 @@
 //! Summary, invocations, tree and settlement are views of this. It is built when somebody asks and is linear in the number of spans.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use serde_json::Value;
 
 use crate::fold::{NativeFacts, Said, SpanFacts, State, ToolFacts};
 use crate::model::{Failure, Kind, ToolKind, Usage};
 use crate::tree::{Forest, Leaf, arrange};
+
+/// Model calls around a model call that are asked for what it lacks.
+const MAX_WRAPPERS: usize = 8;
+/// Errors that one error is compared with, to tell an echo.
+const MAX_ECHOES: usize = 64;
 
 /// One step: a span, or what native events or orphaned log records let us know of one.
 #[derive(Clone, Debug)]
@@ -206,7 +211,8 @@ impl<'a> Run<'a> {
                 said: &step.said,
             };
             let mut above = llm_above[index];
-            while let Some(wrapper) = above {
+            for _ in 0..MAX_WRAPPERS {
+                let Some(wrapper) = above else { break };
                 let is_only = inner.get(&wrapper).is_some_and(|inner| inner.len() == 1);
                 if let (true, Some(wrapping)) = (is_only, self.steps.get(wrapper)) {
                     if call.usage.is_zero() {
@@ -233,14 +239,16 @@ impl<'a> Run<'a> {
     /// Every tool call once, in the order in which they were asked for.
     pub(crate) fn tool_calls(&self, llm_calls: &[LlmCall]) -> Vec<Call> {
         let mut asked: Vec<Asked> = Vec::new();
+        let mut known: HashSet<(&str, &str, &str)> = HashSet::new();
         for call in llm_calls {
             let Some(step) = self.steps.get(call.step) else {
                 continue;
             };
             for (position, wanted) in call.said.calls.iter().enumerate() {
-                let known =
-                    wanted.id.is_some() && asked.iter().any(|other| other.call.id == wanted.id);
-                if known {
+                // Told twice when two instrumentations watch one client. An id alone is no proof: some clients count from 0 in every call.
+                if let Some(id) = &wanted.id
+                    && !known.insert((id, &wanted.name, &wanted.arguments))
+                {
                     continue;
                 }
                 asked.push(Asked {
@@ -259,22 +267,7 @@ impl<'a> Run<'a> {
             }
         }
         let done = self.tool_steps();
-        let mut matched: Vec<Option<usize>> = vec![None; done.len()];
-        for pass in [same_id, same_name_and_arguments, same_name, same_target] {
-            for (position, tool) in done.iter().enumerate() {
-                if matched[position].is_some() {
-                    continue;
-                }
-                let found = asked
-                    .iter_mut()
-                    .enumerate()
-                    .find(|(_, asked)| !asked.done && pass(&asked.call, tool));
-                if let Some((at, found)) = found {
-                    found.done = true;
-                    matched[position] = Some(at);
-                }
-            }
-        }
+        let matched = match_calls(&mut asked, &done);
         let mut calls: Vec<Call> = asked.into_iter().map(|asked| asked.call).collect();
         for (tool, at) in done.into_iter().zip(matched) {
             match at.and_then(|at| calls.get_mut(at)) {
@@ -460,16 +453,23 @@ impl<'a> Run<'a> {
             };
         }
         let mut kept: Vec<Cause> = Vec::new();
+        let mut of_call: HashMap<usize, Vec<usize>> = HashMap::new();
         for cause in causes.drain(..) {
-            let call = failed_call[cause.step];
-            let twin = kept.iter_mut().find(|other| {
-                call.is_some()
-                    && failed_call[other.step] == call
-                    && related(&other.failure, &cause.failure)
+            let Some(call) = failed_call[cause.step] else {
+                kept.push(cause);
+                continue;
+            };
+            let others = of_call.entry(call).or_default();
+            let twin = others.iter().take(MAX_ECHOES).copied().find(|at| {
+                kept.get(*at)
+                    .is_some_and(|other| related(&other.failure, &cause.failure))
             });
-            match (twin, call) {
-                (Some(twin), Some(call)) => twin.step = call,
-                _ => kept.push(cause),
+            match twin.and_then(|at| kept.get_mut(at)) {
+                Some(twin) => twin.step = call,
+                None => {
+                    others.push(kept.len());
+                    kept.push(cause);
+                }
             }
         }
         *causes = kept;
@@ -478,6 +478,7 @@ impl<'a> Run<'a> {
     /// The agents, in the order in which they first appear.
     pub(crate) fn agents(&self) -> Vec<String> {
         let mut agents: Vec<String> = Vec::new();
+        let mut known: HashSet<&str> = HashSet::new();
         for index in self.by_start() {
             let Some(step) = self.steps.get(index) else {
                 continue;
@@ -488,7 +489,7 @@ impl<'a> Run<'a> {
             let acts =
                 step.native || matches!(step.facts.kind, Kind::Agent | Kind::Llm | Kind::Tool);
             if let Some(agent) = step.facts.agent.as_ref().filter(|_| acts)
-                && !agents.contains(agent)
+                && known.insert(agent)
             {
                 agents.push(agent.clone());
             }
@@ -534,7 +535,13 @@ impl<'a> Run<'a> {
             .iter()
             .filter_map(|call| self.steps.get(call.step))
             .filter(|step| step.facts.failure.is_none())
-            .map(|step| step.facts.start_ns)
+            .map(|step| {
+                if contains_work(step) {
+                    step.facts.start_ns
+                } else {
+                    step.end_or_start()
+                }
+            })
             .max();
         self.causes().iter().any(|cause| {
             let Some(step) = self.steps.get(cause.step) else {
@@ -545,7 +552,7 @@ impl<'a> Run<'a> {
                 Kind::Tool => !calls.is_empty(),
                 _ => false,
             };
-            fatal_kind && last_answer.is_none_or(|start| start < step.end_or_start())
+            fatal_kind && last_answer.is_none_or(|answered| answered < step.end_or_start())
         })
     }
 
@@ -588,6 +595,61 @@ fn is_empty(arguments: &Value) -> bool {
         Value::Object(object) => object.is_empty(),
         _ => false,
     }
+}
+
+/// For every tool that ran the call that asked for it, if one is known: by id, else by name and arguments, else by name, else (hand-offs)
+/// by target; the earlier call first.
+fn match_calls(asked: &mut [Asked], done: &[Done]) -> Vec<Option<usize>> {
+    /// Calls of one id or name that are looked at per tool: beyond it nobody could tell them apart either.
+    const CANDIDATES: usize = 256;
+    let mut by_id: HashMap<String, Vec<usize>> = HashMap::new();
+    let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
+    let mut handoffs: Vec<usize> = Vec::new();
+    for (at, asked) in asked.iter().enumerate() {
+        if let Some(id) = &asked.call.id {
+            by_id.entry(id.clone()).or_default().push(at);
+        }
+        by_name.entry(asked.call.name.clone()).or_default().push(at);
+        if asked.call.kind == ToolKind::Handoff {
+            handoffs.push(at);
+        }
+    }
+    let mut matched: Vec<Option<usize>> = vec![None; done.len()];
+    let passes: [fn(&Call, &Done) -> bool; 5] = [
+        |asked, tool| same_id(asked, tool) && asked.name == tool.name,
+        same_id,
+        same_name_and_arguments,
+        same_name,
+        same_target,
+    ];
+    for (number, pass) in passes.into_iter().enumerate() {
+        for (position, tool) in done.iter().enumerate() {
+            if matched.get(position).copied().flatten().is_some() {
+                continue;
+            }
+            let candidates = match number {
+                0 | 1 => tool.call_id.as_ref().and_then(|id| by_id.get_mut(id)),
+                4 => Some(&mut handoffs),
+                _ => by_name.get_mut(&tool.name),
+            };
+            let Some(candidates) = candidates else {
+                continue;
+            };
+            candidates.retain(|at| asked.get(*at).is_some_and(|asked| !asked.done));
+            let found = candidates
+                .iter()
+                .take(CANDIDATES)
+                .copied()
+                .find(|at| asked.get(*at).is_some_and(|asked| pass(&asked.call, tool)));
+            if let Some(at) = found
+                && let (Some(asked), Some(slot)) = (asked.get_mut(at), matched.get_mut(position))
+            {
+                asked.done = true;
+                *slot = Some(at);
+            }
+        }
+    }
+    matched
 }
 
 fn same_id(asked: &Call, tool: &Done) -> bool {
@@ -660,6 +722,11 @@ fn kind_of_name(name: &str) -> ToolKind {
     }
 }
 
+/// Google ADK 1's `call_llm` lasts as long as the tools and agents that it triggers.
+fn contains_work(step: &Step) -> bool {
+    step.facts.rule == "adk:span.name"
+}
+
 fn is_model_call(step: &Step) -> bool {
     step.facts.kind == Kind::Llm && !step.facts.made_up
 }
@@ -677,7 +744,7 @@ fn drop_echoes(steps: &[Step], causes: &mut Vec<Cause>) {
         let is_echo = steps
             .get(cause.step)
             .is_some_and(|step| step.native && step.facts.rule == "native:run")
-            && kept.iter().any(|earlier| {
+            && kept.iter().rev().take(MAX_ECHOES).any(|earlier| {
                 steps.get(earlier.step).is_some_and(|step| step.native)
                     && (cause.failure.message.is_empty()
                         || related(&cause.failure, &earlier.failure))
@@ -796,10 +863,9 @@ enum Phase {
 /// Native events as steps: start and end are joined by span id, else by call id, else first come first served among those of the
 /// same kind, agent and name.
 fn native_steps(state: &State, steps: &mut Vec<Step<'_>>) {
-    let known: std::collections::HashSet<String> =
-        steps.iter().map(|step| step.id.clone()).collect();
+    let known: HashSet<String> = steps.iter().map(|step| step.id.clone()).collect();
     let mut position_of: HashMap<String, usize> = HashMap::new();
-    let mut open: HashMap<String, std::collections::VecDeque<usize>> = HashMap::new();
+    let mut open: HashMap<String, VecDeque<usize>> = HashMap::new();
     for event in state.natives.values() {
         let (kind, rule, phase) = family(&event.event_type);
         if event.span_id.as_ref().is_some_and(|id| known.contains(id)) {
@@ -821,9 +887,7 @@ fn native_steps(state: &State, steps: &mut Vec<Step<'_>>) {
         );
         let at = match &named {
             Some(id) => position_of.get(id).copied(),
-            None if phase == Phase::End => open
-                .get_mut(&pairing)
-                .and_then(std::collections::VecDeque::pop_front),
+            None if phase == Phase::End => open.get_mut(&pairing).and_then(VecDeque::pop_front),
             None => None,
         };
         let at = at.unwrap_or_else(|| {

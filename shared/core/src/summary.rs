@@ -192,8 +192,12 @@ pub fn summary(state: &State, trace_id: &str, status: Status) -> Summary {
     }
 }
 
+/// Names listed of one sort; a run that has more is not told by its names.
+const MAX_NAMES: usize = 1_000;
+
 fn add(list: &mut Vec<String>, item: Option<impl AsRef<str>>) {
     if let Some(item) = item
+        && list.len() < MAX_NAMES
         && !list.iter().any(|known| known == item.as_ref())
     {
         list.push(item.as_ref().to_owned());

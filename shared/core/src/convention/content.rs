@@ -214,7 +214,8 @@ fn message_role(event_name: &str) -> Option<&'static str> {
 }
 
 fn add_message(role: &str, body: &Value, input: &mut Vec<Message>, output: &mut Vec<Message>) {
-    let body = match body {
+    // Some write the message as JSON text, into the body or into this one attribute.
+    let body = match body.get("gen_ai.event.content").unwrap_or(body) {
         Value::String(text) => parse_text(text),
         other => other.clone(),
     };
@@ -246,6 +247,9 @@ pub(super) fn read_log(attributes: &Attributes, body: &Value, log: &mut Log) {
         log.rule = "gen_ai:message.event";
         let (mut input, mut output) = (Vec::new(), Vec::new());
         add_message(role, body, &mut input, &mut output);
+        if input.is_empty() && output.is_empty() {
+            add_message(role, &attributes.all(), &mut input, &mut output);
+        }
         log.input = input;
         log.output = output;
     } else if name == "gen_ai.client.inference.operation.details" {

@@ -51,7 +51,9 @@ pub(super) fn read(look: &Look, context: &Context, span: &mut Span) {
         .str("gcp.vertex.agent.invocation_id")
         .map(str::to_owned);
     span.failure = failure(look);
-    span.agent = agent(look, span.kind);
+    span.agent = agent(look, span.kind)
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty());
     if matches!(
         span.kind,
         Kind::Llm | Kind::LlmFetch | Kind::Embedding | Kind::Reranker | Kind::Plan
