@@ -478,6 +478,7 @@ fn question_in(value: &Value) -> Option<String> {
             "message",
             "text",
             "user",
+            "inputs",
         ]
         .iter()
         .find_map(|key| value.get(*key).and_then(Value::as_str))
@@ -507,6 +508,7 @@ fn answer_in(value: &Value) -> Option<String> {
             "content",
             "text",
             "message",
+            "outputs",
         ]
         .iter()
         .find_map(|key| value.get(*key).and_then(Value::as_str))

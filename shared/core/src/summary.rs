@@ -237,3 +237,153 @@ pub(crate) fn plain_model(model: &str) -> &str {
     }
     plain
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::invocations::invocations;
+    use crate::observed::{Context, Observation, Recorded, What};
+    use crate::settle;
+
+    /// The state after native events, one per line.
+    fn told(lines: &str) -> State {
+        let mut state = State::default();
+        for (n, line) in lines
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .enumerate()
+        {
+            state.apply(&Recorded {
+                seq: n as u64 + 1,
+                arrived_unix_ms: 1_800_000_000_000 + n as u64 * 100,
+                observation: Observation {
+                    context: Arc::new(Context::default()),
+                    what: What::Native(line.into()),
+                },
+            });
+        }
+        state
+    }
+
+    #[test]
+    fn a_trace_of_seed_001_is_summed_up() {
+        let state = told(
+            r#"
+            {"event_type":"workflow_started","agent_id":"helper","session_id":"s-1","user_id":"u-1","inputs":{"query":"How warm is it?"}}
+            {"event_type":"node_started","component_id":"n1","component_name":"Begin"}
+            {"event_type":"node_finished","component_id":"n1","component_name":"Begin","elapsed_time":0.1}
+            {"event_type":"retrieval_started","retrieval_id":"r1","query":"temperature"}
+            {"event_type":"retrieval_completed","retrieval_id":"r1","chunks":[{"id":1}]}
+            {"event_type":"llm_call_started","call_id":"c1","model_name":"m-1","prompt":"How warm is it?"}
+            {"event_type":"llm_call_completed","call_id":"c1","prompt_tokens":10,"completion_tokens":4}
+            {"event_type":"tool_call_started","call_id":"t1","tool_name":"read_sensor","arguments":{"id":"th-1"}}
+            {"event_type":"tool_call_completed","call_id":"t1","result":"21","error":null}
+            {"event_type":"llm_call_started","model_name":"m-1"}
+            {"event_type":"llm_call_completed","model_name":"m-1","prompt_tokens":20,"completion_tokens":6}
+            {"event_type":"message_generated","content":"It is 21 degrees."}
+            {"event_type":"workflow_completed","agent_id":"helper","outputs":{"answer":"It is 21 degrees."}}
+            "#,
+        );
+        let status = settle::standing(&state);
+        let summary = summary(&state, "t", status);
+        assert_eq!(summary.status, settle::Status::Completed);
+        assert_eq!(summary.agents, ["helper"]);
+        assert_eq!(summary.models, ["m-1"]);
+        assert_eq!(
+            (
+                summary.input_tokens,
+                summary.output_tokens,
+                summary.total_tokens
+            ),
+            (30, 10, 40)
+        );
+        assert_eq!(
+            (
+                summary.total_llm_calls,
+                summary.total_tool_calls,
+                summary.total_retrievals
+            ),
+            (2, 1, 1)
+        );
+        assert_eq!((summary.errors_count, summary.total_events), (0, 13));
+        assert_eq!(
+            (summary.sessions, summary.users),
+            (vec!["s-1".to_owned()], vec!["u-1".to_owned()])
+        );
+        assert_eq!(summary.duration_ms, Some(1_200.0));
+        let turns = invocations(&state);
+        assert_eq!(turns.len(), 1);
+        assert_eq!(turns[0].user_text, "How warm is it?");
+        assert_eq!(turns[0].agent_text, "It is 21 degrees.");
+        assert_eq!(turns[0].tool_calls[0].name, "read_sensor");
+        assert_eq!(
+            turns[0].tool_calls[0].args,
+            serde_json::json!({"id": "th-1"})
+        );
+    }
+
+    #[test]
+    fn a_failure_that_is_told_twice_is_one_error() {
+        let state = told(
+            r#"
+            {"event_type":"workflow_started","agent_id":"helper"}
+            {"event_type":"node_started","component_name":"Search"}
+            {"event_type":"node_failed","component_name":"Search","error":"the index is gone"}
+            {"event_type":"workflow_failed","agent_id":"helper","error":"the index is gone"}
+            "#,
+        );
+        let summary = summary(&state, "t", settle::standing(&state));
+        assert_eq!(summary.status, settle::Status::Failed);
+        assert_eq!(summary.errors_count, 1);
+        assert_eq!(summary.errors[0].name, "Search");
+    }
+
+    #[test]
+    fn agents_of_the_mesh_are_listed_as_they_were_called() {
+        let state = told(
+            r#"
+            {"event_type": "agent_called", "agent_id": "dependent-service", "timestamp": "2025-01-20T10:30:45Z"}
+            {"event_type": "agent_called", "agent_id": "fastmcp-service", "timestamp": "2025-01-20T10:30:47Z"}
+            {"event_type": "agent_called", "agent_id": "system-agent", "timestamp": "2025-01-20T10:30:48Z", "details": {"success": false, "error_message": "out of time"}}
+            "#,
+        );
+        let summary = summary(&state, "t", settle::standing(&state));
+        assert_eq!(
+            summary.agents,
+            ["dependent-service", "fastmcp-service", "system-agent"]
+        );
+        assert_eq!(summary.errors_count, 1);
+        assert_eq!(summary.errors[0].message, "out of time");
+        assert_eq!(summary.duration_ms, Some(3_000.0));
+    }
+
+    #[test]
+    fn native_spans_form_a_tree() {
+        let state = told(
+            r#"
+            {"event_type":"task_started","agent_id":"a","span_id":"1"}
+            {"event_type":"tool_call_started","agent_id":"a","span_id":"2","parent_span_id":"1","tool_name":"t"}
+            {"event_type":"task_progress","agent_id":"a","span_id":"1"}
+            {"event_type":"tool_call_completed","span_id":"2","result":{"n":1}}
+            {"event_type":"task_completed","agent_id":"a","span_id":"1"}
+            "#,
+        );
+        let rows = crate::tree::rows(&state);
+        let seen: Vec<(&str, usize, &str, &str)> = rows
+            .iter()
+            .map(|row| (row.span_id.as_str(), row.depth, row.kind, row.status))
+            .collect();
+        assert_eq!(seen, [("1", 0, "agent", "ok"), ("2", 1, "tool", "ok")]);
+        assert_eq!(settle::standing(&state), settle::Status::Completed);
+    }
+
+    #[test]
+    fn names_lose_the_prefix_of_litellm_only() {
+        assert_eq!(plain_model("openai/gpt-4o"), "gpt-4o");
+        assert_eq!(plain_model("meta-llama/Llama-3"), "meta-llama/Llama-3");
+        assert_eq!(plain_model("openrouter/anthropic/claude"), "claude");
+    }
+}

@@ -155,7 +155,10 @@ fn agent(look: &Look, kind: Kind) -> Option<String> {
         return None;
     }
     if look.scope.ends_with("llama_index") {
-        let event = attributes.str("input.value").unwrap_or_default();
+        let event = attributes
+            .json("input.value")
+            .map(|value| value.to_string())
+            .unwrap_or_default();
         let (_, rest) = event.rsplit_once("current_agent_name='")?;
         return rest.split('\'').next().map(str::to_owned);
     }
