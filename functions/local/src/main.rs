@@ -1,1 +1,19 @@
-fn main() {}
+//! The command `tailspan`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tailspan_local::options::{Cli, Command};
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(options) => tailspan_local::serve::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tailspan: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

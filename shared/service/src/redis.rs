@@ -70,6 +70,10 @@ impl From<fred::error::Error> for RedisError {
         {
             return Self::Full(details.to_owned());
         }
+        // The client's own words when the connection broke while it chose one; it gives them no kind.
+        if details == "Failed to route command." {
+            return Self::Unavailable(details.to_owned());
+        }
         match error.kind() {
             Kind::IO
             | Kind::Timeout

@@ -1,5 +1,7 @@
 //! Our own log lines: to stderr, so that stdout stays for what a person or a script reads.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Text for a terminal, JSON lines for a log service.
@@ -21,6 +23,8 @@ pub fn start(lines: Lines) {
             .with_env_filter(filter())
             .with_writer(std::io::stderr)
             .with_target(false)
+            // Colours are for eyes: in a file they are noise.
+            .with_ansi(std::io::stderr().is_terminal())
             .try_init(),
         Lines::Json => fmt()
             .json()

@@ -1,0 +1,220 @@
+//! `tailspan serve`: one process from start to drain.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::{Router, middleware};
+use tailspan_core::id::TenantId;
+use tailspan_service::App;
+use tailspan_service::config::Config;
+use tailspan_service::telemetry::{self, Lines};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::embedded::{self, Embedded};
+use crate::guard::{self, Allowed};
+use crate::listen;
+use crate::options::ServeOptions;
+
+/// Between two sweeps: deadlines, retention, reclaimed work.
+const SWEEP_SECONDS: u64 = 5;
+/// What is not answered by then is cut off: an exporter tries again, a viewer resumes.
+const DRAIN_SECONDS: u64 = 10;
+/// File descriptors that are not connections of clients.
+const OWN_FILES: u64 = 256;
+
+/// Runs the service until SIGINT or SIGTERM, then drains it. Returns when all is stored and the private Redis has ended.
+///
+/// # Errors
+///
+/// The settings, the data directory, the server or a port cannot be had; each with what to do about it.
+pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
+    telemetry::start(Lines::Text);
+    let mut config = config(options)?;
+    let token = token(options, &config);
+    if let Some(token) = &token {
+        config.tokens.insert(token.clone(), TenantId::default());
+    }
+
+    let embedded = match &options.redis_url {
+        Some(_) => None,
+        None => Some(start_embedded(options)?),
+    };
+    if let Some(embedded) = &embedded {
+        config.redis_url = embedded.url();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let served = runtime.block_on(serve(options, config, token.as_deref(), embedded.as_ref()));
+    // Blocking work that did not end in time must not keep the server, which comes last, from ending.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Some(embedded) = embedded {
+        embedded.stop();
+    }
+    served
+}
+
+/// The variables that all processes share, with what the command line says about them.
+fn config(options: &ServeOptions) -> anyhow::Result<Config> {
+    let retention = options.retention.map(|seconds| seconds.to_string());
+    let config = Config::from_vars(|name| match name {
+        "TAILSPAN_RETENTION_SECONDS" if retention.is_some() => retention.clone(),
+        "TAILSPAN_REDIS_URL" => options.redis_url.clone(),
+        // Somebody's REDIS_URL is another program's data: only one that was meant for us is used.
+        "REDIS_URL" => None,
+        _ => std::env::var(name).ok(),
+    })?;
+    Ok(config)
+}
+
+/// The token to ask for: the given one, else on an address that others reach a new one, unless told to ask for none.
+fn token(options: &ServeOptions, config: &Config) -> Option<String> {
+    if options.token.is_some() {
+        return options.token.clone();
+    }
+    let reachable = !guard::is_loopback(&options.host);
+    let wanted = reachable && !options.insecure && config.tokens.is_empty();
+    wanted.then(|| format!("{:032x}", rand::random::<u128>()))
+}
+
+fn start_embedded(options: &ServeOptions) -> anyhow::Result<Embedded> {
+    let embedded = Embedded::start(&embedded::Options {
+        data_dir: options.data_dir(|name| std::env::var(name).ok())?,
+        server: None,
+        max_memory_bytes: options.redis_memory,
+    })?;
+    let program = embedded.program();
+    tracing::info!("started {} ({})", program.version, program.path.display());
+    Ok(embedded)
+}
+
+async fn serve(
+    options: &ServeOptions,
+    config: Config,
+    token: Option<&str>,
+    embedded: Option<&Embedded>,
+) -> anyhow::Result<()> {
+    // Before anything is heard or stored: a signal from here on is a drain.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+
+    let main = listen::bind(&options.host, options.port, "--port").await?;
+    let port = port_of(&main)?;
+    let otlp = match options.otlp_port == port {
+        true => Vec::new(),
+        false => listen::bind(&options.host, options.otlp_port, "--otlp-port").await?,
+    };
+    let app = App::start(config).await?;
+
+    let allowed = Arc::new(Allowed::new(&options.host, &options.allow_host));
+    let guarded = |router: Router| {
+        let guard = middleware::from_fn_with_state(allowed.clone(), guard::guard);
+        router.layer(guard)
+    };
+    let ingest = guarded(tailspan_ingest::router(app.clone()));
+    let all = guarded(every_router(&app));
+
+    let (tracker, stop) = (TaskTracker::new(), app.shutdown.clone());
+    let connections = Arc::new(Semaphore::new(connections(options.max_connections)));
+    listen::serve(main, &all, &connections, &stop, &tracker);
+    listen::serve(otlp, &ingest, &connections, &stop, &tracker);
+    let background = TaskTracker::new();
+    background.spawn(tailspan_worker::run(app.clone(), |run| {
+        say(&run.to_string())
+    }));
+    background.spawn(tailspan_cleanup::run_forever(
+        app.clone(),
+        Duration::from_secs(SWEEP_SECONDS),
+    ));
+
+    let url = format!("http://{}:{port}", in_url(&options.host));
+    if let Some(embedded) = embedded {
+        embedded.describe_holder(&format!(", listening on {url}"));
+    }
+    if let Some(token) = token.filter(|_| options.token.is_none()) {
+        say(&format!("token: {token}"));
+    }
+    say(&format!("listening on {url}"));
+
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tokio::select! {
+        () = drain(&stop, &tracker, &background) => {}
+        // Whoever presses Ctrl-C twice does not want to wait. What was acknowledged is on disk.
+        _ = interrupt.recv() => {}
+    }
+    app.close().await;
+    Ok(())
+}
+
+/// Every route there is, in one process.
+fn every_router(app: &App) -> Router {
+    tailspan_ingest::router(app.clone())
+        .merge(tailspan_query::router(app.clone()))
+        .merge(tailspan_stream::router(app.clone()))
+}
+
+/// Streams end with their cursor, requests in flight are answered, then the loops end.
+async fn drain(stop: &CancellationToken, tracker: &TaskTracker, background: &TaskTracker) {
+    tracing::info!("draining");
+    stop.cancel();
+    tracker.close();
+    background.close();
+    let limit = Duration::from_secs(DRAIN_SECONDS);
+    let drained = async {
+        tracker.wait().await;
+        background.wait().await;
+    };
+    if tokio::time::timeout(limit, drained).await.is_err() {
+        let (requests, loops) = (tracker.len(), background.len());
+        tracing::warn!("cut off {requests} connections and {loops} loops after {DRAIN_SECONDS} s");
+    }
+}
+
+/// The wished number, or what the process may have: its limit of open files is raised as far as it goes.
+fn connections(wished: u32) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    let _ = setrlimit(Resource::Nofile, raised);
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let possible = files.saturating_sub(OWN_FILES).max(16);
+    if possible < u64::from(wished) {
+        tracing::warn!("at most {possible} connections: the limit of open files is {files}");
+    }
+    usize::try_from(possible.min(u64::from(wished))).unwrap_or(usize::MAX)
+}
+
+fn port_of(listeners: &[TcpListener]) -> anyhow::Result<u16> {
+    let first = listeners.first().context("no address to listen on")?;
+    Ok(first.local_addr()?.port())
+}
+
+/// An IPv6 address stands in brackets.
+fn in_url(host: &str) -> String {
+    match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]"),
+        false => host.to_owned(),
+    }
+}
+
+/// A line on standard output; a reader that is gone must not end the service.
+///
+/// Names in it come from strangers: what could steer a terminal is left out.
+fn say(line: &str) {
+    let line: String = line.chars().filter(|c| !c.is_control()).collect();
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
