@@ -1,5 +1,8 @@
 //! The promises of DESIGN section 7, a module each, on the real routers and a real Redis.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is how a test fails")]
+
+mod embedded;
 mod faults;
 mod intake;
 mod log;
