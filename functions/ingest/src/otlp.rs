@@ -96,7 +96,7 @@ async fn take(
     let content_encoding = header(headers, &CONTENT_ENCODING).map(str::to_owned);
     let is_packed = content_encoding.is_some();
     let limits = *limits;
-    let (mut decoded, found, unpacked_bytes) = intake
+    let (mut decoded, found) = intake
         .decode(body, is_packed, move |body| {
             let body = otlp::inflate(content_encoding.as_deref(), body, limits.body_bytes)?;
             let encoding =
@@ -109,12 +109,12 @@ async fn take(
                     Decoded::default()
                 }
             };
-            Ok((decoded, encoding, body.len()))
+            Ok((decoded, encoding))
         })
         .await?;
     *encoding = found;
-    // What was unpacked is held until it is stored.
-    intake.grow(&mut share, unpacked_bytes)?;
+    // A small body may have become large, and is held until it is stored.
+    intake.grow(&mut share, decoded.memory_bytes)?;
     let traces = mem::take(&mut decoded.traces);
     let counts: Vec<_> = traces
         .iter()

@@ -138,6 +138,8 @@ pub struct Decoded {
     pub rejected: Vec<Rejected>,
     /// Attributes, span events and links of accepted items that did not fit [`Limits`].
     pub left_out: u64,
+    /// About how much memory all this takes, together with the body it was read from.
+    pub memory_bytes: usize,
 }
 
 /// Items of one request that were not taken for the same reason.
@@ -220,7 +222,7 @@ fn decode(
             .map_err(|_| damaged_protobuf(body))?,
         Encoding::Json => json::export_request(body, &budget, &mut sink).map_err(damaged_json)?,
     }
-    Ok(sink.finish(budget.left_out()))
+    Ok(sink.finish(body.len(), &budget))
 }
 
 fn damaged_protobuf(body: &[u8]) -> Refused {

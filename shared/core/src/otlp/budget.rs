@@ -8,6 +8,7 @@ pub(super) struct Budget {
     /// See [`Limits::list`].
     pub(super) list: usize,
     depth: usize,
+    values: usize,
     values_left: Cell<usize>,
     /// The attribute being read went too deep or too far.
     overflowed: Cell<bool>,
@@ -20,6 +21,7 @@ impl Budget {
         Self {
             list: limits.list,
             depth: limits.value_depth,
+            values: limits.values,
             values_left: Cell::new(limits.values),
             overflowed: Cell::new(false),
             left_out: Cell::new(0),
@@ -54,5 +56,10 @@ impl Budget {
 
     pub(super) fn left_out(&self) -> u64 {
         self.left_out.get()
+    }
+
+    /// Values kept so far.
+    pub(super) fn spent(&self) -> usize {
+        self.values - self.values_left.get()
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Decoded, Rejected};
+use super::{Decoded, Rejected, budget::Budget};
 use crate::{
     id::{TraceId, hex},
     limits::Limits,
@@ -126,10 +126,13 @@ impl Scopes {
     }
 
     /// `None`: the request's contexts have become too large together.
-    fn context(&mut self, bytes_left: &mut usize) -> Option<Arc<Context>> {
+    fn context(&mut self, bytes: &mut usize, limit: usize) -> Option<Arc<Context>> {
         if self.context.is_none() {
-            let bytes = self.resource_weight + weight(&self.scope.attributes) + 256;
-            *bytes_left = bytes_left.checked_sub(bytes)?;
+            let sum = *bytes + self.resource_weight + weight(&self.scope.attributes) + 256;
+            if sum > limit {
+                return None;
+            }
+            *bytes = sum;
             self.context = Some(Arc::new(Context {
                 resource: self.resource.clone(),
                 scope: self.scope.clone(),
@@ -165,7 +168,8 @@ pub(super) struct Sink {
     kind: Kind,
     items_limit: usize,
     items: usize,
-    context_bytes_left: usize,
+    context_bytes_limit: usize,
+    context_bytes: usize,
     place_of: HashMap<TraceId, usize>,
     seen: HashSet<(usize, i64)>,
     /// Reused for every item's canonical bytes.
@@ -179,7 +183,8 @@ impl Sink {
             kind,
             items_limit: limits.items,
             items: 0,
-            context_bytes_left: limits.context_bytes,
+            context_bytes_limit: limits.context_bytes,
+            context_bytes: 0,
             place_of: HashMap::new(),
             seen: HashSet::new(),
             canonical: Vec::new(),
@@ -212,7 +217,8 @@ impl Sink {
             Item::Span(span) => format!("span {} \"{}\"", hex(&span.span_id), cut(&span.name)),
             Item::Log(log) => format!("log record \"{}\"", cut(&log.event_name)),
         };
-        let Some(context) = scopes.context(&mut self.context_bytes_left) else {
+        let Some(context) = scopes.context(&mut self.context_bytes, self.context_bytes_limit)
+        else {
             return self.reject(&Fault::TooManyScopes, &named(&item));
         };
         match item {
@@ -249,9 +255,20 @@ impl Sink {
         }
     }
 
-    pub(super) fn finish(self, left_out: u64) -> Decoded {
+    pub(super) fn finish(self, body_bytes: usize, budget: &Budget) -> Decoded {
+        let items: usize = self
+            .decoded
+            .traces
+            .iter()
+            .map(|(_, items)| items.len())
+            .sum();
         Decoded {
-            left_out,
+            left_out: budget.left_out(),
+            memory_bytes: body_bytes
+                + self.context_bytes
+                + items * (size_of::<Incoming>() + size_of::<wire::Span>())
+                // Span events are the largest of what counts as a value and is kept in numbers.
+                + budget.spent() * size_of::<wire::SpanEvent>(),
             ..self.decoded
         }
     }

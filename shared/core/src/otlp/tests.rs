@@ -692,15 +692,17 @@ fn two_byte_tricks_stay_small() {
     // Eight million empty resources, scopes, items and attributes: nothing of it is kept.
     for tag in [0x0a, 0x12] {
         let body = [tag, 0].repeat(8 << 20);
-        assert_eq!(traces(Encoding::Protobuf, &body), Decoded::default());
+        let decoded = traces(Encoding::Protobuf, &body);
+        assert_eq!((decoded.memory_bytes, decoded.traces), (body.len(), vec![]));
     }
     let scopes = format!(
         r#"{{"resourceSpans":[{{"scopeSpans":[{}{{}}]}}]}}"#,
         "{},".repeat(1 << 20)
     );
+    let decoded = traces(Encoding::Json, scopes.as_bytes());
     assert_eq!(
-        traces(Encoding::Json, scopes.as_bytes()),
-        Decoded::default()
+        (decoded.memory_bytes, decoded.traces),
+        (scopes.len(), vec![])
     );
     let items = format!(
         r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{}0]}}]}}]}}"#,
@@ -708,6 +710,22 @@ fn two_byte_tricks_stay_small() {
     );
     let decoded = traces(Encoding::Json, items.as_bytes());
     assert_eq!(decoded.rejected_count(), (1 << 20) + 1);
+}
+
+#[test]
+fn a_body_that_becomes_large_says_so() {
+    // Half a million array elements of two bytes each.
+    let array = Value::Array(ArrayValue {
+        values: vec![AnyValue::default(); 500_000],
+    });
+    let item = Span {
+        attributes: vec![attribute("a", array)],
+        ..span("x")
+    };
+    let body = request(vec![item.encode_to_vec()]);
+    let decoded = traces(Encoding::Protobuf, &body);
+    assert_eq!(decoded.left_out, 0);
+    assert!(decoded.memory_bytes > 500_000 * size_of::<AnyValue>());
 }
 
 #[test]
