@@ -21,7 +21,7 @@ const MAPPER: u8 = 1;
 /// Decompressed size beyond which a snapshot is not one of ours.
 const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
 
-/// Kept of one text (a question, an answer, arguments).
+/// Kept of one text (a question, an answer).
 const MAX_TEXT_BYTES: usize = 16 << 10;
 /// Kept of a result or an error message.
 const MAX_SHORT_BYTES: usize = 2 << 10;
@@ -29,8 +29,11 @@ const MAX_SHORT_BYTES: usize = 2 << 10;
 const MAX_NAME_BYTES: usize = 512;
 /// Tool calls kept of one answer.
 const MAX_CALLS: usize = 128;
+/// Kept of the arguments of one call, and of all calls of one answer.
+const MAX_ARGUMENT_BYTES: usize = 8 << 10;
+const MAX_ARGUMENTS_BYTES: usize = 64 << 10;
 /// Messages of one history whose outline is kept; the last ones count.
-const MAX_OUTLINE: usize = 1_024;
+const MAX_OUTLINE: usize = 128;
 /// Spans, log records with content and native events kept of one trace, each. Beyond it the first by key stay, so that the order of
 /// arrival does not matter, and `truncated` says so.
 const MAX_ITEMS: usize = 50_000;
@@ -149,9 +152,9 @@ impl Said {
     }
 }
 
-/// One message of a history: who spoke (`s`, `u`, `a`, `t`, `?`), the hash of the text, whether tools were called.
+/// One message of a history: who spoke (`u`, `a`), and the hash of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Line(pub char, pub u64, pub bool);
+pub(crate) struct Line(pub char, pub u64);
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CallFacts {
@@ -330,7 +333,10 @@ impl ToolFacts {
             name: name(tool.name),
             call_id: tool.call_id.map(name),
             kind: tool.kind,
-            arguments: tool.arguments.as_ref().map(arguments),
+            arguments: tool
+                .arguments
+                .as_ref()
+                .map(|value| arguments(value, MAX_ARGUMENT_BYTES)),
             target: tool.target.map(name),
         }
     }
@@ -400,18 +406,17 @@ fn digest_step(span: &Span) -> Said {
 }
 
 fn digest(input: &[Message], output: &[Message]) -> Said {
-    let from = input.len().saturating_sub(MAX_OUTLINE);
-    let outline = input
+    // Only questions and plain answers tell turns apart; what tools said between them does not.
+    let mut outline: Vec<Line> = input
         .iter()
-        .skip(from)
-        .map(|message| {
-            Line(
-                role_letter(&message.role),
-                text_hash(&message.text),
-                !message.tool_calls.is_empty(),
-            )
+        .rev()
+        .filter(|message| {
+            message.role == "user" || (message.role == "assistant" && message.tool_calls.is_empty())
         })
+        .take(MAX_OUTLINE)
+        .map(|message| Line(role_letter(&message.role), text_hash(&message.text)))
         .collect();
+    outline.reverse();
     let question = input
         .iter()
         .rev()
@@ -423,14 +428,19 @@ fn digest(input: &[Message], output: &[Message]) -> Said {
         .filter(|message| !matches!(message.role.as_str(), "user" | "system" | "tool"))
         .map(|message| message.text.as_str())
         .collect();
+    let mut room = MAX_ARGUMENTS_BYTES;
     let calls = output
         .iter()
         .flat_map(|message| &message.tool_calls)
         .take(MAX_CALLS)
-        .map(|call| CallFacts {
-            id: call.id.clone().map(name),
-            name: name(call.name.clone()),
-            arguments: arguments(&call.arguments),
+        .map(|call| {
+            let arguments = arguments(&call.arguments, MAX_ARGUMENT_BYTES.min(room));
+            room = room.saturating_sub(arguments.len());
+            CallFacts {
+                id: call.id.clone().map(name),
+                name: name(call.name.clone()),
+                arguments,
+            }
         })
         .collect();
     Said {
@@ -447,13 +457,7 @@ fn digest(input: &[Message], output: &[Message]) -> Said {
 }
 
 fn role_letter(role: &str) -> char {
-    match role {
-        "system" => 's',
-        "user" => 'u',
-        "assistant" => 'a',
-        "tool" => 't',
-        _ => '?',
-    }
+    if role == "user" { 'u' } else { 'a' }
 }
 
 /// Histories differ in the space around a text, not in the text.
@@ -546,13 +550,14 @@ fn text(text: &str) -> String {
 }
 
 /// Arguments as JSON text; when they are too long, an object that says so.
-fn arguments(value: &Value) -> String {
+fn arguments(value: &Value, max_bytes: usize) -> String {
     let json = value.to_string();
-    if json.len() <= MAX_TEXT_BYTES {
+    if json.len() <= max_bytes {
         return json;
     }
     let length = json.len();
-    serde_json::json!({ "truncated": true, "bytes": length, "preview": shorten(json, MAX_SHORT_BYTES) }).to_string()
+    let preview = shorten(json, max_bytes.min(MAX_SHORT_BYTES) / 2);
+    serde_json::json!({ "truncated": true, "bytes": length, "preview": preview }).to_string()
 }
 
 /// Cuts at a character and says how much is missing.

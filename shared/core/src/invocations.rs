@@ -231,7 +231,7 @@ fn goes_on(before: &LlmCall, call: &LlmCall) -> bool {
     let outline = &call.said.outline;
     let Some(answered) = outline
         .iter()
-        .rposition(|line| line.0 == 'a' && line.1 == before.said.answer_hash && !line.2)
+        .rposition(|line| line.0 == 'a' && line.1 == before.said.answer_hash)
     else {
         return false;
     };

@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
 
     /// Every tool call once, in the order in which they were asked for.
     pub(crate) fn tool_calls(&self, llm_calls: &[LlmCall]) -> Vec<Call> {
-        let mut asked: Vec<Asked> = Vec::new();
+        let mut asked: Vec<Call> = Vec::new();
         let mut known: HashSet<(&str, &str, &str)> = HashSet::new();
         for call in llm_calls {
             let Some(step) = self.steps.get(call.step) else {
@@ -251,24 +251,21 @@ impl<'a> Run<'a> {
                 {
                     continue;
                 }
-                asked.push(Asked {
-                    call: Call {
-                        name: wanted.name.clone(),
-                        id: wanted.id.clone(),
-                        arguments: serde_json::from_str(&wanted.arguments).unwrap_or(Value::Null),
-                        kind: kind_of_name(&wanted.name),
-                        by: self.agent_of[call.step].clone(),
-                        step: call.step,
-                        // ADK 1's calls last as long as all they trigger: their start orders them better than their end.
-                        at: (step.facts.start_ns, position),
-                    },
-                    done: false,
+                asked.push(Call {
+                    name: wanted.name.clone(),
+                    id: wanted.id.clone(),
+                    arguments: serde_json::from_str(&wanted.arguments).unwrap_or(Value::Null),
+                    kind: kind_of_name(&wanted.name),
+                    by: self.agent_of[call.step].clone(),
+                    step: call.step,
+                    // ADK 1's calls last as long as all they trigger: their start orders them better than their end.
+                    at: (step.facts.start_ns, position),
                 });
             }
         }
         let done = self.tool_steps();
-        let matched = match_calls(&mut asked, &done);
-        let mut calls: Vec<Call> = asked.into_iter().map(|asked| asked.call).collect();
+        let matched = match_calls(&asked, &done);
+        let mut calls = asked;
         for (tool, at) in done.into_iter().zip(matched) {
             match at.and_then(|at| calls.get_mut(at)) {
                 Some(call) => {
@@ -567,11 +564,6 @@ impl<'a> Run<'a> {
     }
 }
 
-struct Asked {
-    call: Call,
-    done: bool,
-}
-
 struct Done {
     name: String,
     call_id: Option<String>,
@@ -599,19 +591,20 @@ fn is_empty(arguments: &Value) -> bool {
 
 /// For every tool that ran the call that asked for it, if one is known: by id, else by name and arguments, else by name, else (hand-offs)
 /// by target; the earlier call first.
-fn match_calls(asked: &mut [Asked], done: &[Done]) -> Vec<Option<usize>> {
+fn match_calls(asked: &[Call], done: &[Done]) -> Vec<Option<usize>> {
     /// Calls of one id or name that are looked at per tool: beyond it nobody could tell them apart either.
-    const CANDIDATES: usize = 256;
-    let mut by_id: HashMap<String, Vec<usize>> = HashMap::new();
-    let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
-    let mut handoffs: Vec<usize> = Vec::new();
+    const CANDIDATES: usize = 64;
+    let mut by_id: HashMap<&str, VecDeque<usize>> = HashMap::new();
+    let mut by_name: HashMap<&str, VecDeque<usize>> = HashMap::new();
+    let mut handoffs: VecDeque<usize> = VecDeque::new();
+    let mut is_done = vec![false; asked.len()];
     for (at, asked) in asked.iter().enumerate() {
-        if let Some(id) = &asked.call.id {
-            by_id.entry(id.clone()).or_default().push(at);
+        if let Some(id) = &asked.id {
+            by_id.entry(id).or_default().push_back(at);
         }
-        by_name.entry(asked.call.name.clone()).or_default().push(at);
-        if asked.call.kind == ToolKind::Handoff {
-            handoffs.push(at);
+        by_name.entry(&asked.name).or_default().push_back(at);
+        if asked.kind == ToolKind::Handoff {
+            handoffs.push_back(at);
         }
     }
     let mut matched: Vec<Option<usize>> = vec![None; done.len()];
@@ -628,23 +621,30 @@ fn match_calls(asked: &mut [Asked], done: &[Done]) -> Vec<Option<usize>> {
                 continue;
             }
             let candidates = match number {
-                0 | 1 => tool.call_id.as_ref().and_then(|id| by_id.get_mut(id)),
+                0 | 1 => tool
+                    .call_id
+                    .as_ref()
+                    .and_then(|id| by_id.get_mut(id.as_str())),
                 4 => Some(&mut handoffs),
-                _ => by_name.get_mut(&tool.name),
+                _ => by_name.get_mut(tool.name.as_str()),
             };
             let Some(candidates) = candidates else {
                 continue;
             };
-            candidates.retain(|at| asked.get(*at).is_some_and(|asked| !asked.done));
-            let found = candidates
-                .iter()
-                .take(CANDIDATES)
-                .copied()
-                .find(|at| asked.get(*at).is_some_and(|asked| pass(&asked.call, tool)));
-            if let Some(at) = found
-                && let (Some(asked), Some(slot)) = (asked.get_mut(at), matched.get_mut(position))
+            while candidates
+                .front()
+                .is_some_and(|at| is_done.get(*at) == Some(&true))
             {
-                asked.done = true;
+                candidates.pop_front();
+            }
+            let found = candidates.iter().take(CANDIDATES).copied().find(|at| {
+                is_done.get(*at) == Some(&false)
+                    && asked.get(*at).is_some_and(|asked| pass(asked, tool))
+            });
+            if let Some(at) = found
+                && let (Some(done), Some(slot)) = (is_done.get_mut(at), matched.get_mut(position))
+            {
+                *done = true;
                 *slot = Some(at);
             }
         }
