@@ -291,3 +291,53 @@ async fn too_many_streams_are_refused_and_places_come_back() {
     }
     panic!("the place of a viewer that left was not given back");
 }
+
+#[tokio::test]
+async fn a_redis_that_comes_after_the_product_is_found_without_a_restart() {
+    let mut redis = RedisServer::start().await;
+    redis.kill();
+    let instance = Instance::start(&redis.url()).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    for path in [
+        "/traces/t/stream",
+        "/traces/t",
+        "/traces",
+        "/traces/t/events",
+        "/ready",
+    ] {
+        let asked = std::time::Instant::now();
+        let response = http.get(instance.url(path)).send().await.unwrap();
+        assert_eq!(response.status(), 503, "{path}");
+        assert!(
+            asked.elapsed() < std::time::Duration::from_secs(6),
+            "{path} took {:?}",
+            asked.elapsed()
+        );
+    }
+    assert_eq!(
+        http.get(instance.url("/health"))
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    redis.launch().await;
+    for _ in 0..300 {
+        if http
+            .get(instance.url("/ready"))
+            .send()
+            .await
+            .unwrap()
+            .status()
+            == 200
+        {
+            append(&instance, 0..1).await;
+            let mut viewer = Viewer::open(&stream_url(&instance), None).await.unwrap();
+            assert_eq!(seq(&viewer.soon().await.unwrap().unwrap()), 1);
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("Redis is back and was not found");
+}

@@ -22,6 +22,8 @@ use tokio::sync::broadcast;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a connection may take; a function that thawed with a dead socket must not wait longer for a new one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a command waits for a connection that is being renewed.
+const RECONNECT_GRACE: Duration = Duration::from_millis(600);
 /// The longest a blocking read waits in Redis. Shorter than [`COMMAND_TIMEOUT`]: a client-side time-out would leave the connection blocked behind it.
 pub const LONGEST_BLOCK: Duration = Duration::from_secs(2);
 
@@ -70,22 +72,17 @@ impl From<fred::error::Error> for RedisError {
         {
             return Self::Full(details.to_owned());
         }
-        // The client's own words when the connection broke while it chose one; it gives them no kind.
-        if details == "Failed to route command." {
-            return Self::Unavailable(details.to_owned());
-        }
+        // Everything else in capitals is the server's word on our request. What the client says by itself means that it did not
+        // reach one, whatever kind it gives it ("Failed to route command." has none), unless our words were wrong.
+        let server_said = word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase());
         match error.kind() {
-            Kind::IO
-            | Kind::Timeout
-            | Kind::Canceled
-            | Kind::Cluster
-            | Kind::Sentinel
-            | Kind::Routing
-            | Kind::Protocol
-            | Kind::Auth
-            | Kind::Tls
-            | Kind::Backpressure => Self::Unavailable(error.to_string()),
-            _ => Self::Refused(details.to_owned()),
+            Kind::Config
+            | Kind::Url
+            | Kind::InvalidArgument
+            | Kind::InvalidCommand
+            | Kind::Parse => Self::Refused(details.to_owned()),
+            _ if server_said => Self::Refused(details.to_owned()),
+            _ => Self::Unavailable(error.to_string()),
         }
     }
 }
@@ -235,10 +232,11 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Connects, within a short budget.
+    /// Connects, or goes on trying in the background where nobody answers within a short budget: commands then say "unavailable" until
+    /// somebody does, and nothing has to be started again. Connections are renewed for ever.
     ///
     /// # Errors
-    /// The URL is not one (`Refused`), or nobody answers (`Unavailable`). Once connected, connections are renewed for ever.
+    /// The URL is not one (`Refused`).
     pub async fn connect(url: &str) -> Result<Self, RedisError> {
         // Two TLS providers in one binary panic at the first rediss:// connection; naming one first is harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -246,8 +244,7 @@ impl Redis {
         let clustered = config.server.is_clustered();
         let client = builder(config.clone()).build()?;
         let subscriber = builder(config).build_subscriber_client()?;
-        init(&client).await?;
-        init(&subscriber).await?;
+        tokio::join!(init(&client), init(&subscriber));
         let (rings, _) = broadcast::channel(8192);
         let redis = Self {
             client,
@@ -266,7 +263,7 @@ impl Redis {
     /// As [`Redis::connect`].
     pub async fn blocking_connection(&self) -> Result<BlockingConnection, RedisError> {
         let client = builder(parse(&self.url)?).build()?;
-        init(&client).await?;
+        init(&client).await;
         Ok(BlockingConnection { client })
     }
 
@@ -406,7 +403,8 @@ fn parse(url: &str) -> Result<FredConfig, RedisError> {
         // The URL may carry a password: name the fault, not the URL.
         RedisError::Refused(format!("cannot read the redis url: {}", error.details()))
     })?;
-    config.fail_fast = true;
+    // A Redis that is away when we start is waited for like one that goes away later.
+    config.fail_fast = false;
     Ok(config)
 }
 
@@ -436,10 +434,10 @@ fn builder(config: FredConfig) -> Builder {
     builder
 }
 
-async fn init(client: &impl ClientLike) -> Result<(), RedisError> {
-    // The connection task ends with the client's `quit`.
-    let _task = client.init().await?;
-    Ok(())
+/// Starts the client's connection task, which ends with its `quit`, and gives it a moment.
+async fn init(client: &impl ClientLike) {
+    let _task = client.connect();
+    let _ = tokio::time::timeout(CONNECT_TIMEOUT, client.wait_for_connect()).await;
 }
 
 async fn command(
@@ -449,6 +447,13 @@ async fn command(
     args: Vec<Arg>,
     blocking: bool,
 ) -> Result<Reply, RedisError> {
+    if !client.is_connected() {
+        // Known to be away: a producer is told soon, and a connection that is just being renewed is used.
+        let _ = tokio::time::timeout(RECONNECT_GRACE, client.wait_for_connect()).await;
+        if !client.is_connected() {
+            return Err(RedisError::Unavailable("not connected".to_owned()));
+        }
+    }
     let slot = ClusterHash::Custom(redis_keyslot(key.as_bytes()));
     let command = CustomCommand::new_static(name, slot, blocking);
     let value: Value = client.custom(command, args).await?;
