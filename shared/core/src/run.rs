@@ -13,6 +13,8 @@ use crate::tree::{Forest, Leaf, arrange};
 
 /// Model calls around a model call that are asked for what it lacks.
 const MAX_WRAPPERS: usize = 8;
+/// What a clock of whole milliseconds may be behind.
+const COARSE_CLOCK_NS: u64 = 1_000_000;
 /// Errors that one error is compared with, to tell an echo.
 const MAX_ECHOES: usize = 64;
 
@@ -46,6 +48,16 @@ impl Step<'_> {
 
     fn end_or_start(&self) -> u64 {
         self.facts.end_ns.unwrap_or(self.facts.start_ns)
+    }
+
+    /// When it began, and for those of the same moment which came first.
+    fn began(&self) -> (u64, u64) {
+        (self.facts.start_ns, self.facts.seq)
+    }
+
+    /// Its producer reads a clock of whole milliseconds, as the JavaScript SDK does for the start of a span.
+    fn has_coarse_clock(&self) -> bool {
+        self.facts.start_ns.is_multiple_of(COARSE_CLOCK_NS)
     }
 }
 
@@ -103,6 +115,7 @@ impl<'a> Run<'a> {
                 id: &step.id,
                 parent_id: step.facts.parent.as_deref(),
                 start_ns: step.facts.start_ns,
+                seq: step.facts.seq,
             })
             .collect();
         let forest = arrange(&leaves);
@@ -528,18 +541,31 @@ impl<'a> Run<'a> {
             return true;
         }
         let calls = self.llm_calls();
-        let last_answer = calls
-            .iter()
-            .filter_map(|call| self.steps.get(call.step))
-            .filter(|step| step.facts.failure.is_none())
-            .map(|step| {
-                if contains_work(step) {
-                    step.facts.start_ns
-                } else {
-                    step.end_or_start()
-                }
+        let answers = || {
+            let steps = calls.iter().filter_map(|call| self.steps.get(call.step));
+            steps.filter(|step| step.facts.failure.is_none())
+        };
+        let last_answered_ns = answers()
+            .map(|step| match contains_work(step) {
+                true => step.facts.start_ns,
+                false => step.end_or_start(),
             })
             .max();
+        let last_asked = answers().map(Step::began).max();
+        let is_followed = |index: usize, step: &Step| {
+            let failed_ns = step.end_or_start();
+            let is_leaf = self.forest.children.get(index).is_some_and(Vec::is_empty);
+            last_answered_ns.is_some_and(|answered_ns| {
+                let is_unclear = is_leaf
+                    && step.has_coarse_clock()
+                    && answered_ns.abs_diff(failed_ns) < COARSE_CLOCK_NS;
+                match is_unclear {
+                    // Each of the two ends may be early by almost that much: what began later is the better witness.
+                    true => last_asked > Some(step.began()),
+                    false => answered_ns >= failed_ns,
+                }
+            })
+        };
         self.causes().iter().any(|cause| {
             let Some(step) = self.steps.get(cause.step) else {
                 return false;
@@ -549,7 +575,7 @@ impl<'a> Run<'a> {
                 Kind::Tool => !calls.is_empty(),
                 _ => false,
             };
-            fatal_kind && last_answer.is_none_or(|answered| answered < step.end_or_start())
+            fatal_kind && !is_followed(cause.step, step)
         })
     }
 

@@ -363,6 +363,34 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_of_whole_milliseconds_does_not_hide_what_came_after_an_error() {
+        // As the JavaScript SDK tells it: a start is cut to the millisecond, and the end is counted from there.
+        let from_javascript = |id, start_us: u64, lasted_us: u64, status, operation| {
+            let start_ns = (5_000 + start_us) / 1_000 * 1_000_000;
+            let mut what = span_with(id, 9, start_ns + lasted_us * 1_000, status, operation);
+            if let What::Span(span) = &mut what {
+                span.start_time_unix_nano = start_ns;
+            }
+            what
+        };
+        let root = || span_with(9, 0, 99_000_000, 0, "invoke_agent");
+        // The tool seems to end at 5.7 ms and the answer at 5.1 ms.
+        let answered = [
+            from_javascript(1, 10, 700, 2, "execute_tool"),
+            from_javascript(2, 720, 100, 0, "chat"),
+            root(),
+        ];
+        check(&answered, 1_000, Status::Completed);
+        // The model seems to answer at 5.7 ms and the tool to fail at 5.1 ms.
+        let died = [
+            from_javascript(2, 10, 700, 0, "chat"),
+            from_javascript(1, 720, 100, 2, "execute_tool"),
+            root(),
+        ];
+        check(&died, 1_000, Status::Failed);
+    }
+
+    #[test]
     fn only_ends_are_worth_a_look() {
         assert!(may_end_run(&span(1, 0, 9)));
         assert!(!may_end_run(&span(1, 0, 0)));

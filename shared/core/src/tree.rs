@@ -17,6 +17,8 @@ pub struct Leaf<'a> {
     pub id: &'a str,
     pub parent_id: Option<&'a str>,
     pub start_ns: u64,
+    /// Breaks ties: the JavaScript SDK starts spans at whole milliseconds, and exports them in the order in which they ended.
+    pub seq: u64,
 }
 
 /// A forest over indexes. Indexes from `leaves` on are ghosts: parents that are named but not there.
@@ -26,9 +28,9 @@ pub struct Forest {
     /// The ids of the ghosts, in the order of their indexes.
     pub ghosts: Vec<String>,
     pub parent: Vec<Option<usize>>,
-    /// By start, then by id.
+    /// By start, then by arrival, then by id.
     pub children: Vec<Vec<usize>>,
-    /// By start, then by id; a ghost starts with its first child.
+    /// By start, then by arrival, then by id; a ghost starts with its first child.
     pub roots: Vec<usize>,
 }
 
@@ -81,12 +83,13 @@ pub fn arrange(leaves: &[Leaf]) -> Forest {
     parent.resize(leaves.len() + ghosts.len(), None);
 
     let key = |index: usize| {
-        let id = leaves.get(index).map(|leaf| leaf.id).or_else(|| {
+        let leaf = leaves.get(index);
+        let id = leaf.map(|leaf| leaf.id).or_else(|| {
             ghosts
                 .get(index.wrapping_sub(leaves.len()))
                 .map(String::as_str)
         });
-        (starts.get(index).copied(), id)
+        (starts.get(index).copied(), leaf.map(|leaf| leaf.seq), id)
     };
     break_cycles(&mut parent, |a, b| key(a) < key(b));
 
@@ -240,21 +243,25 @@ mod tests {
                 id: "a",
                 parent_id: Some("b"),
                 start_ns: 2,
+                seq: 0,
             },
             Leaf {
                 id: "b",
                 parent_id: Some("a"),
                 start_ns: 1,
+                seq: 0,
             },
             Leaf {
                 id: "c",
                 parent_id: Some("x"),
                 start_ns: 5,
+                seq: 0,
             },
             Leaf {
                 id: "d",
                 parent_id: Some("d"),
                 start_ns: 9,
+                seq: 0,
             },
         ];
         let forest = arrange(&leaves);
@@ -264,6 +271,18 @@ mod tests {
             forest.depth_first(),
             [(1, 0), (0, 1), (4, 0), (2, 1), (3, 0)]
         );
+    }
+
+    #[test]
+    fn siblings_that_began_in_the_same_millisecond_stand_as_they_came() {
+        let leaf = |id, seq| Leaf {
+            id,
+            parent_id: None,
+            start_ns: 1_000_000,
+            seq,
+        };
+        let forest = arrange(&[leaf("a", 9), leaf("b", 7), leaf("c", 8)]);
+        assert_eq!(forest.roots, [1, 2, 0]);
     }
 
     proptest! {
@@ -280,6 +299,7 @@ mod tests {
                     id: &ids[n],
                     parent_id: parent.map(|p| ids[p].as_str()),
                     start_ns: starts[n],
+                    seq: 0,
                 })
                 .collect();
             let forest = arrange(&leaves);
