@@ -1,0 +1,62 @@
+//! What the live path costs: ingest per CPU-second, added latency, bytes in Redis. Every figure stands beside a bare one of the same
+//! run, because the machine changes from run to run and the ratio does not.
+//!
+//! `ingest` and `memory` call the product's functions in this process, `latency` and the last rows of `ingest` go through HTTP to a
+//! second process of this binary (`--serve`) with the product's routers. Redis is a child of its own, without persistence.
+
+mod ingest;
+mod latency;
+mod memory;
+mod sample;
+mod serve;
+mod store;
+mod table;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+
+/// Measures Tailspan's live path and prints tables with ratios.
+#[derive(Parser)]
+struct Arguments {
+    /// What to measure; everything when nothing is named.
+    parts: Vec<Part>,
+    /// A folder of recorded exports (`*/requests/*.body`); measured beside the made ones where it is there.
+    #[arg(long, default_value = "../shared/corpus")]
+    corpus: PathBuf,
+    /// Seconds of one latency run; there are seven.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Only serve the product's routers on this Redis, at a free port that is printed: for the other process.
+    #[arg(long, hide = true)]
+    serve: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Spans per CPU-second, stage by stage.
+    Ingest,
+    /// From a producer's request to a viewer's frame.
+    Latency,
+    /// Bytes in Redis per span and per trace.
+    Memory,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if let Some(redis_url) = arguments.serve {
+        return serve::run(&redis_url);
+    }
+    let wanted = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
+    if wanted(Part::Ingest) {
+        ingest::measure(&arguments.corpus)?;
+    }
+    if wanted(Part::Memory) {
+        memory::measure()?;
+    }
+    if wanted(Part::Latency) {
+        latency::measure(arguments.seconds)?;
+    }
+    Ok(())
+}

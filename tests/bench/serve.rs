@@ -1,0 +1,79 @@
+//! The product's routers in a process of their own, so that its CPU time is its own.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use tailspan_service::{App, config::Config};
+
+/// Serves until it is killed.
+pub(crate) fn run(redis_url: &str) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let config = Config {
+            redis_url: redis_url.to_owned(),
+            ..Config::default()
+        };
+        let app = App::start(config).await?;
+        let router = Router::new()
+            .merge(tailspan_ingest::router(app.clone()))
+            .merge(tailspan_query::router(app.clone()))
+            .merge(tailspan_stream::router(app.clone()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?);
+        axum::serve(
+            axum::serve::ListenerExt::tap_io(listener, |socket| {
+                let _ = socket.set_nodelay(true);
+            }),
+            router,
+        )
+        .await?;
+        Ok(())
+    })
+}
+
+/// This binary as a server.
+pub(crate) struct Server {
+    pub(crate) address: String,
+    child: Child,
+}
+
+impl Server {
+    pub(crate) fn start(redis_url: &str) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["--serve", redis_url])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().context("the server has an output")?;
+        let mut address = String::new();
+        BufReader::new(stdout).read_line(&mut address)?;
+        let address = address.trim().to_owned();
+        let server = Self { address, child };
+        anyhow::ensure!(!server.address.is_empty(), "the server did not start");
+        Ok(server)
+    }
+
+    /// CPU time of all its threads until now, in ticks of 10 ms.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name in parentheses may hold spaces; fields are counted behind it: proc(5), utime is field 14, stime 15.
+        let (_, fields) = stat.rsplit_once(") ").context("a process's stat line")?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let ticks = |at: usize| -> Result<u64> {
+            Ok(fields.get(at).context("a process's stat line")?.parse()?)
+        };
+        // USER_HZ is 100 on every Linux that Rust's tier 1 covers.
+        Ok(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
