@@ -71,7 +71,8 @@ impl Intake {
         if announced.is_some_and(|announced: usize| announced > limit) {
             return Err(too_large(limit));
         }
-        let mut share = self.share(announced.unwrap_or(0))?;
+        // By what has come and not by what is announced: an announcement costs its sender nothing.
+        let mut share = self.share(0)?;
         let mut pieces = body.into_data_stream();
         let mut read = BytesMut::with_capacity(announced.unwrap_or(0).min(DECODED_AT_ONCE_BYTES));
         let deadline = tokio::time::Instant::now() + BODY_TIME;
