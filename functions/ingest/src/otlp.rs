@@ -121,26 +121,29 @@ async fn take(
         .map(|(trace, items)| (trace.clone(), items.len() as u64))
         .collect();
     let appended = stored(app.log.append_all(&tenant, traces)).await?;
-    match signal {
-        Signal::Traces => &app.metrics.spans,
-        Signal::Logs | Signal::Metrics => &app.metrics.log_records,
-    }
-    .inc_by(decoded.accepted);
     for rejected in &decoded.rejected {
         app.metrics.reject(rejected.reason, rejected.count);
     }
     // The log counts these itself.
-    let deleted = counts
+    let mut late = counts
         .iter()
         .zip(&appended)
-        .filter(|(_, appended)| appended.deleted);
-    decoded
-        .rejected
-        .extend(deleted.map(|((trace, count), _)| Rejected {
+        .filter_map(|(sent, appended)| appended.deleted.then_some(sent));
+    let mut accepted = decoded.accepted;
+    if let Some((trace, count)) = late.next() {
+        let count = count + late.map(|(_, count)| count).sum::<u64>();
+        accepted = accepted.saturating_sub(count);
+        decoded.rejected.push(Rejected {
             reason: "trace_deleted",
-            count: *count,
+            count,
             example: format!("trace {trace} was deleted, late items cannot bring it back"),
-        }));
+        });
+    }
+    match signal {
+        Signal::Traces => app.metrics.spans.inc_by(accepted),
+        Signal::Logs => app.metrics.log_records.inc_by(accepted),
+        Signal::Metrics => 0,
+    };
     Ok(decoded.partial_success())
 }
 
