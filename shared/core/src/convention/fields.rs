@@ -136,7 +136,11 @@ fn provider(attributes: &Attributes) -> Option<String> {
 fn agent(look: &Look, kind: Kind) -> Option<String> {
     let attributes = &look.attributes;
     if let Some(name) = attributes.first_text(AGENT_KEYS) {
-        return Some(name);
+        // The OTel project's instrumentation of openai-agents writes this default on every span; the true name is in the span's own.
+        if name != "OpenAI Agent" || !look.scope.contains("openai_agents") {
+            return Some(name);
+        }
+        return agent_in_name(&look.span.name).filter(|_| kind == Kind::Agent);
     }
     if let Some(name) = metadata_text(&look.metadata, &["lc_agent_name"]) {
         return Some(name);
@@ -594,7 +598,10 @@ fn handoff(look: &Look, tool: &mut Tool) {
         tool.result = None;
         return;
     }
-    let by_operation = look.attributes.str("gen_ai.operation.name") == Some("handoff");
+    let by_operation = matches!(
+        look.attributes.str("gen_ai.operation.name"),
+        Some("handoff" | "agent_handoff")
+    );
     let by_name = lower == "handoff"
         || lower.starts_with("transfer_to_")
         || lower.starts_with("handoff_to_")

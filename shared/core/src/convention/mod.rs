@@ -331,10 +331,13 @@ fn operation_kind(look: &Look) -> Option<Kind> {
                 Kind::Agent
             }
         }
-        "execute_tool" | "load_skill" | "handoff" => Kind::Tool,
-        "invoke_workflow" | "invoke_swarm" | "invoke_graph" => Kind::Workflow,
+        "execute_tool" | "load_skill" | "handoff" | "agent_handoff" => Kind::Tool,
+        "guardrail" | "guardrail_check" => Kind::Guardrail,
+        "invoke_workflow" | "invoke_swarm" | "invoke_graph" | "conversation" => Kind::Workflow,
         "plan" => Kind::Plan,
-        "execute_event_loop_cycle" | "invoke_node" | "execute_task" | "goto" => Kind::Task,
+        "execute_event_loop_cycle" | "invoke_node" | "execute_task" | "goto" | "record_usage" => {
+            Kind::Task
+        }
         _ => return None,
     })
 }
@@ -456,4 +459,225 @@ fn logfire_kind(look: &Look) -> Option<Kind> {
 /// Hand-written instrumentation names its span `agent <Name>` or `invoke_agent <Name>` and nothing else.
 fn named_agent_kind(look: &Look) -> Option<Kind> {
     fields::agent_in_name(&look.span.name).map(|_| Kind::Agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{AnyValue, KeyValue, any_value};
+
+    fn span(name: &str, attributes: &[(&str, &str)]) -> wire::Span {
+        wire::Span {
+            span_id: vec![2; 8].into(),
+            parent_span_id: vec![1; 8].into(),
+            name: name.to_owned(),
+            start_time_unix_nano: 5,
+            end_time_unix_nano: 9,
+            attributes: attributes
+                .iter()
+                .map(|(key, value)| KeyValue {
+                    key: (*key).to_owned(),
+                    value: Some(AnyValue {
+                        value: Some(any_value::Value::String((*value).to_owned())),
+                    }),
+                })
+                .collect(),
+            ..wire::Span::default()
+        }
+    }
+
+    fn scope(name: &str) -> Context {
+        Context {
+            scope: wire::Scope {
+                name: name.to_owned(),
+                ..wire::Scope::default()
+            },
+            ..Context::default()
+        }
+    }
+
+    /// (kind, rule, agent, tool) of a span that some dialect wrote.
+    fn check(
+        in_scope: &str,
+        name: &str,
+        attributes: &[(&str, &str)],
+        expected: (Kind, &str, Option<&str>, Option<&str>),
+    ) {
+        let read = read_span(&span(name, attributes), &scope(in_scope));
+        let tool = read.tool.map(|tool| tool.name);
+        assert_eq!(
+            (read.kind, read.rule, read.agent.as_deref(), tool.as_deref()),
+            expected,
+            "{name}"
+        );
+    }
+
+    #[test]
+    fn the_first_convention_that_knows_a_span_reads_it() {
+        let op = "gen_ai.operation.name";
+        check(
+            "x",
+            "chat m",
+            &[(op, "chat")],
+            (Kind::Llm, "gen_ai:operation.name", None, None),
+        );
+        check(
+            "x",
+            "s",
+            &[
+                (op, "chat"),
+                ("openinference.span.kind", "TOOL"),
+                ("tool.name", "t"),
+            ],
+            (Kind::Tool, "openinference:span.kind", None, Some("t")),
+        );
+        check(
+            "x",
+            "s",
+            &[(op, "something new")],
+            (Kind::Span, "plain", None, None),
+        );
+        check(
+            "x",
+            "s",
+            &[(op, "something new"), ("gen_ai.tool.name", "t")],
+            (Kind::Tool, "gen_ai:tool", None, Some("t")),
+        );
+        check(
+            "x",
+            "tools/call t",
+            &[("mcp.method.name", "tools/call")],
+            (Kind::Tool, "mcp:method.name", None, Some("t")),
+        );
+        check(
+            "x",
+            "tools/list",
+            &[("mcp.method.name", "tools/list")],
+            (Kind::Mcp, "mcp:method.name", None, None),
+        );
+        check(
+            "gcp.vertex.agent",
+            "call_llm",
+            &[],
+            (Kind::Llm, "adk:span.name", None, None),
+        );
+        check(
+            "gcp.vertex.agent",
+            "agent_run [a b]",
+            &[],
+            (Kind::Agent, "adk:span.name", Some("a b"), None),
+        );
+        check(
+            "ai",
+            "ai.generateText",
+            &[
+                ("ai.operationId", "ai.generateText"),
+                ("ai.telemetry.functionId", "f"),
+            ],
+            (Kind::Agent, "vercel:operationId", Some("f"), None),
+        );
+        check(
+            "ai",
+            "ai.generateText.doGenerate",
+            &[("operation.name", "ai.generateText.doGenerate f")],
+            (Kind::Llm, "vercel:operationId", None, None),
+        );
+        check(
+            "x",
+            "agent Assistant",
+            &[],
+            (Kind::Agent, "name:agent", Some("Assistant"), None),
+        );
+        check("x", "agent loop", &[], (Kind::Span, "plain", None, None));
+        check(
+            "x",
+            "GET /",
+            &[("http.method", "GET")],
+            (Kind::Span, "plain", None, None),
+        );
+    }
+
+    #[test]
+    fn agents_are_named_in_many_places() {
+        let kind = ("openinference.span.kind", "AGENT");
+        check(
+            "crewai",
+            "c",
+            &[kind, ("graph.node.id", "Writer\n")],
+            (Kind::Agent, "openinference:span.kind", Some("Writer"), None),
+        );
+        check(
+            "smolagents",
+            "CodeAgent.run",
+            &[kind],
+            (
+                Kind::Agent,
+                "openinference:span.kind",
+                Some("CodeAgent"),
+                None,
+            ),
+        );
+        check(
+            "openinference.instrumentation.langchain",
+            "triage",
+            &[
+                ("openinference.span.kind", "CHAIN"),
+                ("metadata", r#"{"lc_agent_name": "triage"}"#),
+            ],
+            (Kind::Agent, "openinference:span.kind", Some("triage"), None),
+        );
+        let node = r#"{"langgraph_node": "model", "langgraph_checkpoint_ns": "planner:1|model:2"}"#;
+        check(
+            "langchain",
+            "ChatX",
+            &[("openinference.span.kind", "LLM"), ("metadata", node)],
+            (Kind::Llm, "openinference:span.kind", Some("planner"), None),
+        );
+        let contrib = "opentelemetry.instrumentation.openai_agents";
+        check(
+            contrib,
+            "invoke_agent Triage",
+            &[
+                ("gen_ai.operation.name", "invoke_agent"),
+                ("gen_ai.agent.name", "OpenAI Agent"),
+            ],
+            (Kind::Agent, "gen_ai:operation.name", Some("Triage"), None),
+        );
+        check(
+            contrib,
+            "chat m",
+            &[
+                ("gen_ai.operation.name", "chat"),
+                ("gen_ai.agent.name", "OpenAI Agent"),
+            ],
+            (Kind::Llm, "gen_ai:operation.name", None, None),
+        );
+    }
+
+    #[test]
+    fn a_pending_span_stands_for_the_real_one() {
+        let read = read_span(
+            &span(
+                "s",
+                &[
+                    ("logfire.span_type", "pending_span"),
+                    ("logfire.pending_parent_id", "00000000000000aB"),
+                ],
+            ),
+            &Context::default(),
+        );
+        assert_eq!(read.id, "0101010101010101");
+        assert_eq!(read.parent_id.as_deref(), Some("00000000000000ab"));
+        assert_eq!(read.end_ns, None);
+    }
+
+    #[test]
+    fn an_end_before_the_start_is_no_time_at_all() {
+        let mut early = span("s", &[]);
+        early.end_time_unix_nano = 3;
+        assert_eq!(
+            read_span(&early, &Context::default()).duration_ns(),
+            Some(0)
+        );
+    }
 }
