@@ -81,11 +81,11 @@ class Run:
     def pause(self, seconds):
         time.sleep(seconds / self.options.speed)
 
-    def send(self, span):
+    def send(self, span, patience_seconds=30):
         resource = {"service.name": "travel-planner", "telemetry.sdk.language": "python"}
         scope_spans = {"scope": {"name": "demo"}, "spans": [span]}
         body = {"resourceSpans": [{"resource": {"attributes": key_values(resource)}, "scopeSpans": [scope_spans]}]}
-        send(self.options, "/v1/traces", body)
+        send(self.options, "/v1/traces", body, patience_seconds)
 
 
 class Span:
@@ -113,7 +113,8 @@ class Span:
             self.attributes["error.type"] = type(self.error).__name__
             ended["status"] = {"code": 2, "message": str(self.error)}
         ended["attributes"] = key_values(self.attributes)
-        self.run.send(ended)
+        # Interrupted: whoever stopped the demo has stopped the server too, or is about to.
+        self.run.send(ended, 30 if error is None or isinstance(error, Exception) else 0)
         return False
 
     def set(self, **attributes):
