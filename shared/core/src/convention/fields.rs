@@ -146,6 +146,15 @@ fn agent(look: &Look, kind: Kind) -> Option<String> {
         return Some(name);
     }
     if kind == Kind::Llm
+        && let Some(request) = attributes.json("gcp.vertex.agent.llm_request")
+        && let Some(labels) = request
+            .get("config")
+            .and_then(|config| config.get("labels"))
+        && let Some(name) = metadata_text(labels, &["adk_agent_name"])
+    {
+        return Some(name);
+    }
+    if kind == Kind::Llm
         && let Some(node) = graph_node(&look.metadata)
     {
         return Some(node);
