@@ -1,0 +1,162 @@
+// What a page's EventSource makes of the streams, in a real browser. Prints a line of JSON for each case: {case, wrong}.
+//
+//   node browser.mjs CHROMIUM URL SHORT_URL      SHORT_URL: a server whose streams live for two seconds
+
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { chromium } from 'playwright-core';
+
+const [executablePath, longLived, shortLived] = process.argv.slice(2);
+const EVENTS = 40;
+const PATIENCE_MS = 30_000;
+/** From a native event's request to the page's script; generous, for a busy machine. */
+const PROMPT_MS = 1_000;
+/** What the stream tells a browser to wait before it comes back. */
+const RETRY_MS = 1_000;
+
+const flags = [
+  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync', '--no-proxy-server',
+];
+
+/** Reports native events to a trace. */
+async function send(server, trace, events) {
+  const request = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(events) };
+  const answer = await fetch(`${server}/traces/${trace}/events`, request);
+  if (!answer.ok) throw new Error(`an event was answered ${answer.status}: ${await answer.text()}`);
+}
+
+const progress = (number) => ({ event_type: 'tool_progress', agent_id: 'browser', details: { number } });
+const started = { event_type: 'workflow_started', agent_id: 'browser' };
+const completed = { event_type: 'workflow_completed', agent_id: 'browser' };
+
+/** A page of `origin` on which an EventSource listens to `url`; says what it saw and which answers it got. */
+async function listen(browser, origin, url) {
+  const page = await browser.newPage();
+  const answers = [];
+  let asked = 0;
+  page.on('request', (request) => {
+    asked += request.url() === url;
+  });
+  page.on('response', (response) => {
+    if (response.url() === url) answers.push(response.status());
+  });
+  await page.goto(origin);
+  await page.evaluate((url) => {
+    const source = new EventSource(url);
+    const seen = { seqs: [], at: [], ends: [], gaps: [] };
+    source.onmessage = (message) => {
+      const event = JSON.parse(message.data);
+      seen.seqs.push(event.seq);
+      seen.at.push(Date.now());
+    };
+    source.addEventListener('end', (message) => seen.ends.push(JSON.parse(message.data).status));
+    source.addEventListener('gap', (message) => seen.gaps.push(message.data));
+    globalThis.seen = () => ({ ...seen, closed: source.readyState === EventSource.CLOSED });
+  }, url);
+  return {
+    seen: async () => ({ asked, answers, ...(await page.evaluate(() => globalThis.seen())) }),
+    /** Waits until the browser has given up the stream, and a little longer for what it should not do then. */
+    async closed() {
+      await page.waitForFunction(() => globalThis.seen().closed, undefined, { timeout: PATIENCE_MS });
+      await sleep(2 * RETRY_MS);
+    },
+    close: () => page.close(),
+  };
+}
+
+/** What differs, in words; empty when nothing does. */
+function differences(found, expected) {
+  const text = (value) => JSON.stringify(value);
+  const names = Object.keys(expected).filter((name) => text(found[name]) !== text(expected[name]));
+  return names.map((name) => `${name}: ${text(found[name])}, not ${text(expected[name])}`).join('; ');
+}
+
+const oneTo = (count) => Array.from({ length: count }, (_, index) => index + 1);
+
+async function finishedRun(browser, origin, server) {
+  const trace = `browser-finished-${Date.now()}`;
+  await send(server, trace, [started, ...oneTo(EVENTS - 2).map(progress), completed]);
+  // The run is settled by then, so that the first look already ends.
+  await sleep(500);
+  const page = await listen(browser, origin, `${server}/traces/${trace}/stream`);
+  await page.closed();
+  const found = await page.seen();
+  await page.close();
+  return differences(found, { asked: 2, answers: [200, 204], seqs: oneTo(EVENTS), ends: ['completed'], gaps: [] });
+}
+
+async function liveRun(browser, server) {
+  const trace = `browser-live-${Date.now()}`;
+  await send(server, trace, started);
+  const page = await listen(browser, `${server}/health`, `${server}/traces/${trace}/stream`);
+  const sentAt = [0];
+  for (const number of oneTo(EVENTS - 2)) {
+    await sleep(150);
+    sentAt.push(Date.now());
+    await send(server, trace, progress(number));
+  }
+  sentAt.push(Date.now());
+  await send(server, trace, completed);
+  await page.closed();
+  const found = await page.seen();
+  await page.close();
+  const wrong = [differences(found, { seqs: oneTo(EVENTS), gaps: [] })];
+  // A clean end may fall between the last event and the settlement: the page then learns from the 204 alone that it has all.
+  if (found.ends.length > 1 || found.ends.some((status) => status !== 'completed')) wrong.push(`ends: ${found.ends}`);
+  // Six seconds of events over streams of at most two: 200 at the start and after each clean end, 204 after the run's end.
+  const { answers } = found;
+  const repeats = answers.length >= 4 && answers.at(-1) === 204 && answers.slice(0, -1).every((status) => status === 200);
+  if (!repeats) wrong.push(`answers: ${answers}, not 200 at least three times and then 204`);
+  // While it is connected the page is told at once; what happens between two connections waits for the next.
+  const lags = found.at.map((at, index) => at - sentAt[index]).slice(1).sort((a, b) => a - b);
+  const middle = lags[Math.floor(lags.length / 2)];
+  const slowest = lags.at(-1);
+  if (!(middle < PROMPT_MS)) wrong.push(`half of the events took longer than ${middle} ms`);
+  if (!(slowest < RETRY_MS + 2 * PROMPT_MS)) wrong.push(`the slowest event took ${slowest} ms`);
+  return wrong.filter(Boolean).join('; ');
+}
+
+async function noSuchRun(browser, server) {
+  const page = await listen(browser, `${server}/health`, `${server}/traces/nobody-sent-this/stream`);
+  await page.closed();
+  const found = await page.seen();
+  await page.close();
+  return differences(found, { asked: 1, answers: [404], seqs: [], ends: [] });
+}
+
+async function foreignPage(browser, server) {
+  const trace = `browser-foreign-${Date.now()}`;
+  await send(server, trace, [started, completed]);
+  // An opaque origin: allowed by nobody, like that of any page from elsewhere. The browser hides the answer from it.
+  const page = await listen(browser, 'data:text/html,foreign', `${server}/traces/${trace}/stream`);
+  await page.closed();
+  const found = await page.seen();
+  await page.close();
+  return differences(found, { asked: 1, seqs: [], ends: [] });
+}
+
+const cases = {
+  'a finished run takes two requests': (browser) => finishedRun(browser, `${longLived}/health`, longLived),
+  'a page of another allowed origin': (browser) =>
+    finishedRun(browser, `${longLived.replace('127.0.0.1', 'localhost')}/health`, longLived),
+  'a live run goes on over clean ends': (browser) => liveRun(browser, shortLived),
+  'an unknown run is asked for once': (browser) => noSuchRun(browser, longLived),
+  'a foreign page sees nothing': (browser) => foreignPage(browser, longLived),
+};
+
+const profile = await mkdtemp(path.join(tmpdir(), 'peers-browser-'));
+try {
+  const browser = await chromium.launchPersistentContext(profile, { executablePath, headless: true, args: flags });
+  await Promise.all(
+    Object.entries(cases).map(async ([name, run]) => {
+      const wrong = await run(browser).catch((error) => String(error).split('\n')[0]);
+      console.log(JSON.stringify({ case: name, wrong }));
+    }),
+  );
+  await browser.close();
+} finally {
+  await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+}
