@@ -171,7 +171,8 @@ fn refused(refusal: &Refusal) -> Response<Body> {
             ),
         ),
     };
-    tracing::warn!("refused a request: {message}");
+    // Not louder: a stranger decides how often. The answer says it all to whom it concerns.
+    tracing::debug!("refused a request: {message}");
     let body = serde_json::json!({ "error": { "code": code, "message": message } });
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
