@@ -97,7 +97,7 @@ pub fn invocations(state: &State) -> Vec<Invocation> {
         tools_of.entry(unit_of(tool.step)).or_default().push(tool);
     }
 
-    let mut invocations = Vec::new();
+    let mut invocations: Vec<(u64, Invocation)> = Vec::new();
     for (unit, members) in &units {
         let own_calls = calls_of.remove(unit).unwrap_or_default();
         let own_tools = tools_of.remove(unit).unwrap_or_default();
@@ -148,16 +148,22 @@ pub fn invocations(state: &State) -> Vec<Invocation> {
             if !ids.insert(id.clone()) {
                 id = format!("{id}-{}", number + 1);
             }
-            invocations.push(Invocation {
+            let invocation = Invocation {
                 invocation_id: id,
                 user_text: turn.question.trim().to_owned(),
                 agent_text: turn.answer.trim().to_owned(),
                 tool_calls,
                 model_info: model_info(&run, &calls),
-            });
+            };
+            invocations.push((turn.from_ns, invocation));
         }
     }
+    // The units may run side by side.
+    invocations.sort_by_key(|(from_ns, _)| *from_ns);
     invocations
+        .into_iter()
+        .map(|(_, invocation)| invocation)
+        .collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -216,7 +222,10 @@ fn turns(run: &Run, unit: Unit, members: &[usize], calls: &[&LlmCall]) -> Vec<Tu
     if turns.is_empty() {
         turns.push(Turn {
             id: turn_id(run, unit, &[]),
-            from_ns: 0,
+            from_ns: members
+                .first()
+                .and_then(|index| run.steps.get(*index))
+                .map_or(0, |step| step.facts.start_ns),
             question: question(run, unit, members, &[], true),
             answer: answer(run, unit, members, &[], true),
         });
