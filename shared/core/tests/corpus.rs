@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tailspan_core::{
+    convention,
     fold::{State, decode_snapshot, encode_snapshot},
     id::TraceId,
     invocations::invocations,
     limits::Limits,
+    model::Kind,
     observed::{Incoming, Observation, Recorded, What},
     otlp::{Encoding, decode_logs, decode_traces, inflate},
     settle,
@@ -195,6 +197,43 @@ fn other_exporters_of_the_same_runs_are_read_as_well() {
             if !bad.is_empty() {
                 wrong.push(format!("{name}, {about}: {bad:?}"));
             }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Tools that are not instrumented are known from what the models asked for.
+#[test]
+fn tool_calls_are_known_without_tool_spans() {
+    let Some(scenarios) = scenarios() else { return };
+    let mut wrong = Vec::new();
+    for scenario in scenarios {
+        let name = scenario.file_name().unwrap().to_str().unwrap().to_owned();
+        let truth: Value =
+            serde_json::from_slice(&std::fs::read(scenario.join("truth.json")).unwrap()).unwrap();
+        let mut requests = requests(&scenario);
+        for (_, incoming) in requests.iter_mut().flatten() {
+            incoming.retain(|item| match &item.observation.what {
+                What::Span(span) => {
+                    let read = convention::read_span(span, &item.observation.context);
+                    read.kind != Kind::Tool
+                }
+                _ => true,
+            });
+        }
+        let haystack = haystack(&requests);
+        let cells = judge(&name, &truth, &tell(&requests, "forward"), &haystack);
+        let about = ["tools", "args", "models", "input", "output", "calls"];
+        let bad: Vec<&str> = cells
+            .iter()
+            .filter(|(field, cell)| *cell == Cell::Wrong && about.contains(field))
+            .map(|(field, _)| *field)
+            .collect();
+        let no_content = cells
+            .iter()
+            .any(|(field, cell)| *field == "args" && *cell == Cell::NotSent);
+        if !bad.is_empty() && !no_content {
+            wrong.push(format!("{name}: {bad:?}"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
