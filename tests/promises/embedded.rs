@@ -19,7 +19,7 @@ const KILLS: u32 = 20;
 const WRITERS: usize = 8;
 
 /// The program of this very source: built here, because a test run does not build other packages' programs by itself.
-fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -104,7 +104,7 @@ impl Drop for Tailspan {
 }
 
 /// The address from the line that says that it is ready; `None` when it ended without one. The rest of its lines are read and dropped.
-fn listening(child: &mut Child) -> Option<String> {
+pub(crate) fn listening(child: &mut Child) -> Option<String> {
     let mut lines = BufReader::new(child.stdout.take()?).lines();
     let url = lines
         .by_ref()

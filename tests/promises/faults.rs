@@ -10,14 +10,15 @@ use std::{
 };
 
 use crate::{
+    embedded::{listening, program},
     proxy::{Proxy, Weather},
-    support::{Instance, RedisServer, Viewer, config},
+    support::{Instance, RedisServer, Viewer, config, free_port},
 };
 
 const TRACE: &str = "faulty";
 
-/// A viewer that is not heard of for this long connects again, as any client with a watchdog does; the heartbeat is 250 ms.
-const SILENCE: Duration = Duration::from_millis(1000);
+/// A viewer that is not heard of for this long connects again, as any client with a watchdog does; the heartbeat is 250 ms, that of processes 1 s.
+const SILENCE: Duration = Duration::from_millis(2500);
 
 /// What one viewer saw in the end.
 #[derive(Debug, Default)]
@@ -29,7 +30,8 @@ struct Seen {
 }
 
 struct Writing {
-    url: String,
+    /// Any of them takes a batch; a repeat may go to another.
+    urls: Vec<String>,
     written: Arc<AtomicU64>,
 }
 
@@ -53,7 +55,7 @@ async fn write(writing: &Writing, from: u64, to: u64) {
         let started = Instant::now();
         loop {
             let sent = http
-                .post(&writing.url)
+                .post(any(&writing.urls))
                 .header("content-type", "application/x-ndjson")
                 .body(body.clone())
                 .send()
@@ -75,11 +77,15 @@ async fn write(writing: &Writing, from: u64, to: u64) {
     }
 }
 
-async fn end_run(url: &str) {
+fn any(urls: &[String]) -> &str {
+    &urls[rand::random_range(0..urls.len())]
+}
+
+async fn end_run(urls: &[String]) {
     let body = "{\"event_type\":\"workflow_completed\",\"event_id\":\"the-end\"}";
     let http = http();
     for _ in 0..200 {
-        if let Ok(response) = http.post(url).body(body).send().await
+        if let Ok(response) = http.post(any(urls)).body(body).send().await
             && response.status().is_success()
         {
             return;
@@ -165,7 +171,7 @@ impl Scene {
 
     fn writing(&self) -> Writing {
         Writing {
-            url: self.instances[0].url(&format!("/traces/{TRACE}/events")),
+            urls: vec![self.instances[0].url(&format!("/traces/{TRACE}/events"))],
             written: Arc::default(),
         }
     }
@@ -230,7 +236,7 @@ async fn fifty_viewers_cut_a_hundred_times_see_ten_thousand_events_once() {
     let viewers = scene.viewers(50, 100, &done);
     let writing = scene.writing();
     write(&writing, 1, 10_000).await;
-    end_run(&writing.url).await;
+    end_run(&writing.urls).await;
     done.store(true, Ordering::SeqCst);
     let seen = viewers.join_all().await;
     assert_exact(&seen, 1, 10_001);
@@ -250,7 +256,7 @@ async fn a_redis_killed_and_restarted_loses_and_doubles_nothing() {
     let written = Arc::clone(&writing.written);
     let writer = tokio::spawn(async move {
         write(&writing, 1, 3_000).await;
-        end_run(&writing.url).await;
+        end_run(&writing.urls).await;
     });
     for kill_at in [500, 1200, 2000] {
         while written.load(Ordering::SeqCst) < kill_at && !writer.is_finished() {
@@ -304,7 +310,7 @@ async fn a_promoted_replica_without_the_last_writes_is_announced() {
     door.lead_to(address(&replica));
     drop(primary);
     write(&writing, 701, 900).await;
-    end_run(&writing.url).await;
+    end_run(&writing.urls).await;
     let seen = viewers.join_all().await;
     // 500 survived, 501..=700 are lost, 701..=900 and the end became 501..=701.
     assert_exact(&seen, 1, 701);
@@ -325,13 +331,13 @@ async fn a_trace_begun_again_under_load_is_announced_to_everybody() {
     let viewers = scene.viewers(10, 0, &done);
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let anew = http()
-        .post(format!("{}?replace=true", writing.url))
+        .post(format!("{}?replace=true", writing.urls[0]))
         .body("{\"event_type\":\"anew\"}")
         .send()
         .await;
     assert!(anew.expect("answered").status().is_success());
     write(&writing, 201, 400).await;
-    end_run(&writing.url).await;
+    end_run(&writing.urls).await;
     let seen = viewers.join_all().await;
     assert_exact(&seen, 201, 402);
     assert!(seen.iter().all(|viewer| viewer.gaps.len() == 1));
@@ -347,7 +353,7 @@ async fn a_full_redis_is_told_and_streams_go_on() {
     write(&writing, 1, 500).await;
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let full = http()
-        .post(&writing.url)
+        .post(&writing.urls[0])
         .body("{\"event_type\":\"x\"}")
         .send()
         .await
@@ -371,9 +377,101 @@ async fn a_full_redis_is_told_and_streams_go_on() {
     );
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
     write(&writing, 501, 1_000).await;
-    end_run(&writing.url).await;
+    end_run(&writing.urls).await;
     done.store(true, Ordering::SeqCst);
     let seen = viewers.join_all().await;
     assert_exact(&seen, 1, 1_001);
+    assert!(seen.iter().all(|viewer| viewer.gaps.is_empty()));
+}
+
+/// `tailspan serve` as a process of its own on an outside Redis, always on the same port.
+struct Process {
+    port: u16,
+    redis_url: String,
+    child: std::process::Child,
+}
+
+impl Process {
+    fn start(port: u16, redis_url: &str) -> Self {
+        let mut child = std::process::Command::new(program())
+            .args([
+                "serve",
+                "--port",
+                &port.to_string(),
+                "--otlp-port",
+                "0",
+                "--redis-url",
+                redis_url,
+            ])
+            .env("TAILSPAN_LOG", "error")
+            .env("TAILSPAN_HEARTBEAT_SECONDS", "1")
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("tailspan starts");
+        listening(&mut child).expect("tailspan listens");
+        Self {
+            port,
+            redis_url: redis_url.to_owned(),
+            child,
+        }
+    }
+
+    fn kill_and_start_again(&mut self) {
+        self.kill();
+        *self = Self::start(self.port, &self.redis_url.clone());
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_killed_in_mid_append_lose_and_double_nothing() {
+    let redis = RedisServer::start().await;
+    let mut processes = [(); 2].map(|()| Process::start(free_port(), &redis.url()));
+    let addresses: Vec<_> = processes
+        .iter()
+        .map(|process| SocketAddr::from(([127, 0, 0, 1], process.port)))
+        .collect();
+    let done = Arc::new(AtomicBool::new(false));
+    let mut viewers = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        viewers.spawn(view(
+            addresses.clone(),
+            addresses.clone(),
+            0,
+            Arc::clone(&done),
+        ));
+    }
+    let writing = Writing {
+        urls: addresses
+            .iter()
+            .map(|address| format!("http://{address}/traces/{TRACE}/events"))
+            .collect(),
+        written: Arc::default(),
+    };
+    let urls = writing.urls.clone();
+    let written = Arc::clone(&writing.written);
+    let writer = tokio::spawn(async move { write(&writing, 1, 4_000).await });
+    for kill in 0..10u64 {
+        while written.load(Ordering::SeqCst) < kill * 380 + 50 && !writer.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let at = usize::from(kill % 2 == 1);
+        tokio::task::block_in_place(|| processes[at].kill_and_start_again());
+    }
+    writer.await.expect("written");
+    end_run(&urls).await;
+    done.store(true, Ordering::SeqCst);
+    let seen = viewers.join_all().await;
+    assert_exact(&seen, 1, 4_001);
     assert!(seen.iter().all(|viewer| viewer.gaps.is_empty()));
 }

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -42,8 +42,6 @@ pub(crate) struct Proxy {
 struct Shared {
     to: Mutex<SocketAddr>,
     weather: Mutex<Weather>,
-    /// Nobody gets in, and who is in gets out.
-    down: AtomicBool,
     generation: AtomicU64,
 }
 
@@ -55,7 +53,6 @@ impl Proxy {
             shared: Arc::new(Shared {
                 to: Mutex::new(target),
                 weather: Mutex::new(weather),
-                down: AtomicBool::new(false),
                 generation: AtomicU64::new(0),
             }),
         };
@@ -77,11 +74,6 @@ impl Proxy {
     pub(crate) fn cut_all(&self) {
         self.shared.generation.fetch_add(1, Ordering::SeqCst);
     }
-
-    pub(crate) fn set_down(&self, down: bool) {
-        self.shared.down.store(down, Ordering::SeqCst);
-        self.cut_all();
-    }
 }
 
 /// How a connection ends.
@@ -96,9 +88,6 @@ enum Fate {
 }
 
 async fn carry(client: TcpStream, shared: Arc<Shared>) {
-    if shared.down.load(Ordering::SeqCst) {
-        return;
-    }
     let target = *shared.to.lock().expect("not poisoned");
     let weather = *shared.weather.lock().expect("not poisoned");
     let generation = shared.generation.load(Ordering::SeqCst);

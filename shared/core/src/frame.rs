@@ -35,7 +35,26 @@ pub fn heartbeat(cursor: Option<Cursor>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// A frame of any event parses back as the HTML standard says: one id, one data line, the same JSON.
+        #[test]
+        fn a_framed_event_parses_back(seq: u64, mark: u32, text in any::<String>(), key in any::<String>()) {
+            let event = serde_json::json!({"seq": seq, key: text});
+            let mut frame = String::new();
+            data(&mut frame, Cursor::new(seq, mark), &event.to_string());
+            let body = frame.strip_suffix("\n\n").expect("ends with a blank line");
+            // The standard ends a line at any of CR LF, CR and LF.
+            let lines: Vec<&str> = body.split(['\n', '\r']).collect();
+            let [id, data] = lines[..] else { panic!("{frame:?}") };
+            prop_assert_eq!(id.strip_prefix("id: ").expect("an id").parse(), Ok(Cursor::new(seq, mark)));
+            let json: serde_json::Value = serde_json::from_str(data.strip_prefix("data: ").expect("data")).expect("json");
+            prop_assert_eq!(json, event);
+        }
+    }
 
     #[test]
     fn frames_on_the_wire() {

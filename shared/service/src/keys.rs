@@ -105,3 +105,86 @@ impl Keys {
         format!("{}work:set-aside", self.prefix)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all(keys: &Keys, tenant: &str, trace: &str, session: &str) -> Vec<String> {
+        let tenant = TenantId::parse(tenant).expect("valid");
+        let of_trace = keys.trace(&tenant, &TraceId::parse(trace).expect("valid"));
+        let of_tenant = keys.tenant(&tenant);
+        let of_session = keys.session(&tenant, &SessionKey::of(session));
+        let TraceKeys {
+            events,
+            trace,
+            seen,
+            blobs,
+            fold,
+            bell,
+        } = of_trace;
+        let TenantKeys {
+            traces,
+            due,
+            rows,
+            log,
+            noted,
+        } = of_tenant;
+        let mut all = vec![
+            events, trace, seen, blobs, fold, bell, traces, due, rows, log, noted,
+        ];
+        all.extend([
+            of_session.session,
+            of_session.log,
+            keys.tenants(),
+            keys.work(),
+            keys.set_aside(),
+        ]);
+        all
+    }
+
+    /// What a cluster hashes: the text between the first `{` and the next `}` (Redis cluster specification, "Hash tags").
+    fn tag(key: &str) -> Option<&str> {
+        let (_, rest) = key.split_once('{')?;
+        rest.split_once('}')
+            .map(|(tag, _)| tag)
+            .filter(|tag| !tag.is_empty())
+    }
+
+    proptest! {
+        #[test]
+        fn distinct_ids_give_distinct_keys(
+            one in ("[a-z0-9-]{1,40}", "[A-Za-z0-9_-]{1,128}", ".{0,40}"),
+            other in ("[a-z0-9-]{1,40}", "[A-Za-z0-9_-]{1,128}", ".{0,40}"),
+            prefix in "[a-z0-9:-]{0,8}",
+        ) {
+            let keys = Keys::new(&prefix);
+            let ones = all(&keys, &one.0, &one.1, &one.2);
+            prop_assert_eq!(ones.iter().collect::<HashSet<_>>().len(), ones.len(), "within one");
+            let same_trace = one.0 == other.0
+                && TraceId::parse(&one.1).expect("valid") == TraceId::parse(&other.1).expect("valid");
+            if !same_trace {
+                let others = all(&keys, &other.0, &other.1, &other.2);
+                for (at, (mine, theirs)) in ones.iter().zip(&others).enumerate() {
+                    // The first six are a trace's; a tenant's and a session's may be shared, the last three always are.
+                    prop_assert!(at > 5 || mine != theirs, "{}", mine);
+                }
+            }
+        }
+
+        #[test]
+        fn a_trace_lies_in_one_slot_whatever_its_name(tenant in "[a-z0-9-]{1,40}", trace in "[A-Za-z0-9_-]{1,128}") {
+            let tenant = TenantId::parse(&tenant).expect("valid");
+            let trace = TraceId::parse(&trace).expect("valid");
+            let keys = Keys::default().trace(&tenant, &trace);
+            let expected = format!("{tenant}/{trace}");
+            for key in [&keys.events, &keys.trace, &keys.seen, &keys.blobs, &keys.fold, &keys.bell] {
+                prop_assert_eq!(tag(key), Some(expected.as_str()));
+            }
+        }
+    }
+}
