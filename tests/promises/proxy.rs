@@ -134,9 +134,9 @@ async fn carry(client: TcpStream, shared: Arc<Shared>) {
         }
         Fate::HalfClosed => {
             let _ = to_client.shutdown().await;
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        Fate::Silent => tokio::time::sleep(Duration::from_millis(1500)).await,
+        Fate::Silent => tokio::time::sleep(Duration::from_millis(600)).await,
     }
 }
 

@@ -307,6 +307,17 @@ impl Frame {
     }
 }
 
+/// A client whose every request takes a connection of its own, so that a cut costs one stream.
+fn unpooled() -> &'static reqwest::Client {
+    static CLIENT: std::sync::OnceLock<reqwest::Client> = std::sync::OnceLock::new();
+    CLIENT.get_or_init(|| {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0);
+        client.build().expect("a client")
+    })
+}
+
 /// A client that reads an event stream as the HTML standard says.
 pub(crate) struct Viewer {
     pub(crate) last_event_id: Option<String>,
@@ -316,11 +327,7 @@ pub(crate) struct Viewer {
 
 impl Viewer {
     pub(crate) async fn open(url: &str, last_event_id: Option<&str>) -> Result<Self> {
-        let mut request = reqwest::Client::builder()
-            .no_proxy()
-            .build()?
-            .get(url)
-            .header("accept", "text/event-stream");
+        let mut request = unpooled().get(url).header("accept", "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }

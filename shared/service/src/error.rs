@@ -144,7 +144,9 @@ impl From<LogError> for ApiError {
             LogError::Unavailable(cause) => {
                 // Said once per request; the cause may name hosts, so the client does not get it.
                 tracing::warn!(cause, "the store is unavailable");
-                Self::unavailable("the store does not answer; try again, repeating is harmless")
+                Self::unavailable(
+                    "the store does not answer; send it again: what has an identity is not stored twice",
+                )
             }
             LogError::Full(cause) => {
                 tracing::warn!(cause, "the store is full");
