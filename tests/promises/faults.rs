@@ -124,23 +124,23 @@ async fn view(
                     continue;
                 }
             };
-        loop {
-            match tokio::time::timeout(SILENCE, viewer.next_or_heartbeat()).await {
-                Ok(Ok(Some(frame))) => match frame.name.as_str() {
-                    "" if frame.data.is_empty() => {}
-                    "" => seen
-                        .seqs
-                        .push(frame.json()["seq"].as_u64().expect("a number")),
-                    "gap" => {
-                        if frame.json()["reason"] == "replaced" {
-                            seen.seqs.clear();
-                        }
-                        seen.gaps.push(frame.data);
+        // Silence, a cut and an error are all the same to a client: it comes back.
+        while let Ok(Ok(Some(frame))) =
+            tokio::time::timeout(SILENCE, viewer.next_or_heartbeat()).await
+        {
+            match frame.name.as_str() {
+                "" if frame.data.is_empty() => {}
+                "" => seen
+                    .seqs
+                    .push(frame.json()["seq"].as_u64().expect("a number")),
+                "gap" => {
+                    if frame.json()["reason"] == "replaced" {
+                        seen.seqs.clear();
                     }
-                    "end" => return seen,
-                    other => panic!("unknown frame {other}"),
-                },
-                _ => break,
+                    seen.gaps.push(frame.data);
+                }
+                "end" => return seen,
+                other => panic!("unknown frame {other}"),
             }
         }
         seen.cuts += 1;
