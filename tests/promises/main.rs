@@ -9,3 +9,4 @@ mod log;
 mod proxy;
 mod stream;
 mod support;
+mod tenants;

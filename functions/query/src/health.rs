@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use tailspan_service::App;
+use tailspan_service::{App, extract::Operator};
 
 /// The process answers; it says nothing of Redis, so that a platform does not restart us for Redis's sake.
 pub(crate) async fn health() -> Response {
@@ -19,11 +19,13 @@ pub(crate) async fn ready(State(app): State<App>) -> Response {
     match app.store_memory().await {
         Ok(memory) => {
             let warnings: Vec<_> = memory.warning().into_iter().collect();
-            let body = json!({
-                "status": if warnings.is_empty() { "ready" } else { "degraded" },
-                "redis": {"used_bytes": memory.used_bytes, "max_bytes": memory.max_bytes, "policy": memory.policy},
-                "warnings": warnings,
-            });
+            let status = if warnings.is_empty() {
+                "ready"
+            } else {
+                "degraded"
+            };
+            let body =
+                json!({"status": status, "redis_policy": memory.policy, "warnings": warnings});
             Json(body).into_response()
         }
         Err(error) => {
@@ -35,7 +37,7 @@ pub(crate) async fn ready(State(app): State<App>) -> Response {
 }
 
 /// OpenMetrics text. What only Redis knows is asked for now; when it does not answer, `tailspan_redis_up` is 0.
-pub(crate) async fn metrics(State(app): State<App>) -> Response {
+pub(crate) async fn metrics(State(app): State<App>, _: Operator) -> Response {
     if app.store_memory().await.is_ok()
         && let Ok((pending, aside)) = app.log.work_counts().await
     {

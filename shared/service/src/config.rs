@@ -5,6 +5,7 @@
 //! | `TAILSPAN_REDIS_URL` (else `REDIS_URL`) | `redis://127.0.0.1:6379` | `redis://`, `rediss://`, `redis-cluster://`, `redis-sentinel://`, `redis+unix://` |
 //! | `TAILSPAN_KEY_PREFIX` | empty | put before every key and channel; `[a-z0-9:-]`, at most 40 |
 //! | `TAILSPAN_TOKENS` | none | `token=tenant` pairs, comma separated; when set, every request needs one |
+//! | `TAILSPAN_ADMIN_TOKEN` | none | the token for `/metrics`, which counts over all tenants; needed where tokens are those of several |
 //! | `TAILSPAN_RETENTION_SECONDS` | 604800 (7 days) | how long a trace is kept after its last event |
 //! | `TAILSPAN_STREAM_SECONDS` | 3600 | an SSE stream ends cleanly after 80-100 % of this; functions set 90 |
 //! | `TAILSPAN_HEARTBEAT_SECONDS` | 15 | silence after which a stream says where it is |
@@ -24,6 +25,8 @@ pub struct Config {
     pub key_prefix: String,
     /// Bearer token -> tenant. Empty: everybody is the default tenant.
     pub tokens: HashMap<String, TenantId>,
+    /// Opens what counts over all tenants.
+    pub admin_token: Option<String>,
     pub retention: Duration,
     pub stream_lifetime: Duration,
     pub heartbeat: Duration,
@@ -39,6 +42,7 @@ impl Default for Config {
             redis_url: "redis://127.0.0.1:6379".to_owned(),
             key_prefix: String::new(),
             tokens: HashMap::new(),
+            admin_token: None,
             retention: Duration::from_secs(7 * 24 * 3600),
             stream_lifetime: Duration::from_secs(3600),
             heartbeat: Duration::from_secs(15),
@@ -103,6 +107,7 @@ impl Config {
         if let Some(url) = var("TAILSPAN_REDIS_URL").or_else(|| var("REDIS_URL")) {
             config.redis_url = url;
         }
+        config.admin_token = var("TAILSPAN_ADMIN_TOKEN").filter(|token| !token.is_empty());
         if let Some(prefix) = var("TAILSPAN_KEY_PREFIX") {
             let valid = prefix.len() <= 40
                 && prefix.bytes().all(|b| {

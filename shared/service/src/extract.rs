@@ -26,28 +26,63 @@ where
         if tokens.is_empty() {
             return Ok(Self(TenantId::default()));
         }
-        let header = parts
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| {
-                value
-                    .strip_prefix("Bearer ")
-                    .or_else(|| value.strip_prefix("bearer "))
-            });
-        // A browser's EventSource cannot send headers.
-        let query = parts
-            .uri
-            .query()
-            .unwrap_or_default()
-            .split('&')
-            .find_map(|pair| pair.strip_prefix("token="));
-        header
-            .or(query)
-            .and_then(|token| tokens.get(token.trim()))
+        token(parts)
+            .and_then(|token| tokens.get(token))
             .map(|tenant| Self(tenant.clone()))
             .ok_or_else(ApiError::unauthorized)
     }
+}
+
+/// Whoever may see what is counted over all tenants: everybody where no tokens are configured, the one tenant where there is one, else the bearer of
+/// the admin token.
+#[derive(Clone, Copy, Debug)]
+pub struct Operator;
+
+impl<S> FromRequestParts<S> for Operator
+where
+    App: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let app = App::from_ref(state);
+        let tokens = &app.config.tokens;
+        let given = token(parts);
+        if tokens.is_empty() || given.is_some() && given == app.config.admin_token.as_deref() {
+            return Ok(Self);
+        }
+        if !given.is_some_and(|token| tokens.contains_key(token)) {
+            return Err(ApiError::unauthorized());
+        }
+        let mut tenants = tokens.values();
+        let first = tenants.next();
+        if tenants.all(|tenant| Some(tenant) == first) {
+            Ok(Self)
+        } else {
+            Err(ApiError::forbidden(
+                "this counts over several tenants and needs the admin token (TAILSPAN_ADMIN_TOKEN)",
+            ))
+        }
+    }
+}
+
+/// `Authorization: Bearer`, else `?token=`: a browser's EventSource cannot send headers.
+fn token(parts: &Parts) -> Option<&str> {
+    let header = parts
+        .headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+    let query = parts.uri.query().unwrap_or_default();
+    header.or_else(|| {
+        query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("token="))
+    })
 }
 
 /// A valid trace id from the path segment `{trace_id}`.

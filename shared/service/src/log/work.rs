@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use tailspan_core::id::{TenantId, TraceId};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::{Log, LogError};
 use crate::redis::{Arg, BlockingConnection, LONGEST_BLOCK, Reply};
@@ -236,7 +236,7 @@ impl Worker {
 impl Log {
     async fn make_group(&self) -> Result<(), LogError> {
         let work = self.keys.work();
-        warn!(stream = work, "made the worker group");
+        info!(stream = work, "making the worker group");
         let args = ["CREATE", &work, GROUP, "0", "MKSTREAM"]
             .map(Arg::from)
             .to_vec();
