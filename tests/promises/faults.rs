@@ -475,3 +475,84 @@ async fn instances_killed_in_mid_append_lose_and_double_nothing() {
     assert_exact(&seen, 1, 4_001);
     assert!(seen.iter().all(|viewer| viewer.gaps.is_empty()));
 }
+
+/// Resident memory of a process, bytes.
+fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap_or_default();
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse::<u64>()
+        .unwrap_or_default()
+        * 1024
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewers_that_never_read_cost_little_and_delay_nobody() {
+    use tokio::io::AsyncWriteExt as _;
+
+    const EVENTS: u64 = 2_000;
+    let redis = RedisServer::start().await;
+    let process = Process::start(free_port(), &redis.url());
+    let base = format!("http://127.0.0.1:{}", process.port);
+    let events = format!("{base}/traces/{TRACE}/events");
+    // Random digits: nothing to compress, nothing to share.
+    let client = http();
+    let post = async |n: u64| {
+        let text: String = (0..640)
+            .map(|_| format!("{:016x}", rand::random::<u64>()))
+            .collect();
+        let body = format!("{{\"event_type\":\"step\",\"event_id\":\"{n}\",\"text\":\"{text}\"}}");
+        let sent = client
+            .post(&events)
+            .body(body)
+            .send()
+            .await
+            .expect("answered");
+        assert!(sent.status().is_success());
+    };
+    for n in 1..=200 {
+        post(n).await;
+    }
+    let mut deaf = Vec::new();
+    for _ in 0..50 {
+        let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", process.port))
+            .await
+            .expect("connected");
+        let request = format!(
+            "GET /traces/{TRACE}/stream HTTP/1.1\r\nhost: 127.0.0.1:{}\r\n\r\n",
+            process.port
+        );
+        socket.write_all(request.as_bytes()).await.expect("sent");
+        deaf.push(socket);
+    }
+    let before = resident_bytes(process.child.id());
+    let reading = tokio::spawn({
+        let url = format!("{base}/traces/{TRACE}/stream");
+        async move {
+            Viewer::open(&url, None)
+                .await
+                .expect("a stream")
+                .rest()
+                .await
+                .expect("read to its end")
+        }
+    });
+    for n in 201..=EVENTS {
+        post(n).await;
+    }
+    end_run(&[events]).await;
+    let seen = reading.await.expect("read");
+    let seqs: Vec<u64> = seen
+        .iter()
+        .filter(|frame| frame.name.is_empty())
+        .map(|frame| frame.json()["seq"].as_u64().expect("a number"))
+        .collect();
+    assert_eq!(seqs, (1..=EVENTS + 1).collect::<Vec<_>>());
+    // 20 MB went by fifty viewers that read nothing: at most a window, a page and a chunk each are held.
+    let grown = resident_bytes(process.child.id()).saturating_sub(before);
+    assert!(grown < 40 * 1024 * 1024, "{} KiB more", grown / 1024);
+}

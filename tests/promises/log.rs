@@ -9,7 +9,11 @@ use tailspan_core::{
 };
 use tailspan_service::{
     App,
-    log::{append::AppendOptions, read::ReadFrom, settle::Look},
+    log::{
+        append::AppendOptions,
+        read::{PageSize, ReadFrom},
+        settle::Look,
+    },
 };
 
 use crate::support::{Store, config};
@@ -100,7 +104,7 @@ impl Case {
             let page = self
                 .app
                 .log
-                .page(&self.tenant, &self.trace, from)
+                .page(&self.tenant, &self.trace, from, PageSize::LARGE)
                 .await
                 .expect("a page");
             let Some(last) = page.chunks.last() else {

@@ -18,7 +18,7 @@ use tailspan_service::{
     extract::{Params, Tenant, TracePath},
     log::{
         now_unix_ms,
-        read::{Folded, ReadFrom},
+        read::{Folded, PageSize, ReadFrom},
     },
 };
 
@@ -149,7 +149,12 @@ pub(crate) async fn get_events(
     loop {
         let page = app
             .log
-            .page(&tenant, &trace, ReadFrom::Holding(cursor.seq))
+            .page(
+                &tenant,
+                &trace,
+                ReadFrom::Holding(cursor.seq),
+                PageSize::LARGE,
+            )
             .await?;
         let state = page
             .state

@@ -20,7 +20,7 @@ use tailspan_service::{
     extract::{Params, Tenant, TracePath},
     log::{
         follow::{CatchUp, Framed, Next, Watch},
-        read::TraceState,
+        read::{StoredChunk, TraceState},
     },
     metrics::{Metrics, Reason},
 };
@@ -30,6 +30,8 @@ use crate::request::{From, Query, Wanted, wanted};
 
 /// What a client waits before it comes back after a cut. Short: the cursor makes coming back cheap.
 const RETRY_MS: u64 = 1000;
+/// How long a stream outlives its time for the `end` of a run that is being settled.
+const LINGER: Duration = Duration::from_secs(3);
 /// Before the log is asked again that did not answer.
 const RETRY_LOG: Duration = Duration::from_millis(250);
 /// How long the first look at a trace may take before the answer is "unavailable".
@@ -77,6 +79,7 @@ pub(crate) async fn stream_trace(
         watch,
         cursor,
         until_closed: wanted.until_closed,
+        may_have_ended: false,
         ended_at: None,
         heartbeat: app.config.heartbeat,
         next_heartbeat: Instant::now() + app.config.heartbeat,
@@ -193,6 +196,8 @@ struct Viewer {
     watch: Watch,
     cursor: Cursor,
     until_closed: bool,
+    /// Something arrived that may have ended the run.
+    may_have_ended: bool,
     /// The event up to which an `end` was sent, for streams that stay between runs.
     ended_at: Option<u64>,
     heartbeat: Duration,
@@ -200,8 +205,8 @@ struct Viewer {
     ends_at: Instant,
     /// Frames to send before anything else.
     ready: VecDeque<Bytes>,
-    /// Chunks read from the log and not sent yet.
-    chunks: VecDeque<Framed>,
+    /// Chunks read from the log and not unfolded yet.
+    chunks: VecDeque<StoredChunk>,
     done: bool,
     seat: Seat,
 }
@@ -219,11 +224,22 @@ impl Viewer {
                 self.seat.ended = true;
                 return None;
             }
-            if let Some(chunk) = self.chunks.pop_front() {
-                self.show(&chunk);
+            if let Some(chunk) = self.chunks.front() {
+                match self.watch.frame(chunk).await {
+                    Ok(framed) => {
+                        self.chunks.pop_front();
+                        self.show(&framed);
+                    }
+                    Err(error) => {
+                        tracing::debug!(trace = %self.trace, %error, "failed to read for a viewer");
+                        // Read again from the cursor: the log may have changed meanwhile.
+                        self.chunks.clear();
+                        self.wait_briefly().await;
+                    }
+                }
                 continue;
             }
-            if Instant::now() >= self.ends_at || self.app.shutdown.is_cancelled() {
+            if self.time_is_over() {
                 // No `end`: the client comes back at its cursor, here or on another instance.
                 self.ready
                     .push_back(frame::heartbeat(Some(self.cursor)).into());
@@ -232,6 +248,13 @@ impl Viewer {
             }
             self.advance().await;
         }
+    }
+
+    /// A run that is about to be settled is waited for, so that the viewer hears its `end`: whoever comes back after it gets 204.
+    fn time_is_over(&self) -> bool {
+        let now = Instant::now();
+        let lingering = self.may_have_ended && now < self.ends_at + LINGER;
+        now >= self.ends_at && !lingering || self.app.shutdown.is_cancelled()
     }
 
     /// Takes what follows the cursor, or waits for it.
@@ -243,6 +266,7 @@ impl Viewer {
             Next::CaughtUp(state) => {
                 // A cursor without a mark, or at the very start, now knows where it is.
                 self.cursor = state.cursor();
+                self.may_have_ended = state.may_have_ended;
                 match state.ended() {
                     Some(status) if self.ended_at != Some(state.seq) => {
                         self.ended_at = Some(state.seq);
@@ -326,7 +350,12 @@ impl Viewer {
 
     /// Until something is appended, a heartbeat is due, or the stream's time is over.
     async fn wait(&mut self) {
-        let heartbeat_at = self.next_heartbeat.min(self.ends_at);
+        let ends_at = if self.may_have_ended {
+            self.ends_at + LINGER
+        } else {
+            self.ends_at
+        };
+        let heartbeat_at = self.next_heartbeat.min(ends_at);
         let shutdown = self.app.shutdown.clone();
         tokio::select! {
             changed = timeout_at(heartbeat_at, self.watch.changed()) => {

@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use super::{
     Log, LogError, now_unix_ms,
-    read::{ReadFrom, StoredChunk, TraceState},
+    read::{PageSize, ReadFrom, StoredChunk, TraceState},
     settle::Look,
 };
 
@@ -101,8 +101,8 @@ pub enum Next {
 /// What the log itself has after a cursor.
 #[derive(Debug)]
 pub enum CatchUp {
-    /// Frames that follow without a hole. Empty when the end is reached.
-    Chunks(Vec<Framed>),
+    /// Chunks that follow without a hole, not unfolded yet. Empty when the end is reached.
+    Chunks(Vec<StoredChunk>),
     /// Events that cannot be shown any more; go on after `to`.
     Trimmed { from: u64, to: u64 },
     /// The viewer's log is not this one; begin again after `base`.
@@ -254,35 +254,54 @@ impl Watch {
         let (tenant, trace) = (&self.watched.tenant, &self.watched.trace);
         let page = self
             .log
-            .page(tenant, trace, ReadFrom::Holding(cursor.seq))
+            .page(
+                tenant,
+                trace,
+                ReadFrom::Holding(cursor.seq),
+                PageSize::SMALL,
+            )
             .await?;
         let Some(state) = page.state.filter(|state| !state.dead) else {
             return Ok(CatchUp::Gone);
         };
+        let verdict = |continuity| match continuity {
+            Continuity::Continues => None,
+            Continuity::Trimmed { from, to } => Some(CatchUp::Trimmed { from, to }),
+            Continuity::Replaced => Some(CatchUp::Replaced { base: state.base }),
+        };
         let mut at = cursor;
-        let mut framed = Vec::new();
-        if page.chunks.is_empty() {
-            return Ok(match locate(cursor, state.extent(), None) {
-                Continuity::Continues => CatchUp::Chunks(framed),
-                Continuity::Trimmed { from, to } => CatchUp::Trimmed { from, to },
-                Continuity::Replaced => CatchUp::Replaced { base: state.base },
-            });
+        let mut following = Vec::new();
+        if page.chunks.is_empty()
+            && let Some(broken) = verdict(locate(at, state.extent(), None))
+        {
+            return Ok(broken);
         }
-        for chunk in &page.chunks {
-            match locate(at, state.extent(), Some(chunk.span)) {
-                Continuity::Continues => {}
+        for chunk in page.chunks {
+            if let Some(broken) = verdict(locate(at, state.extent(), Some(chunk.span))) {
                 // What was read before the hole is shown first.
-                _ if !framed.is_empty() => break,
-                Continuity::Trimmed { from, to } => return Ok(CatchUp::Trimmed { from, to }),
-                Continuity::Replaced => return Ok(CatchUp::Replaced { base: state.base }),
-            }
-            if chunk.span.last > cursor.seq {
-                let events = self.log.recorded(tenant, trace, chunk).await?;
-                framed.push(Framed::new(trace, chunk, &events));
+                if following.is_empty() {
+                    return Ok(broken);
+                }
+                break;
             }
             at = Cursor::new(chunk.span.last, chunk.span.mark);
+            if chunk.span.last > cursor.seq {
+                following.push(chunk);
+            }
         }
-        Ok(CatchUp::Chunks(framed))
+        Ok(CatchUp::Chunks(following))
+    }
+}
+
+impl Watch {
+    /// Unfolds one chunk that [`Watch::catch_up`] brought.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn frame(&self, chunk: &StoredChunk) -> Result<Framed, LogError> {
+        let (tenant, trace) = (&self.watched.tenant, &self.watched.trace);
+        let events = self.log.recorded(tenant, trace, chunk).await?;
+        Ok(Framed::new(trace, chunk, &events))
     }
 }
 
@@ -392,7 +411,9 @@ async fn read_once(
             watched.show(|window| window.restart(state.clone()));
             return Ok(UNRUNG_READ);
         };
-        let page = log.page(tenant, trace, ReadFrom::After(at)).await?;
+        let page = log
+            .page(tenant, trace, ReadFrom::After(at), PageSize::LARGE)
+            .await?;
         let Some(state) = page.state else {
             *cursor = None;
             watched.show(|window| window.restart(None));

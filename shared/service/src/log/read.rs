@@ -23,8 +23,29 @@ static READ: Script = Script::new(include_str!("../lua/read.lua"));
 static FOLD_PUT: Script = Script::new(include_str!("../lua/fold_put.lua"));
 
 /// Chunks and block bytes that one read brings at most; a page holds at least one chunk.
-const PAGE_CHUNKS: usize = 64;
-const PAGE_BYTES: usize = 1024 * 1024;
+#[derive(Clone, Copy, Debug)]
+pub struct PageSize {
+    chunks: usize,
+    bytes: usize,
+}
+
+impl PageSize {
+    /// For who reads a whole trace.
+    pub const LARGE: Self = Self {
+        chunks: 64,
+        bytes: 1024 * 1024,
+    };
+    /// For a viewer that is behind: it may hold what it read for as long as its client reads nothing.
+    pub const SMALL: Self = Self {
+        chunks: 8,
+        bytes: 64 * 1024,
+    };
+    const NONE: Self = Self {
+        chunks: 0,
+        bytes: 0,
+    };
+}
+
 /// Pieces asked for in one command.
 const PIECES_AT_ONCE: usize = 512;
 /// A snapshot is renewed when a quarter as many events came after it as it holds, and at least this many.
@@ -124,7 +145,7 @@ impl Log {
         tenant: &TenantId,
         trace: &TraceId,
     ) -> Result<Option<TraceState>, LogError> {
-        Ok(self.read(tenant, trace, "-", 0).await?.state)
+        Ok(self.read(tenant, trace, "-", PageSize::NONE).await?.state)
     }
 
     /// Some chunks from a position on.
@@ -136,6 +157,7 @@ impl Log {
         tenant: &TenantId,
         trace: &TraceId,
         from: ReadFrom,
+        size: PageSize,
     ) -> Result<Page, LogError> {
         let from = match from {
             ReadFrom::Holding(seq) => format!("{seq}-0"),
@@ -143,7 +165,7 @@ impl Log {
                 format!("({}-{}", cursor.seq, cursor.mark.unwrap_or(u32::MAX))
             }
         };
-        self.read(tenant, trace, &from, PAGE_CHUNKS).await
+        self.read(tenant, trace, &from, size).await
     }
 
     async fn read(
@@ -151,10 +173,14 @@ impl Log {
         tenant: &TenantId,
         trace: &TraceId,
         from: &str,
-        chunks: usize,
+        size: PageSize,
     ) -> Result<Page, LogError> {
         let keys = self.keys.trace(tenant, trace);
-        let args = vec![Arg::from(from), Arg::from(chunks), Arg::from(PAGE_BYTES)];
+        let args = vec![
+            Arg::from(from),
+            Arg::from(size.chunks),
+            Arg::from(size.bytes),
+        ];
         let mut reply = self
             .redis
             .script(&READ, &[&keys.trace, &keys.events], args)
@@ -257,7 +283,9 @@ impl Log {
                 seq: through,
                 mark: None,
             };
-            let page = self.page(tenant, trace, ReadFrom::After(after)).await?;
+            let page = self
+                .page(tenant, trace, ReadFrom::After(after), PageSize::LARGE)
+                .await?;
             let Some(now) = page
                 .state
                 .filter(|state| !state.dead && state.life == found.life)
