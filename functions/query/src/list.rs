@@ -40,7 +40,6 @@ struct ListedTrace {
     started_at: String,
     last_event_at: String,
     total_events: u64,
-    total_spans: u64,
     /// Runs that ended before the current one.
     ended_runs: u64,
     as_of_seq: u64,
@@ -105,7 +104,6 @@ fn listed(app: &App, row: Row, state: TraceState, run: Option<String>) -> Listed
         started_at: rfc3339_ms(row.started_unix_ms),
         last_event_at: rfc3339_ms(state.last_arrival_unix_ms),
         total_events: state.seq - state.base,
-        total_spans: state.spans,
         ended_runs: state.run + u64::from(state.settled.is_some()),
         as_of_seq: state.seq,
         run: run.and_then(|run| serde_json::from_str(&run).ok()),
