@@ -63,6 +63,8 @@ on_a_node_and_on_a_cluster! {
     the_sweep_removes_every_key_of_an_old_trace,
     rows_are_listed_newest_first_without_loss_over_pages,
     notices_cover_every_event_and_a_lost_one_is_healed_by_the_next,
+    a_trace_begun_again_while_it_is_removed_keeps_its_row_and_deadline,
+    a_deadline_given_during_a_settlement_outlives_it,
 }
 
 const PLAIN: AppendOptions = AppendOptions { replace: false };
@@ -94,6 +96,12 @@ impl Case {
             .append(&self.tenant, &self.trace, events, PLAIN)
             .await
             .expect("appended")
+    }
+
+    /// Whether a sorted set has this member.
+    async fn has_score(&self, set: &str, member: &str) -> bool {
+        let score = self.server.cli(&["ZSCORE", set, member]).await;
+        score.starts_with('$') && !score.starts_with("$-1")
     }
 
     /// The texts of all events, in order, with their numbers.
@@ -407,4 +415,73 @@ async fn notices_cover_every_event_and_a_lost_one_is_healed_by_the_next(case: Ca
     assert_eq!(noted, ["1", "2", "2", "3"], "{log}");
     let keys = case.server.cli(&["KEYS", "{default/s/*"]).await;
     assert!(keys.contains(":session") && keys.contains(":log"), "{keys}");
+}
+
+async fn a_trace_begun_again_while_it_is_removed_keeps_its_row_and_deadline(case: Case) {
+    let log = &case.app.log;
+    let traces: Vec<TraceId> = (0..20)
+        .map(|n| TraceId::parse(&format!("t{n}")).expect("valid"))
+        .collect();
+    let remove = async {
+        for _ in 0..40 {
+            let all = tailspan_service::log::now_unix_ms() + 1_000;
+            log.remove_before(&case.tenant, all).await.expect("swept");
+        }
+    };
+    let append = async {
+        for n in 0..40 {
+            let appends = traces
+                .iter()
+                .map(|trace| log.append(&case.tenant, trace, numbered(n..n + 1), PLAIN));
+            futures::future::try_join_all(appends)
+                .await
+                .expect("appended");
+        }
+    };
+    tokio::join!(remove, append);
+    let listed = log.rows(&case.tenant, None, 100).await.expect("rows");
+    for trace in &traces {
+        let living = log.state(&case.tenant, trace).await.expect("answered");
+        if living.is_some() {
+            assert!(listed.iter().any(|row| row.trace == *trace), "{trace}");
+            assert!(
+                case.has_score("{default}:due", trace.as_str()).await,
+                "{trace}"
+            );
+        }
+    }
+    // One that lost both all the same has them again after its next event.
+    case.append(numbered(0..1)).await;
+    for index in ["{default}:traces", "{default}:due"] {
+        case.server.cli(&["ZREM", index, "t"]).await;
+    }
+    case.append(numbered(1..2)).await;
+    for index in ["{default}:traces", "{default}:due"] {
+        assert!(case.has_score(index, "t").await, "{index}");
+    }
+}
+
+async fn a_deadline_given_during_a_settlement_outlives_it(case: Case) {
+    case.append(vec![native(
+        Some(1),
+        "{\"event_type\":\"workflow_completed\"}",
+    )])
+    .await;
+    let log = &case.app.log;
+    assert_eq!(
+        log.settle(&case.tenant, &case.trace).await.expect("looked"),
+        Look::Settled
+    );
+    // Somebody holds a claim on the trace, and has settled it; the next run begins before the claim is released.
+    let claim = format!("{}.500", tailspan_service::log::now_unix_ms() + 30_000);
+    let due = "{default}:due";
+    case.server.cli(&["ZADD", due, &claim, "t"]).await;
+    case.append(numbered(2..3)).await;
+    let release = include_str!("../../shared/service/src/lua/release.lua");
+    let eval = ["EVAL", release, "1", due, "t", &claim, ""];
+    case.server.cli(&eval).await;
+    assert!(
+        case.has_score(due, "t").await,
+        "the new run has no deadline"
+    );
 }

@@ -26,6 +26,19 @@ pub struct TraceKeys {
     pub bell: String,
 }
 
+impl TraceKeys {
+    /// All that lies in Redis of the trace, its counted state first; scripts that remove a trace take them in this order.
+    pub fn stored(&self) -> [&str; 5] {
+        [
+            &self.trace,
+            &self.events,
+            &self.seen,
+            &self.blobs,
+            &self.fold,
+        ]
+    }
+}
+
 /// The keys of one tenant, one slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantKeys {

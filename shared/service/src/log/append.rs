@@ -158,8 +158,14 @@ impl Log {
                 break;
             }
         }
-        if may_end_run && !total.deleted {
-            self.look_soon(tenant, trace).await;
+        if may_end_run
+            && !total.deleted
+            // When this is lost, the deadline that is there comes later.
+            && let Err(error) = self
+                .look_within(tenant, trace, self.patience.grace_ms)
+                .await
+        {
+            warn!(%trace, %error, "failed to bring a deadline forward");
         }
         self.metrics.appended(&total);
         Ok(total)
@@ -193,13 +199,7 @@ impl Log {
                 .unwrap_or_default();
             match verdict.as_str() {
                 "stored" => {
-                    let mut number = || {
-                        reply
-                            .next()
-                            .and_then(|reply| reply.number())
-                            .unwrap_or_default()
-                    };
-                    let (first_seq, last_seq) = (number(), number());
+                    let (first_seq, last_seq) = (number(&mut reply), number(&mut reply));
                     let stored = batch.events.len() as u64;
                     return Ok(Appended {
                         stored,
@@ -211,13 +211,7 @@ impl Log {
                     });
                 }
                 "known" => {
-                    let mut number = || {
-                        reply
-                            .next()
-                            .and_then(|reply| reply.number())
-                            .unwrap_or_default()
-                    };
-                    let (last_seq, mark) = (number(), number());
+                    let (last_seq, mark) = (number(&mut reply), number(&mut reply));
                     let known: Vec<bool> = reply.map(|flag| flag == Reply::Int(1)).collect();
                     // An earlier attempt of ours arrived, and its answer did not.
                     let stored = if batch.token.is_some() && known.last() == Some(&true) {
@@ -297,42 +291,31 @@ impl Log {
 
     /// Index row and deadline, before the first append and after a settlement.
     async fn arm(&self, tenant: &TenantId, trace: &TraceId) -> Result<(), LogError> {
-        let index = self.keys.tenant(tenant);
-        let now = now_unix_ms();
-        self.redis
-            .command(
-                "SADD",
-                &self.keys.tenants(),
-                vec![Arg::from(self.keys.tenants()), Arg::from(tenant.as_str())],
-            )
-            .await?;
-        self.redis
-            .script(
-                &ARM,
-                &[&index.traces, &index.due],
-                vec![
-                    Arg::from(trace.as_str()),
-                    Arg::from(now),
-                    Arg::from(now + self.patience.stalled_ms),
-                ],
-            )
-            .await?;
-        Ok(())
+        let tenants = self.keys.tenants();
+        let args = vec![Arg::from(&tenants), Arg::from(tenant.as_str())];
+        self.redis.command("SADD", &tenants, args).await?;
+        self.look_within(tenant, trace, self.patience.stalled_ms)
+            .await
     }
 
-    /// Something that may end a run arrived: look when the grace is over. When this is lost, the deadline that is there comes later.
-    async fn look_soon(&self, tenant: &TenantId, trace: &TraceId) {
-        let due = self.keys.tenant(tenant).due;
-        let at = now_unix_ms() + self.patience.grace_ms;
+    /// Sees to it that a trace has its row, and is looked at in `ms` milliseconds or before.
+    pub(super) async fn look_within(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        ms: u64,
+    ) -> Result<(), LogError> {
+        let index = self.keys.tenant(tenant);
+        let now = now_unix_ms();
         let args = vec![
-            Arg::from(&due),
-            Arg::from("LT"),
-            Arg::from(at),
             Arg::from(trace.as_str()),
+            Arg::from(now),
+            Arg::from(now.saturating_add(ms)),
         ];
-        if let Err(error) = self.redis.command("ZADD", &due, args).await {
-            warn!(%trace, %error, "failed to bring a deadline forward");
-        }
+        self.redis
+            .script(&ARM, &[&index.traces, &index.due], args)
+            .await?;
+        Ok(())
     }
 
     async fn forget(
@@ -342,6 +325,7 @@ impl Log {
         how: Forget,
     ) -> Result<bool, LogError> {
         let keys = self.keys.trace(tenant, trace);
+        // Stays over attempts, so that the script knows our own repeat.
         let token = rand::random::<u64>();
         let mut pauses = RETRY_PAUSES.iter();
         loop {
@@ -356,15 +340,8 @@ impl Log {
                 }),
                 Arg::from(token),
             ];
-            let slots = [
-                keys.trace.as_str(),
-                &keys.events,
-                &keys.seen,
-                &keys.blobs,
-                &keys.fold,
-            ];
             match (
-                self.redis.script(&FORGET, &slots, args).await,
+                self.redis.script(&FORGET, &keys.stored(), args).await,
                 pauses.next(),
             ) {
                 (Err(RedisError::Unavailable(_)), Some(pause)) => tokio::time::sleep(*pause).await,
@@ -410,6 +387,14 @@ impl<'a> Batch<'a> {
             .retain(|incoming| incoming.identity.is_none() || flags.next() != Some(&true));
         self.identify();
     }
+}
+
+/// The next item of an answer, as the number that the script put there.
+fn number(reply: &mut impl Iterator<Item = Reply>) -> u64 {
+    reply
+        .next()
+        .and_then(|item| item.number())
+        .unwrap_or_default()
 }
 
 /// A batch in which every identity stands once, and how many stood there more than once.

@@ -36,7 +36,13 @@ pub struct Notice<'a> {
 impl Log {
     /// Writes notices for the tenant and for every session named.
     pub async fn note(&self, tenant: &TenantId, notices: &[Notice<'_>]) {
-        let mut of_tenant = vec![Arg::from(NOTICES_KEPT)];
+        let now = now_unix_ms();
+        let mut of_tenant = vec![
+            Arg::from(NOTICES_KEPT),
+            Arg::from(now),
+            Arg::from(now.saturating_add(self.patience.stalled_ms)),
+        ];
+        let nothing = of_tenant.len();
         let mut of_sessions: BTreeMap<&str, Vec<Arg>> = BTreeMap::new();
         for notice in notices.iter().filter(|notice| notice.last_seq > 0) {
             let moved = [Arg::from(notice.trace.as_str()), Arg::from(notice.last_seq)];
@@ -48,18 +54,18 @@ impl Log {
             }
             of_tenant.extend(moved);
         }
-        if of_tenant.len() == 1 {
+        if of_tenant.len() == nothing {
             return;
         }
         let index = self.keys.tenant(tenant);
-        let slots = [index.log.as_str(), &index.noted];
+        let slots = [index.log.as_str(), &index.noted, &index.traces, &index.due];
         let noted = self.redis.script(&NOTE, &slots, of_tenant);
         let sessions = futures::future::join_all(of_sessions.into_iter().map(|(name, moved)| {
             let keys = self.keys.session(tenant, &SessionKey::of(name));
             let mut args = vec![
                 Arg::from(NOTICES_KEPT),
                 Arg::from(self.ttl_seconds()),
-                Arg::from(now_unix_ms()),
+                Arg::from(now),
                 Arg::from(name),
                 Arg::from(TRACES_OF_A_SESSION),
             ];

@@ -59,19 +59,12 @@ impl Log {
                     continue;
                 };
                 let keys = self.keys.trace(tenant, &trace);
-                let slots = [
-                    keys.trace.as_str(),
-                    &keys.events,
-                    &keys.seen,
-                    &keys.blobs,
-                    &keys.fold,
-                ];
                 let args = vec![
                     Arg::from(before_unix_ms),
                     Arg::from(self.publish()),
                     Arg::from(&keys.bell),
                 ];
-                match self.redis.script(&EXPIRE, &slots, args).await? {
+                match self.redis.script(&EXPIRE, &keys.stored(), args).await? {
                     Reply::Int(0) => kept += 1,
                     answer => {
                         removed += u64::from(answer == Reply::Int(1));
@@ -87,6 +80,7 @@ impl Log {
         }
     }
 
+    /// Takes traces that are gone from the tenant's indexes.
     pub(super) async fn drop_rows(
         &self,
         tenant: &TenantId,
@@ -102,6 +96,14 @@ impl Log {
             .collect();
         let slots = [index.traces.as_str(), &index.due, &index.rows, &index.noted];
         self.redis.script(&DROP_ROWS, &slots, names).await?;
+        for trace in traces {
+            let state = self.state(tenant, trace).await?;
+            if state.is_some_and(|state| !state.dead) {
+                // Begun again after it was removed: the row that went was its new one.
+                self.look_within(tenant, trace, self.patience.stalled_ms)
+                    .await?;
+            }
+        }
         Ok(())
     }
 
