@@ -1,14 +1,25 @@
 //! How observations lie in the log: blocks, and text that is stored once.
 //!
-//! A chunk is what one append stores: up to [`MAX_EVENTS`] observations as one zstd block. A string longer than
-//! [`INLINE_BYTES`] is cut into content-defined pieces that lie once per trace under the hash of their content. An LLM call repeats the whole
-//! conversation before it, so call n + 1 shares all pieces with call n but the last ones, in whatever format the history is written.
+//! A chunk is what one append stores: up to [`MAX_EVENTS`] observations as one zstd block. An observation larger than [`WHOLE_BYTES`] is
+//! split: its attributes, as they are encoded, are cut where their content says so, and the pieces lie once per trace under the
+//! hash of their content. An LLM call repeats the whole conversation before it, so call n + 1 shares all pieces with call n but the
+//! last ones, however the history is written: as one text, or as an attribute for each field of each message. What surely is the
+//! observation's own - what stands before the first cut and behind the last - stays in the block.
 
-use std::{collections::HashMap, io::Read as _, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    io::Read as _,
+    sync::{Arc, LazyLock},
+};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use prost::Message as _;
+use bytes::Bytes;
+use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
+use zstd::{
+    bulk::Compressor,
+    dict::{DecoderDictionary, EncoderDictionary},
+};
 
 use crate::{
     observed::{Context, Observation, What},
@@ -19,19 +30,29 @@ use crate::{
 pub const MAX_EVENTS: usize = 256;
 /// Raw bytes a chunk holds at most, beside its last event: one event may be larger than this, and then stands alone.
 pub const MAX_BYTES: usize = 256 * 1024;
-/// Strings up to this length stay inside their block.
-pub const INLINE_BYTES: usize = 256;
+/// Observations up to this length lie in their block as they are: zstd makes more of them beside their neighbours than a hash of their pieces would.
+pub const WHOLE_BYTES: usize = 2048;
 
 /// The format this release writes. It reads this one and, from the second format on, the one before.
 const FORMAT: u8 = 1;
-/// No zstd dictionary yet; the byte keeps the place.
+/// What zstd knows before it reads the first byte: attributes of agent telemetry, the commonest last, where they are nearest. A block of one
+/// span is half as large with it. Stored blocks need it as it is: another list is another dictionary, with a number of its own.
+const WORDS: &str = include_str!("chunk/words.txt");
+const DICTIONARY: u8 = 1;
+/// A block that was packed without it.
 const NO_DICTIONARY: u8 = 0;
+/// Up to here the dictionary is used; more bytes have their words in themselves, and with a dictionary zstd takes them half as fast.
+const SMALL_BYTES: usize = 16 * 1024;
 /// Pieces between 256 bytes and 8 KiB, about 1 KiB: smaller ones cost more in hash entries than they share.
 const PIECE_BYTES: (usize, usize, usize) = (256, 1024, 8192);
+/// A text this long is cut from its own first byte: what stands before it has other lengths and numbers in every call.
+const LONG_TEXT_BYTES: usize = 4096;
 /// What a block may unfold to: the largest accepted request (16 MiB) with room for what surrounds it.
 const MAX_UNFOLDED_BYTES: u64 = 64 * 1024 * 1024;
-/// zstd's fastest level with good ratios on JSON of this size; measured by `scripts/bench`.
-const ZSTD_LEVEL: i32 = 3;
+/// Of small blocks and pieces, which are many: level 1 makes them 2 to 3 % larger.
+const SMALL_LEVEL: i32 = 3;
+/// Of other blocks: level 3 gains 10 % and takes a third longer, and packing is most of what ingest costs.
+const LARGE_LEVEL: i32 = 1;
 
 /// The hash of a piece's content, and its name in the trace's blobs.
 pub type PieceId = [u8; 8];
@@ -53,6 +74,7 @@ pub enum Unreadable {
     Damaged(String),
 }
 
+/// Written by [`Encoder`], field by field; read as a message.
 #[derive(Clone, PartialEq, prost::Message)]
 struct StoredChunk {
     #[prost(message, repeated, tag = "1")]
@@ -79,8 +101,25 @@ struct StoredEvent {
     span: Option<wire::Span>,
     #[prost(message, optional, tag = "3")]
     log: Option<wire::LogRecord>,
-    #[prost(message, optional, tag = "4")]
-    native: Option<AnyValue>,
+    #[prost(string, optional, tag = "4")]
+    native: Option<String>,
+    /// Further fields of the span or log record, or the text of the native event.
+    #[prost(message, optional, tag = "5")]
+    rest: Option<StoredRest>,
+}
+
+/// Bytes, some of which are pieces.
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredRest {
+    /// Hashes of 8 bytes each.
+    #[prost(bytes = "bytes", tag = "1")]
+    pieces: Bytes,
+    /// For each piece, how many of the bytes below stand between it and the piece before.
+    #[prost(uint32, repeated, tag = "2")]
+    gaps: Vec<u32>,
+    /// The bytes between the pieces, and those behind the last.
+    #[prost(bytes = "bytes", tag = "3")]
+    own: Bytes,
 }
 
 /// Splits a batch into chunks, in order: by count and by size.
@@ -113,68 +152,237 @@ pub fn size_of(observation: &Observation) -> usize {
 
 /// Encodes observations as one block and the pieces it refers to.
 pub fn encode<'a>(observations: impl IntoIterator<Item = &'a Observation>) -> Encoded {
-    let mut pieces = Pieces::default();
-    let mut chunk = StoredChunk::default();
-    // Contexts are shared by pointer within a request; the few that differ are compared by value.
-    let mut contexts: Vec<Arc<Context>> = Vec::new();
+    let mut encoder = Encoder::default();
     for observation in observations {
-        let at = contexts
-            .iter()
-            .position(|known| {
-                Arc::ptr_eq(known, &observation.context) || **known == *observation.context
-            })
-            .unwrap_or_else(|| {
-                contexts.push(Arc::clone(&observation.context));
-                contexts.len() - 1
-            });
-        let mut event = StoredEvent {
-            context: u32::try_from(at).unwrap_or(u32::MAX),
-            ..StoredEvent::default()
-        };
+        encoder.put(observation);
+    }
+    encoder.finish()
+}
+
+/// Writes a [`StoredChunk`] from borrowed observations: copying them into owned messages first took as long as all the rest.
+#[derive(Default)]
+struct Encoder<'a> {
+    contexts: Vec<&'a Arc<Context>>,
+    raw: Vec<u8>,
+    /// Reused for every event.
+    event: Vec<u8>,
+    rest: Vec<u8>,
+    known: HashSet<PieceId>,
+    found: Vec<(PieceId, Vec<u8>)>,
+}
+
+impl<'a> Encoder<'a> {
+    fn put(&mut self, observation: &'a Observation) {
+        let context = self.context(&observation.context);
+        self.event.clear();
+        if context > 0 {
+            self.event.push(1 << 3);
+            put_varint(context, &mut self.event);
+        }
         match &observation.what {
             What::Span(span) => {
-                let mut span = (**span).clone();
-                pieces.take_attributes(&mut span.attributes);
-                for event in &mut span.events {
-                    pieces.take_attributes(&mut event.attributes);
+                if span.encoded_len() <= WHOLE_BYTES {
+                    put_message(2, &**span, &mut self.event);
+                } else {
+                    put_message(2, &head_of_span(span), &mut self.event);
+                    let long_texts = self.rest_of_span(span);
+                    self.put_rest(&long_texts);
                 }
-                event.span = Some(span);
             }
             What::Log(log) => {
-                let mut log = (**log).clone();
-                pieces.take_attributes(&mut log.attributes);
-                if let Some(body) = &mut log.body {
-                    pieces.take(body);
+                if log.encoded_len() <= WHOLE_BYTES {
+                    put_message(3, &**log, &mut self.event);
+                } else {
+                    put_message(3, &head_of_log(log), &mut self.event);
+                    let long_texts = self.rest_of_log(log);
+                    self.put_rest(&long_texts);
                 }
-                event.log = Some(log);
             }
             What::Native(json) => {
-                let mut value = AnyValue {
-                    value: Some(Value::String(json.to_string())),
-                };
-                pieces.take(&mut value);
-                event.native = Some(value);
+                if json.len() <= WHOLE_BYTES {
+                    put_bytes(4, json.as_bytes(), &mut self.event);
+                } else {
+                    put_bytes(4, b"", &mut self.event);
+                    self.rest.clear();
+                    self.rest.extend_from_slice(json.as_bytes());
+                    self.put_rest(&[]);
+                }
             }
         }
-        chunk.events.push(event);
+        put_bytes(2, &self.event, &mut self.raw);
     }
-    chunk.contexts = contexts
-        .iter()
-        .map(|context| StoredContext {
-            resource: context.resource.clone(),
-            scope: Some(context.scope.clone()),
-            schema_url: context.schema_url.clone(),
-        })
-        .collect();
-    let mut block = vec![FORMAT, NO_DICTIONARY];
-    block.extend(compress(&chunk.encode_to_vec()));
-    Encoded {
-        block,
-        pieces: pieces.found,
+
+    /// Contexts are shared by pointer within a request; the few that differ are compared by value.
+    fn context(&mut self, context: &'a Arc<Context>) -> usize {
+        self.contexts
+            .iter()
+            .position(|known| Arc::ptr_eq(known, context) || ***known == **context)
+            .unwrap_or_else(|| {
+                self.contexts.push(context);
+                self.contexts.len() - 1
+            })
+    }
+
+    /// Leaves the fields that [`head_of_span`] left out in `rest`; returns where its long texts begin.
+    fn rest_of_span(&mut self, span: &wire::Span) -> Vec<usize> {
+        self.rest.clear();
+        let mut long_texts = Vec::new();
+        for attribute in &span.attributes {
+            put_message(9, attribute, &mut self.rest);
+            long_texts.extend(begin_of_long(attribute.value.as_ref(), self.rest.len()));
+        }
+        for event in &span.events {
+            put_message(11, event, &mut self.rest);
+        }
+        long_texts
+    }
+
+    /// As [`Encoder::rest_of_span`].
+    fn rest_of_log(&mut self, log: &wire::LogRecord) -> Vec<usize> {
+        self.rest.clear();
+        let mut long_texts = Vec::new();
+        if let Some(body) = &log.body {
+            put_message(5, body, &mut self.rest);
+            long_texts.extend(begin_of_long(Some(body), self.rest.len()));
+        }
+        for attribute in &log.attributes {
+            put_message(6, attribute, &mut self.rest);
+            long_texts.extend(begin_of_long(attribute.value.as_ref(), self.rest.len()));
+        }
+        long_texts
+    }
+
+    /// Cuts `rest` and stores its pieces.
+    fn put_rest(&mut self, long_texts: &[usize]) {
+        let (min, average, max) = PIECE_BYTES;
+        let rest = std::mem::take(&mut self.rest);
+        let (mut hashes, mut gaps, mut own, mut gap) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let mut begin = 0;
+        for end in long_texts.iter().copied().chain([rest.len()]) {
+            let region = rest.get(begin..end).unwrap_or_default();
+            for cut in fastcdc::v2020::FastCDC::new(region, min, average, max) {
+                let cut_end = cut.offset + cut.length;
+                let bytes = region.get(cut.offset..cut_end).unwrap_or_default();
+                // The beginning holds what no other call has (ids, token counts), and what ends with its region will go on in the next call.
+                if cut_end == region.len() || cut.offset == 0 && begin == 0 {
+                    own.extend_from_slice(bytes);
+                    gap += bytes.len();
+                    continue;
+                }
+                let id = xxh3_64(bytes).to_le_bytes();
+                hashes.extend_from_slice(&id);
+                gaps.push(u32::try_from(gap).unwrap_or(u32::MAX));
+                gap = 0;
+                if self.known.insert(id) {
+                    self.found.push((id, pack(bytes)));
+                }
+            }
+            begin = end;
+        }
+        let stored = StoredRest {
+            pieces: hashes.into(),
+            gaps,
+            own: own.into(),
+        };
+        put_message(5, &stored, &mut self.event);
+        self.rest = rest;
+    }
+
+    fn finish(mut self) -> Encoded {
+        for context in self.contexts {
+            let stored = StoredContext {
+                resource: context.resource.clone(),
+                scope: Some(context.scope.clone()),
+                schema_url: context.schema_url.clone(),
+            };
+            put_message(1, &stored, &mut self.raw);
+        }
+        let mut block = vec![FORMAT];
+        if self.raw.len() <= SMALL_BYTES {
+            block.push(DICTIONARY);
+            block.extend(pack_small(&self.raw));
+        } else {
+            block.push(NO_DICTIONARY);
+            block.extend(pack_large(&self.raw));
+        }
+        Encoded {
+            block,
+            pieces: self.found,
+        }
     }
 }
 
-/// A block that was read, its long strings perhaps still to be filled in.
+/// All of a span but its attributes and events.
+fn head_of_span(span: &wire::Span) -> wire::Span {
+    wire::Span {
+        trace_id: span.trace_id.clone(),
+        span_id: span.span_id.clone(),
+        trace_state: span.trace_state.clone(),
+        parent_span_id: span.parent_span_id.clone(),
+        name: span.name.clone(),
+        kind: span.kind,
+        start_time_unix_nano: span.start_time_unix_nano,
+        end_time_unix_nano: span.end_time_unix_nano,
+        attributes: Vec::new(),
+        dropped_attributes_count: span.dropped_attributes_count,
+        events: Vec::new(),
+        dropped_events_count: span.dropped_events_count,
+        links: span.links.clone(),
+        dropped_links_count: span.dropped_links_count,
+        status: span.status.clone(),
+        flags: span.flags,
+    }
+}
+
+/// All of a log record but its body and attributes.
+fn head_of_log(log: &wire::LogRecord) -> wire::LogRecord {
+    wire::LogRecord {
+        time_unix_nano: log.time_unix_nano,
+        severity_number: log.severity_number,
+        severity_text: log.severity_text.clone(),
+        body: None,
+        attributes: Vec::new(),
+        dropped_attributes_count: log.dropped_attributes_count,
+        flags: log.flags,
+        trace_id: log.trace_id.clone(),
+        span_id: log.span_id.clone(),
+        observed_time_unix_nano: log.observed_time_unix_nano,
+        event_name: log.event_name.clone(),
+    }
+}
+
+/// A text is the last thing its attribute is encoded to, so it begins its length before the attribute's end.
+fn begin_of_long(value: Option<&AnyValue>, end: usize) -> Option<usize> {
+    match &value?.value {
+        Some(Value::String(text)) if text.len() >= LONG_TEXT_BYTES => end.checked_sub(text.len()),
+        _ => None,
+    }
+}
+
+/// A field of a message (its number below 16) that is a message.
+fn put_message(number: u8, message: &impl Message, out: &mut Vec<u8>) {
+    out.push(number << 3 | 2);
+    put_varint(message.encoded_len(), out);
+    message.encode_raw(out);
+}
+
+/// As [`put_message`], of bytes or text.
+fn put_bytes(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(number << 3 | 2);
+    put_varint(bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+/// Protobuf's number of variable length: seven bits a byte, the lowest first.
+fn put_varint(mut number: usize, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// A block that was read, its pieces still to be filled in.
 #[derive(Debug)]
 pub struct Decoded {
     chunk: StoredChunk,
@@ -193,10 +401,12 @@ pub fn decode(block: &[u8]) -> Result<Decoded, Unreadable> {
     let (dictionary, packed) = rest
         .split_first()
         .ok_or_else(|| damaged(&"it ends after one byte"))?;
-    if *dictionary != NO_DICTIONARY {
-        return Err(damaged(&"it names an unknown dictionary"));
-    }
-    let raw = unfold(packed).map_err(|error| damaged(&error))?;
+    let raw = match *dictionary {
+        NO_DICTIONARY => zstd::stream::read::Decoder::with_buffer(packed).and_then(unfold),
+        DICTIONARY => unfold_small(packed),
+        _ => return Err(damaged(&"it names an unknown dictionary")),
+    };
+    let raw = raw.map_err(|error| damaged(&error))?;
     let chunk = StoredChunk::decode(raw.as_slice()).map_err(|error| damaged(&error))?;
     Ok(Decoded { chunk })
 }
@@ -204,34 +414,20 @@ pub fn decode(block: &[u8]) -> Result<Decoded, Unreadable> {
 impl Decoded {
     /// The pieces to fetch, each once.
     pub fn pieces(&self) -> Vec<PieceId> {
-        let mut ids = Vec::new();
-        let mut visit = |value: &AnyValue| {
-            for_each_stored(value, &mut |hashes| ids.extend(piece_ids(hashes)));
-        };
-        for event in &self.chunk.events {
-            if let Some(span) = &event.span {
-                let of_events = span.events.iter().flat_map(|event| &event.attributes);
-                for attribute in span.attributes.iter().chain(of_events) {
-                    attribute.value.iter().for_each(&mut visit);
-                }
-            }
-            if let Some(log) = &event.log {
-                log.attributes
-                    .iter()
-                    .filter_map(|attribute| attribute.value.as_ref())
-                    .for_each(&mut visit);
-                log.body.iter().for_each(&mut visit);
-            }
-            event.native.iter().for_each(&mut visit);
-        }
+        let rests = self
+            .chunk
+            .events
+            .iter()
+            .filter_map(|event| event.rest.as_ref());
+        let mut ids: Vec<PieceId> = rests.flat_map(StoredRest::ids).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
     }
 
-    /// The observations, long strings filled in. A piece that is gone leaves [`LOST`] in its place, and is counted.
+    /// The observations, pieces filled in, and how many pieces are gone. Text that is gone is replaced by [`LOST`]; of a span or log record the
+    /// attributes from there on are gone too, and [`LOST_KEY`] says so.
     pub fn resolve(self, pieces: &HashMap<PieceId, Bytes>) -> (Vec<Observation>, usize) {
-        let mut filler = Filler { pieces, lost: 0 };
         let contexts: Vec<_> = self
             .chunk
             .contexts
@@ -244,6 +440,7 @@ impl Decoded {
                 })
             })
             .collect();
+        let mut lost = 0;
         let observations = self
             .chunk
             .events
@@ -253,139 +450,100 @@ impl Decoded {
                     .get(event.context as usize)
                     .cloned()
                     .unwrap_or_default(),
-                what: if let Some(mut span) = event.span {
-                    filler.fill_attributes(&mut span.attributes);
-                    for event in &mut span.events {
-                        filler.fill_attributes(&mut event.attributes);
-                    }
-                    What::Span(Box::new(span))
-                } else if let Some(mut log) = event.log {
-                    filler.fill_attributes(&mut log.attributes);
-                    if let Some(body) = &mut log.body {
-                        filler.fill(body);
-                    }
-                    What::Log(Box::new(log))
-                } else {
-                    let mut value = event.native.unwrap_or_default();
-                    filler.fill(&mut value);
-                    What::Native(match value.value {
-                        Some(Value::String(json)) => json.into(),
-                        _ => "{}".into(),
-                    })
-                },
+                what: whole(event, pieces, &mut lost),
             })
             .collect();
-        (observations, filler.lost)
+        (observations, lost)
     }
 }
 
 /// Stands where a piece of text should be that the store does not have any more.
 pub const LOST: &str = "\u{fffd}[text lost]";
+/// The attribute of a span or log record that lost others.
+pub const LOST_KEY: &str = "tailspan.lost";
 
-#[derive(Default)]
-struct Pieces {
-    found: Vec<(PieceId, Vec<u8>)>,
-    known: std::collections::HashSet<PieceId>,
+fn whole(event: StoredEvent, pieces: &HashMap<PieceId, Bytes>, lost: &mut usize) -> What {
+    let rest = event.rest.as_ref().map(|rest| rest.fill(pieces));
+    let gone = rest.as_ref().map_or(0, |rest| rest.gone);
+    *lost += gone;
+    // A message is read up to the first piece that is gone: behind it no length can be trusted.
+    let fields = || {
+        let rest = rest.as_ref()?;
+        Some(rest.bytes.get(..rest.sure).unwrap_or_default())
+    };
+    let marker = || KeyValue {
+        key: LOST_KEY.to_owned(),
+        value: Some(AnyValue {
+            value: Some(Value::String(LOST.to_owned())),
+        }),
+    };
+    if let Some(mut span) = event.span {
+        // What was read before an error stays.
+        if fields().is_some_and(|fields| span.merge(fields).is_err()) || gone > 0 {
+            *lost += usize::from(gone == 0);
+            span.attributes.push(marker());
+        }
+        What::Span(Box::new(span))
+    } else if let Some(mut log) = event.log {
+        if fields().is_some_and(|fields| log.merge(fields).is_err()) || gone > 0 {
+            *lost += usize::from(gone == 0);
+            log.attributes.push(marker());
+        }
+        What::Log(Box::new(log))
+    } else {
+        let text = rest.map_or_else(
+            || event.native.unwrap_or_default(),
+            |rest| {
+                // Only where a piece that is gone cut a character is this not the text as it was.
+                String::from_utf8(rest.bytes)
+                    .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+            },
+        );
+        What::Native(text.into())
+    }
 }
 
-impl Pieces {
-    fn take_attributes(&mut self, attributes: &mut [KeyValue]) {
-        for attribute in attributes {
-            if let Some(value) = &mut attribute.value {
-                self.take(value);
-            }
-        }
+/// A rest, put together.
+struct Filled {
+    bytes: Vec<u8>,
+    /// How many bytes stand before the first piece that is gone.
+    sure: usize,
+    gone: usize,
+}
+
+impl StoredRest {
+    fn ids(&self) -> impl Iterator<Item = PieceId> {
+        let ids = self.pieces.chunks_exact(8);
+        ids.filter_map(|id| id.try_into().ok())
     }
 
-    /// Replaces every long string by the hashes of its pieces. The decoder bounds how deep values nest.
-    fn take(&mut self, any: &mut AnyValue) {
-        match &mut any.value {
-            Some(Value::String(text)) if text.len() > INLINE_BYTES => {
-                let (min, average, max) = PIECE_BYTES;
-                let mut hashes = BytesMut::new();
-                // Level 0: hashes of text. The byte keeps a place for lists of lists.
-                hashes.put_u8(0);
-                for cut in fastcdc::v2020::FastCDC::new(text.as_bytes(), min, average, max) {
-                    let piece = &text.as_bytes()[cut.offset..cut.offset + cut.length];
-                    let id = xxh3_64(piece).to_le_bytes();
-                    hashes.extend_from_slice(&id);
-                    if self.known.insert(id) {
-                        self.found.push((id, pack(piece)));
-                    }
+    fn fill(&self, pieces: &HashMap<PieceId, Bytes>) -> Filled {
+        let (mut bytes, mut own, mut sure, mut gone) = (Vec::new(), &*self.own, None, 0);
+        for (id, gap) in self.ids().zip(&self.gaps) {
+            let (before, after) = own.split_at(own.len().min(*gap as usize));
+            bytes.extend_from_slice(before);
+            own = after;
+            match pieces.get(&id).and_then(unpack) {
+                Some(piece) => bytes.extend(piece),
+                None => {
+                    sure.get_or_insert(bytes.len());
+                    bytes.extend_from_slice(LOST.as_bytes());
+                    gone += 1;
                 }
-                any.value = Some(Value::Stored(hashes.freeze()));
-            }
-            Some(Value::Array(array)) => array.values.iter_mut().for_each(|value| self.take(value)),
-            Some(Value::Map(map)) => self.take_attributes(&mut map.values),
-            _ => {}
-        }
-    }
-}
-
-struct Filler<'a> {
-    pieces: &'a HashMap<PieceId, Bytes>,
-    lost: usize,
-}
-
-impl Filler<'_> {
-    fn fill_attributes(&mut self, attributes: &mut [KeyValue]) {
-        for attribute in attributes {
-            if let Some(value) = &mut attribute.value {
-                self.fill(value);
             }
         }
-    }
-
-    fn fill(&mut self, any: &mut AnyValue) {
-        match &mut any.value {
-            Some(Value::Stored(hashes)) => {
-                let mut text = Vec::new();
-                for id in piece_ids(hashes) {
-                    match self.pieces.get(&id).and_then(unpack) {
-                        Some(piece) => text.extend(piece),
-                        None => {
-                            self.lost += 1;
-                            text.extend(LOST.as_bytes());
-                        }
-                    }
-                }
-                any.value = Some(Value::String(match String::from_utf8(text) {
-                    Ok(text) => text,
-                    // Only where a lost piece cut a character.
-                    Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-                }));
-            }
-            Some(Value::Array(array)) => array.values.iter_mut().for_each(|value| self.fill(value)),
-            Some(Value::Map(map)) => self.fill_attributes(&mut map.values),
-            _ => {}
+        bytes.extend_from_slice(own);
+        Filled {
+            sure: sure.unwrap_or(bytes.len()),
+            bytes,
+            gone,
         }
     }
-}
-
-fn for_each_stored(any: &AnyValue, visit: &mut impl FnMut(&Bytes)) {
-    match &any.value {
-        Some(Value::Stored(hashes)) => visit(hashes),
-        Some(Value::Array(array)) => array
-            .values
-            .iter()
-            .for_each(|value| for_each_stored(value, visit)),
-        Some(Value::Map(map)) => map
-            .values
-            .iter()
-            .filter_map(|attribute| attribute.value.as_ref())
-            .for_each(|value| for_each_stored(value, visit)),
-        _ => {}
-    }
-}
-
-fn piece_ids(hashes: &Bytes) -> impl Iterator<Item = PieceId> {
-    let hashes = hashes.get(1..).unwrap_or_default();
-    hashes.chunks_exact(8).filter_map(|id| id.try_into().ok())
 }
 
 /// 1 and a zstd frame, or 0 and the bytes where compression gains nothing.
 fn pack(piece: &[u8]) -> Vec<u8> {
-    let packed = compress(piece);
+    let packed = pack_small(piece);
     let (kind, bytes) = if packed.len() < piece.len() {
         (1, packed.as_slice())
     } else {
@@ -400,29 +558,63 @@ fn pack(piece: &[u8]) -> Vec<u8> {
 fn unpack(packed: &Bytes) -> Option<Vec<u8>> {
     match packed.split_first()? {
         (0, raw) => Some(raw.to_vec()),
-        (1, frame) => unfold(frame).ok(),
+        (1, frame) => unfold_small(frame).ok(),
         _ => None,
     }
 }
 
-fn compress(raw: &[u8]) -> Vec<u8> {
-    thread_local! {
-        // A fresh zstd context costs more than compressing a kilobyte with it.
-        static COMPRESSOR: std::cell::RefCell<Option<zstd::bulk::Compressor<'static>>> = const { std::cell::RefCell::new(None) };
+/// [`WORDS`] as attributes are encoded: a line is a key, and behind a tab a value.
+static DICTIONARY_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut bytes = Vec::new();
+    for line in WORDS.lines() {
+        let (key, value) = line.split_once('\t').unwrap_or((line, ""));
+        let attribute = KeyValue {
+            key: key.to_owned(),
+            value: Some(AnyValue {
+                value: Some(Value::String(value.to_owned())),
+            }),
+        };
+        put_message(9, &attribute, &mut bytes);
     }
-    COMPRESSOR.with_borrow_mut(|slot| {
-        // Both fail only where memory cannot be had at all: the level is valid, and the output vector is sized by zstd itself.
-        let compressor = slot.get_or_insert_with(|| {
-            zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("zstd makes a context at a valid level")
-        });
-        compressor
-            .compress(raw)
-            .expect("zstd compresses any bytes into a buffer of its own bound")
+    bytes
+});
+static ENCODER: LazyLock<EncoderDictionary<'static>> =
+    LazyLock::new(|| EncoderDictionary::copy(&DICTIONARY_BYTES, SMALL_LEVEL));
+static DECODER: LazyLock<DecoderDictionary<'static>> =
+    LazyLock::new(|| DecoderDictionary::copy(&DICTIONARY_BYTES));
+
+thread_local! {
+    // A fresh zstd context costs more than compressing a kilobyte with it.
+    static SMALL: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static LARGE: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn pack_small(raw: &[u8]) -> Vec<u8> {
+    SMALL.with_borrow_mut(|slot| {
+        compress(slot, raw, || Compressor::with_prepared_dictionary(&ENCODER))
     })
 }
 
-fn unfold(packed: &[u8]) -> std::io::Result<Vec<u8>> {
-    let decoder = zstd::stream::read::Decoder::with_buffer(packed)?;
+fn pack_large(raw: &[u8]) -> Vec<u8> {
+    LARGE.with_borrow_mut(|slot| compress(slot, raw, || Compressor::new(LARGE_LEVEL)))
+}
+
+fn compress(
+    slot: &mut Option<Compressor<'static>>,
+    raw: &[u8],
+    make: impl FnOnce() -> std::io::Result<Compressor<'static>>,
+) -> Vec<u8> {
+    // Both fail only where memory cannot be had at all: level and dictionary are ours, and the output vector is sized by zstd itself.
+    slot.get_or_insert_with(|| make().expect("zstd makes a context"))
+        .compress(raw)
+        .expect("zstd compresses any bytes into a buffer of its own bound")
+}
+
+fn unfold_small(packed: &[u8]) -> std::io::Result<Vec<u8>> {
+    zstd::stream::read::Decoder::with_prepared_dictionary(packed, &DECODER).and_then(unfold)
+}
+
+fn unfold(decoder: zstd::stream::read::Decoder<'_, &[u8]>) -> std::io::Result<Vec<u8>> {
     let mut raw = Vec::new();
     decoder.take(MAX_UNFOLDED_BYTES + 1).read_to_end(&mut raw)?;
     if raw.len() as u64 > MAX_UNFOLDED_BYTES {
@@ -491,12 +683,52 @@ mod tests {
 
     #[test]
     fn a_lost_piece_is_marked_and_counted() {
-        let encoded = encode(&[native(&"x".repeat(300))]);
+        let text: String = (0..2_000).map(|n| format!("{n} ")).collect();
+        let pair = |key: &str, text: &str| KeyValue {
+            key: key.to_owned(),
+            value: Some(AnyValue {
+                value: Some(Value::String(text.to_owned())),
+            }),
+        };
+        let span = wire::Span {
+            name: "chat".to_owned(),
+            attributes: vec![
+                pair("model", "m"),
+                pair("history", &text),
+                pair("late", "l"),
+            ],
+            ..wire::Span::default()
+        };
+        let observations = [
+            native(&text),
+            Observation {
+                context: Arc::default(),
+                what: What::Span(Box::new(span)),
+            },
+        ];
+        let encoded = encode(&observations);
+        assert_eq!(read_back(&encoded), (observations.to_vec(), 0));
         let (observations, lost) = decode(&encoded.block)
             .expect("own block")
             .resolve(&HashMap::new());
-        assert_eq!(lost, 1);
-        assert_eq!(observations, [native(LOST)]);
+        assert!(lost > 2, "{lost}");
+        let What::Native(json) = &observations[0].what else {
+            panic!("a native event");
+        };
+        assert!(json.starts_with("0 1 2 ") && json.contains(LOST) && json.ends_with("1999 "));
+        let What::Span(span) = &observations[1].what else {
+            panic!("a span");
+        };
+        assert_eq!(span.name, "chat");
+        assert_eq!(span.attributes, [pair("model", "m"), pair(LOST_KEY, LOST)]);
+    }
+
+    #[test]
+    fn the_dictionary_is_the_one_that_stored_blocks_were_written_with() {
+        assert_eq!(
+            (DICTIONARY, xxh3_64(&DICTIONARY_BYTES)),
+            (1, 17_557_800_042_253_797_746)
+        );
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! The OTLP messages as we receive and keep them.
 //!
 //! Field numbers are those of opentelemetry-proto 1.x (`trace.proto`, `logs.proto`, `common.proto`). The structs are ours
-//! rather than a generated crate's for two reasons: spans and log records are left undecoded inside their
-//! batch (`bytes`), so one damaged span costs itself and not its batch; and a stored value has one form more than a received one
-//! ([`any_value::Value::Stored`]: text that lies once per trace, in pieces).
+//! rather than a generated crate's because spans and log records are left undecoded inside their
+//! batch (`bytes`), so one damaged span costs itself and not its batch.
 
 use bytes::Bytes;
 
@@ -62,7 +61,7 @@ pub struct KeyValue {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct AnyValue {
-    #[prost(oneof = "any_value::Value", tags = "1, 2, 3, 4, 5, 6, 7, 100")]
+    #[prost(oneof = "any_value::Value", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub value: Option<any_value::Value>,
 }
 
@@ -85,10 +84,6 @@ pub mod any_value {
         Map(super::KeyValueList),
         #[prost(bytes = "bytes", tag = "7")]
         Bytes(Bytes),
-        /// Ours, only in storage: a string of which the pieces lie in the trace's blobs (their hashes, 8 bytes
-        /// each). Never taken from a producer: the decoder drops it.
-        #[prost(bytes = "bytes", tag = "100")]
-        Stored(Bytes),
     }
 }
 

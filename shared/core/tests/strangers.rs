@@ -178,7 +178,6 @@ fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
         word().prop_map(any_value::Value::String),
         json_value().prop_map(|value| any_value::Value::String(value.to_string())),
         Just(any_value::Value::Bytes(vec![0, 255].into())),
-        Just(any_value::Value::Stored(vec![1; 8].into())),
     ];
     prop::collection::vec((prop::sample::select(KEYS), prop::option::of(value)), 0..12).prop_map(
         |pairs| {

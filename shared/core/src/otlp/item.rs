@@ -149,7 +149,7 @@ fn weight(attributes: &[wire::KeyValue]) -> usize {
         size_of::<wire::AnyValue>()
             + match &value.value {
                 Some(Value::String(text)) => text.len(),
-                Some(Value::Bytes(bytes) | Value::Stored(bytes)) => bytes.len(),
+                Some(Value::Bytes(bytes)) => bytes.len(),
                 Some(Value::Array(array)) => array.values.iter().map(any).sum(),
                 Some(Value::Map(map)) => weight(&map.values),
                 Some(Value::Bool(_) | Value::Int(_) | Value::Double(_)) | None => 0,

@@ -4,8 +4,6 @@
 //! over alone, mends text that is not UTF-8 where it stands, and spends from a [`Budget`]. It knows the field numbers
 //! of [`crate::wire`] (a property test holds the two together) and nothing of what the fields mean.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
 use super::{
@@ -292,7 +290,6 @@ fn any_value(message: &[u8], depth: usize, budget: &Budget) -> Result<Option<Val
     let mut value = None;
     let mut fields = Fields(message);
     while let Some((number, raw)) = fields.next()? {
-        // 100 is how the log stores long text (`Value::Stored`): a producer that sends it is not believed.
         value = match number {
             1 => Some(Value::String(raw.text())),
             2 => Some(Value::Bool(raw.uint64() != 0)),
@@ -375,9 +372,10 @@ impl<'a> Raw<'a> {
     }
 
     fn text(self) -> String {
-        match String::from_utf8_lossy(self.bytes()) {
-            Cow::Borrowed(text) => text.to_owned(),
-            Cow::Owned(mended) => mended,
+        // Nearly all text is UTF-8, and this check is several times quicker than the one that mends.
+        match std::str::from_utf8(self.bytes()) {
+            Ok(text) => text.to_owned(),
+            Err(_) => String::from_utf8_lossy(self.bytes()).into_owned(),
         }
     }
 

@@ -746,22 +746,6 @@ fn repeats_inside_a_request_are_taken_once_and_updates_are_kept() {
 }
 
 #[test]
-fn what_only_storage_may_say_is_not_believed() {
-    let item = Span {
-        attributes: vec![attribute("a", Value::Stored(vec![1; 8].into()))],
-        ..span("x")
-    };
-    let decoded = traces(Encoding::Protobuf, &request(vec![item.encode_to_vec()]));
-    assert_eq!(
-        spans(&decoded)[0].attributes,
-        [KeyValue {
-            key: "a".into(),
-            value: None
-        }]
-    );
-}
-
-#[test]
 fn parents_in_a_circle_are_only_links_to_us() {
     let a = Span {
         parent_span_id: vec![2; 8].into(),
@@ -942,7 +926,6 @@ fn value_json(value: &AnyValue) -> Json {
         }
         Some(Value::Map(map)) => json!({"kvlistValue": {"values": attributes_json(&map.values)}}),
         Some(Value::Bytes(bytes)) => json!({"bytesValue": BASE64_STANDARD.encode(bytes)}),
-        Some(Value::Stored(_)) => Json::Null,
     }
 }
 

@@ -9,8 +9,8 @@ if state[4] ~= '1' and ARGV[6] ~= '1' then return {'unarmed'} end
 
 local now, count = tonumber(ARGV[1]), tonumber(ARGV[3])
 local identities, pieces = tonumber(ARGV[11]), tonumber(ARGV[12])
+local ids = {}
 if identities > 0 then
-  local ids = {}
   for i = 1, identities do ids[i] = ARGV[12 + i] end
   local known = redis.call('SMISMEMBER', KEYS[3], unpack(ids))
   for i = 1, identities do
@@ -42,7 +42,7 @@ if state[5] then
   redis.call('HDEL', KEYS[2], 'settled', 'settling')
 end
 if identities > 0 then
-  for i = 1, identities do redis.call('SADD', KEYS[3], ARGV[12 + i]) end
+  redis.call('SADD', KEYS[3], unpack(ids))
 end
 local at = 12 + identities
 for i = 1, pieces do redis.call('HSETNX', KEYS[4], ARGV[at + 2 * i - 1], ARGV[at + 2 * i]) end
