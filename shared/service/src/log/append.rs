@@ -59,6 +59,15 @@ struct Batch<'a> {
     /// Stands for events without an identity of their own, so that our own repeat is recognised.
     token: Option<i64>,
     mark: u32,
+    packed: Packed,
+}
+
+/// A chunk as arguments of the script; cheap to clone.
+#[derive(Clone)]
+struct Packed {
+    spans: usize,
+    block: Arg,
+    pieces: Vec<Arg>,
 }
 
 impl Log {
@@ -257,34 +266,26 @@ impl Log {
         batch: &Batch<'_>,
         may_create: bool,
     ) -> Result<Reply, RedisError> {
-        let observations = batch.events.iter().map(|incoming| &incoming.observation);
-        let spans = observations
-            .clone()
-            .filter(|seen| matches!(seen.what, What::Span(_)))
-            .count();
-        let encoded = chunk::encode(observations);
+        let packed = &batch.packed;
         let may_end = batch.events.iter().any(|incoming| incoming.may_end_run);
         let identities = batch.identities.len() + usize::from(batch.token.is_some());
         let mut args = vec![
             Arg::from(now_unix_ms()),
             Arg::from(u64::from(batch.mark)),
             Arg::from(batch.events.len()),
-            Arg::from(encoded.block),
+            packed.block.clone(),
             Arg::from(self.ttl_seconds()),
             Arg::from(if may_create { "1" } else { "0" }),
             Arg::from(if may_end { "1" } else { "0" }),
             Arg::from(self.publish()),
             Arg::from(&keys.bell),
-            Arg::from(spans),
+            Arg::from(packed.spans),
             Arg::from(identities),
-            Arg::from(encoded.pieces.len()),
+            Arg::from(packed.pieces.len() / 2),
         ];
         args.extend(batch.identities.iter().copied().map(Arg::from));
         args.extend(batch.token.map(Arg::from));
-        for (id, piece) in encoded.pieces {
-            args.push(Arg::from(id.to_vec()));
-            args.push(Arg::from(piece));
-        }
+        args.extend(packed.pieces.iter().cloned());
         let keys = [keys.events.as_str(), &keys.trace, &keys.seen, &keys.blobs];
         self.redis.script(&APPEND, &keys, args).await
     }
@@ -360,6 +361,7 @@ enum Forget {
 impl<'a> Batch<'a> {
     fn new(events: Vec<&'a Incoming>) -> Self {
         let mut batch = Self {
+            packed: Packed::of(&events),
             events,
             identities: Vec::new(),
             token: None,
@@ -385,7 +387,28 @@ impl<'a> Batch<'a> {
         let mut flags = known.iter();
         self.events
             .retain(|incoming| incoming.identity.is_none() || flags.next() != Some(&true));
+        self.packed = Packed::of(&self.events);
         self.identify();
+    }
+}
+
+impl Packed {
+    fn of(events: &[&Incoming]) -> Self {
+        let observations = events.iter().map(|incoming| &incoming.observation);
+        let spans = observations
+            .clone()
+            .filter(|seen| matches!(seen.what, What::Span(_)))
+            .count();
+        let encoded = chunk::encode(observations);
+        Self {
+            spans,
+            block: Arg::from(encoded.block),
+            pieces: encoded
+                .pieces
+                .into_iter()
+                .flat_map(|(id, piece)| [Arg::from(id.to_vec()), Arg::from(piece)])
+                .collect(),
+        }
     }
 }
 
