@@ -1,7 +1,9 @@
 //! What handlers get instead of strings: a tenant, a trace.
 
+use std::borrow::Cow;
+
 use axum::{
-    extract::{FromRef, FromRequestParts, Path},
+    extract::{FromRef, FromRequestParts, Path, Query},
     http::{header::AUTHORIZATION, request::Parts},
 };
 use serde::Deserialize;
@@ -27,7 +29,7 @@ where
             return Ok(Self(TenantId::default()));
         }
         token(parts)
-            .and_then(|token| tokens.get(token))
+            .and_then(|token| tokens.get(&*token))
             .map(|tenant| Self(tenant.clone()))
             .ok_or_else(ApiError::unauthorized)
     }
@@ -49,10 +51,12 @@ where
         let app = App::from_ref(state);
         let tokens = &app.config.tokens;
         let given = token(parts);
-        if tokens.is_empty() || given.is_some() && given == app.config.admin_token.as_deref() {
+        if tokens.is_empty()
+            || given.is_some() && given.as_deref() == app.config.admin_token.as_deref()
+        {
             return Ok(Self);
         }
-        if !given.is_some_and(|token| tokens.contains_key(token)) {
+        if !given.is_some_and(|token| tokens.contains_key(&*token)) {
             return Err(ApiError::unauthorized());
         }
         let mut tenants = tokens.values();
@@ -68,7 +72,11 @@ where
 }
 
 /// `Authorization: Bearer`, else `?token=`: a browser's EventSource cannot send headers.
-fn token(parts: &Parts) -> Option<&str> {
+fn token(parts: &Parts) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Credentials {
+        token: String,
+    }
     let header = parts
         .headers
         .get(AUTHORIZATION)
@@ -77,11 +85,9 @@ fn token(parts: &Parts) -> Option<&str> {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
-    let query = parts.uri.query().unwrap_or_default();
-    header.or_else(|| {
-        query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix("token="))
+    header.map(Cow::Borrowed).or_else(|| {
+        let query = Query::<Credentials>::try_from_uri(&parts.uri).ok()?;
+        Some(Cow::Owned(query.0.token))
     })
 }
 
@@ -122,9 +128,34 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        axum::extract::Query::<T>::from_request_parts(parts, state)
+        Query::<T>::from_request_parts(parts, state)
             .await
             .map(|query| Self(query.0))
             .map_err(|rejection| ApiError::invalid("invalid_parameter", rejection.body_text()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    #[test]
+    fn a_token_comes_in_a_header_or_encoded_in_the_query() {
+        let check = |uri: &str, header: Option<&str>, expected: Option<&str>| {
+            let mut request = Request::builder().uri(uri);
+            if let Some(header) = header {
+                request = request.header(AUTHORIZATION, header);
+            }
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            assert_eq!(token(&parts).as_deref(), expected, "{uri} {header:?}");
+        };
+        check("/", None, None);
+        check("/?token=abc&x=1", None, Some("abc"));
+        check("/?x=1&token=a%2Bb%2Fc%3D%3D", None, Some("a+b/c=="));
+        check("/?token=abc==", None, Some("abc=="));
+        check("/?token=abc", Some("bearer def"), Some("def"));
+        check("/", Some("Basic abc"), None);
     }
 }
