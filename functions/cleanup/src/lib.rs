@@ -30,14 +30,14 @@ pub async fn sweep(app: &App, until: Instant) -> Result<Swept, LogError> {
     for tenant in app.log.tenants().await? {
         swept.tenants += 1;
         loop {
+            if Instant::now() >= until {
+                swept.complete = false;
+                return Ok(swept);
+            }
             let looked_at = app.log.settle_due(&tenant).await?;
             swept.looked_at += looked_at;
             if looked_at == 0 {
                 break;
-            }
-            if Instant::now() >= until {
-                swept.complete = false;
-                return Ok(swept);
             }
         }
         swept.removed += app.log.sweep(&tenant).await?;

@@ -91,7 +91,7 @@ async fn stored<T>(append: impl Future<Output = Result<T, LogError>>) -> Result<
         Err(_) => {
             tracing::warn!("the store did not answer within {STORING_TIME:?}");
             Err(ApiError::unavailable(
-                "the store does not answer; try again, repeating is harmless",
+                "the store does not answer; send it again: what has an identity is not stored twice",
             ))
         }
     }

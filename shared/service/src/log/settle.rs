@@ -93,6 +93,21 @@ impl Log {
     /// # Errors
     /// [`LogError`]; looking again is harmless.
     pub async fn settle(&self, tenant: &TenantId, trace: &TraceId) -> Result<Look, LogError> {
+        let Some(state) = self.state(tenant, trace).await?.filter(|state| !state.dead) else {
+            return Ok(Look::Gone);
+        };
+        if state.ended().is_some() {
+            return Ok(Look::Settled);
+        }
+        let stalled_at = state
+            .last_arrival_unix_ms
+            .saturating_add(self.patience.stalled_ms);
+        if !state.may_have_ended && state.run == 0 && now_unix_ms() < stalled_at {
+            // Nothing came that may have ended it, and it is not silent: not worth a fold.
+            return Ok(Look::Again {
+                at_unix_ms: stalled_at,
+            });
+        }
         let Some(folded) = self.folded(tenant, trace).await? else {
             return Ok(Look::Gone);
         };

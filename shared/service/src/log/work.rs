@@ -172,6 +172,10 @@ impl Worker {
                 .command("XCLAIM", &work, claim.to_vec())
                 .await?
                 .list();
+            if claimed.is_empty() {
+                // Somebody else was quicker, or the entry is gone from the stream.
+                continue;
+            }
             if deliveries >= MOST_DELIVERIES {
                 error!(
                     entry = id,
