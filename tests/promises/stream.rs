@@ -341,3 +341,46 @@ async fn a_redis_that_comes_after_the_product_is_found_without_a_restart() {
     }
     panic!("Redis is back and was not found");
 }
+
+#[tokio::test]
+async fn a_chunk_that_cannot_be_read_is_announced_and_what_follows_is_shown() {
+    let redis = RedisServer::start().await;
+    let instance = Instance::start(&redis.url()).await;
+    append(&instance, 0..1).await;
+    let mark = redis.cli(&["HGET", "{default/abc123}:trace", "mark"]).await;
+    let mark = mark.lines().nth(1).unwrap();
+    // As a later release would write it: events 2 to 4 in a format that this one does not know.
+    let events = "{default/abc123}:events";
+    let chunk = [
+        "XADD", events, "4-7", "n", "3", "t", "1", "p", mark, "b", "?",
+    ];
+    redis.cli(&chunk).await;
+    let state = ["HSET", "{default/abc123}:trace", "seq", "4", "mark", "7"];
+    redis.cli(&state).await;
+    append(&instance, 1..2).await;
+
+    let gap = serde_json::json!({"reason": "unreadable", "from": 2, "to": 4});
+    for cursor in ["0", "1", "3"] {
+        let url = format!("{}?cursor={cursor}", stream_url(&instance));
+        let mut viewer = Viewer::open(&url, None).await.unwrap();
+        let mut told = viewer.soon().await.unwrap().unwrap();
+        if cursor == "0" {
+            assert_eq!(seq(&told), 1);
+            told = viewer.soon().await.unwrap().unwrap();
+        }
+        assert_eq!((told.name.as_str(), told.json()), ("gap", gap.clone()));
+        assert_eq!(seq(&viewer.soon().await.unwrap().unwrap()), 5);
+    }
+    let url = instance.url(&format!("/traces/{TRACE}/events"));
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let page: serde_json::Value = http.get(url).send().await.unwrap().json().await.unwrap();
+    let seqs: Vec<_> = page["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| &event["seq"])
+        .collect();
+    assert_eq!(seqs, [1, 5]);
+    assert_eq!(page["gap"], gap);
+    assert_eq!(page["next_cursor"], serde_json::Value::Null);
+}

@@ -106,7 +106,7 @@ pub(crate) struct Events {
     next_cursor: Option<String>,
     /// Where the last event shown or left out stands.
     cursor: String,
-    /// Events that cannot be shown any more stood between the cursor and these.
+    /// Events that cannot be shown: before these, or where their numbers leave a hole.
     #[serde(skip_serializing_if = "Option::is_none")]
     gap: Option<Gap>,
 }
@@ -193,7 +193,9 @@ pub(crate) async fn get_events(
             if chunk.span.last <= cursor.seq {
                 continue;
             }
-            for recorded in app.log.recorded(&tenant, &trace, chunk).await? {
+            let recorded = app.log.recorded(&tenant, &trace, chunk).await?;
+            let unread = chunk.unread(&recorded);
+            for recorded in recorded {
                 if recorded.seq <= cursor.seq {
                     continue;
                 }
@@ -208,6 +210,15 @@ pub(crate) async fn get_events(
                 {
                     events.push(event);
                 }
+            }
+            if let Some((from, to)) = unread {
+                if gap.is_some() {
+                    // One gap an answer: this one stands at the head of the next page.
+                    break 'page;
+                }
+                let reason = "unreadable";
+                gap = Some(Gap { reason, from, to });
+                cursor = chunk.span.end();
             }
         }
         if events.len() >= limit || cursor.seq >= state.seq || cursor == before {

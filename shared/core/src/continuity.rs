@@ -11,6 +11,13 @@ pub struct ChunkSpan {
     pub previous: u32,
 }
 
+impl ChunkSpan {
+    /// The position after the chunk.
+    pub fn end(&self) -> Cursor {
+        Cursor::new(self.last, self.mark)
+    }
+}
+
 /// The extent of a log: numbers up to `base` belong to lives that were replaced, `last` is the newest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde_json::json;
 use tailspan_core::{
     continuity::{ChunkSpan, Continuity, locate},
     cursor::Cursor,
@@ -57,30 +58,36 @@ impl Framed {
             frame::data(&mut text, Cursor::new(recorded.seq, chunk.span.mark), &json);
             ends.push(text.len());
         }
-        Self {
+        let framed = Self {
             span: chunk.span,
-            text: text.into(),
+            text: Bytes::new(),
             ends,
+        };
+        if let Some((from, to)) = chunk.unread(events) {
+            let gap = json!({"reason": "unreadable", "from": from, "to": to});
+            text += &frame::control("gap", Some(framed.end()), &gap.to_string());
+        }
+        Self {
+            text: text.into(),
+            ..framed
         }
     }
 
-    /// The frames after event `seq`, and how many there are. No copy is made.
+    /// The frames after event `seq`, and how many of them are events. No copy is made.
     pub fn after(&self, seq: u64) -> (Bytes, usize) {
-        let skipped =
-            usize::try_from((seq + 1).saturating_sub(self.span.first)).unwrap_or(usize::MAX);
-        let from = match skipped {
-            0 => 0,
-            count => self.ends.get(count - 1).copied().unwrap_or(self.text.len()),
-        };
-        (
-            self.text.slice(from..),
-            self.ends.len().saturating_sub(skipped),
-        )
+        let before = seq.saturating_add(1).saturating_sub(self.span.first);
+        let skipped = usize::try_from(before).map_or(self.ends.len(), |n| n.min(self.ends.len()));
+        // What stands after the last event, a gap, is for everybody.
+        let from = skipped
+            .checked_sub(1)
+            .and_then(|at| self.ends.get(at).copied())
+            .unwrap_or(0);
+        (self.text.slice(from..), self.ends.len() - skipped)
     }
 
     /// The cursor after the chunk.
     pub fn end(&self) -> Cursor {
-        Cursor::new(self.span.last, self.span.mark)
+        self.span.end()
     }
 }
 
@@ -284,7 +291,7 @@ impl Watch {
                 }
                 break;
             }
-            at = Cursor::new(chunk.span.last, chunk.span.mark);
+            at = chunk.span.end();
             if chunk.span.last > cursor.seq {
                 following.push(chunk);
             }
@@ -344,7 +351,7 @@ async fn pass_rings_on(
 async fn read_on(hub: Arc<Inner>, watched: Arc<Watched>) {
     let log = &hub.log;
     let mut subscribed = false;
-    let mut cursor = None;
+    let mut place = Place::default();
     loop {
         if !subscribed {
             // Subscribe first, then read: what comes between is ahead of the cursor.
@@ -356,7 +363,7 @@ async fn read_on(hub: Arc<Inner>, watched: Arc<Watched>) {
             }
         }
         let rung_at = lock(&watched.rung_at).take();
-        let pause = match read_once(log, &watched, &mut cursor).await {
+        let pause = match read_once(log, &watched, &mut place).await {
             Ok(pause) => {
                 if let Some(rung_at) = rung_at {
                     log.metrics
@@ -386,28 +393,41 @@ async fn read_on(hub: Arc<Inner>, watched: Arc<Watched>) {
         }
     }
     log.metrics.watched_traces.dec();
-    if let Err(error) = log.redis.unsubscribe(&watched.bell).await {
-        debug!(trace = %watched.trace, %error, "failed to unsubscribe");
-    }
-    // A viewer that came right after we left the map has a reader of its own, whose subscription we may have undone.
-    let successor = lock(&hub.watched).contains_key(&watched.bell);
-    if successor && let Err(error) = log.redis.subscribe(&watched.bell).await {
-        warn!(trace = %watched.trace, %error, "failed to subscribe again");
+    let is_watched = || lock(&hub.watched).contains_key(&watched.bell);
+    loop {
+        if let Err(error) = log.redis.unsubscribe(&watched.bell).await {
+            debug!(trace = %watched.trace, %error, "failed to unsubscribe");
+        }
+        // A viewer that came right after we left the map has a reader of its own, whose subscription we may have undone.
+        if !is_watched() {
+            return;
+        }
+        if let Err(error) = log.redis.subscribe(&watched.bell).await {
+            warn!(trace = %watched.trace, %error, "failed to subscribe again");
+        }
+        // And that reader may have left and unsubscribed before we subscribed.
+        if is_watched() {
+            return;
+        }
     }
 }
 
+/// Where the reader of a trace is.
+#[derive(Default)]
+struct Place {
+    cursor: Option<Cursor>,
+    /// Having looked after this event whether the run ended, it is not worth looking again before this time (ms since 1970).
+    not_ended: Option<(u64, u64)>,
+}
+
 /// Reads on from the cursor until the end of the log. Returns how long to wait for a ring.
-async fn read_once(
-    log: &Log,
-    watched: &Watched,
-    cursor: &mut Option<Cursor>,
-) -> Result<Duration, LogError> {
+async fn read_once(log: &Log, watched: &Watched, place: &mut Place) -> Result<Duration, LogError> {
     let (tenant, trace) = (&watched.tenant, &watched.trace);
     loop {
-        let Some(at) = *cursor else {
+        let Some(at) = place.cursor else {
             // The window begins at the end: who wants history reads it.
             let state = log.state(tenant, trace).await?;
-            *cursor = state.as_ref().map(TraceState::cursor);
+            place.cursor = state.as_ref().map(TraceState::cursor);
             watched.show(|window| window.restart(state.clone()));
             return Ok(UNRUNG_READ);
         };
@@ -415,7 +435,7 @@ async fn read_once(
             .page(tenant, trace, ReadFrom::After(at), PageSize::LARGE)
             .await?;
         let Some(state) = page.state else {
-            *cursor = None;
+            place.cursor = None;
             watched.show(|window| window.restart(None));
             return Ok(UNRUNG_READ);
         };
@@ -439,26 +459,35 @@ async fn read_once(
         }
         if broken {
             // Viewers find out by their own cursors what the break means for them.
-            *cursor = Some(state.cursor());
+            place.cursor = Some(state.cursor());
             watched.show(|window| window.restart(Some(state.clone())));
             return Ok(UNRUNG_READ);
         }
-        *cursor = Some(at);
-        let complete = at.seq >= state.seq;
-        let pause = settle_when_due(log, watched, &state).await;
+        place.cursor = Some(at);
+        // Shown before anything else is done: a settlement folds, and viewers would wait for it.
         watched.show(|window| window.extend(framed, &state, at));
-        if complete {
-            return Ok(pause);
+        if at.seq >= state.seq {
+            return Ok(settle_when_due(log, watched, &state, &mut place.not_ended).await);
         }
     }
 }
 
 /// A follower settles what it follows, so that streams end where no other process is awake. Returns how long to wait for a ring.
-async fn settle_when_due(log: &Log, watched: &Watched, state: &TraceState) -> Duration {
+async fn settle_when_due(
+    log: &Log,
+    watched: &Watched,
+    state: &TraceState,
+    not_ended: &mut Option<(u64, u64)>,
+) -> Duration {
     if !state.may_have_ended || state.ended().is_some() {
         return UNRUNG_READ;
     }
-    let due = state.last_arrival_unix_ms + log.patience.grace_ms;
+    let due = match *not_ended {
+        Some((seq, until)) if seq == state.seq => until,
+        _ => state
+            .last_arrival_unix_ms
+            .saturating_add(log.patience.grace_ms),
+    };
     let now = now_unix_ms();
     if now < due {
         return Duration::from_millis(due - now).min(UNRUNG_READ);
@@ -467,6 +496,7 @@ async fn settle_when_due(log: &Log, watched: &Watched, state: &TraceState) -> Du
         // The settlement rings.
         Ok(Look::Settled | Look::Gone) => UNRUNG_READ,
         Ok(Look::Again { at_unix_ms }) => {
+            *not_ended = Some((state.seq, at_unix_ms));
             Duration::from_millis(at_unix_ms.saturating_sub(now_unix_ms()).max(50)).min(UNRUNG_READ)
         }
         Err(error) => {

@@ -112,6 +112,14 @@ pub struct StoredChunk {
     pub block: Bytes,
 }
 
+impl StoredChunk {
+    /// First and last of the events that [`Log::recorded`] did not find in the block.
+    pub fn unread(&self, events: &[Recorded]) -> Option<(u64, u64)> {
+        let from = self.span.first + events.len() as u64;
+        (from <= self.span.last).then_some((from, self.span.last))
+    }
+}
+
 /// State and chunks as of one moment. No state: there is no such trace.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
@@ -198,7 +206,8 @@ impl Log {
         })
     }
 
-    /// What a chunk holds, long text filled in. A block that cannot be read is told in the log and holds nothing.
+    /// What a chunk holds, long text filled in. A block that cannot be read (damaged, or of a newer release) is told in our log and holds nothing;
+    /// [`StoredChunk::unread`] says what is missing.
     ///
     /// # Errors
     /// [`LogError`].
@@ -262,10 +271,24 @@ impl Log {
         tenant: &TenantId,
         trace: &TraceId,
     ) -> Result<Option<Folded>, LogError> {
+        loop {
+            let Some(found) = self.state(tenant, trace).await?.filter(|state| !state.dead) else {
+                return Ok(None);
+            };
+            if let Some(folded) = self.fold_life(tenant, trace, &found).await? {
+                return Ok(Some(folded));
+            }
+        }
+    }
+
+    /// Folds the life of a trace that was `found`. `None`: it was deleted or begun again meanwhile.
+    async fn fold_life(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        found: &TraceState,
+    ) -> Result<Option<Folded>, LogError> {
         let keys = self.keys.trace(tenant, trace);
-        let Some(found) = self.state(tenant, trace).await?.filter(|state| !state.dead) else {
-            return Ok(None);
-        };
         let (mut state, mut through) = match found.fold_through {
             Some(_) => self
                 .redis
@@ -290,8 +313,7 @@ impl Log {
                 .state
                 .filter(|state| !state.dead && state.life == found.life)
             else {
-                // Deleted or begun again while we read.
-                return Box::pin(self.folded(tenant, trace)).await;
+                return Ok(None);
             };
             if page.chunks.is_empty() {
                 break now;
@@ -314,7 +336,7 @@ impl Log {
             trace: trace_state,
         };
         let tail = through - snapshot_through;
-        if tail >= LEAST_EVENTS_FOR_SNAPSHOT && tail > snapshot_through / 4 {
+        if tail >= LEAST_EVENTS_FOR_SNAPSHOT && tail > (snapshot_through - found.base) / 4 {
             self.keep_fold(tenant, trace, &folded).await;
         }
         Ok(Some(folded))
