@@ -132,14 +132,15 @@ impl Worker {
             ">",
         ];
         let args = args.map(Arg::from).to_vec();
-        match self.connection.command("XREADGROUP", &work, args).await {
-            Ok(reply) => Ok(self.log.parse_jobs(streams(reply)).await),
+        let read = || self.connection.command("XREADGROUP", &work, args.clone());
+        let reply = match read().await {
             Err(error) if error.is_no_group() => {
                 self.log.make_group().await?;
-                Ok(Vec::new())
+                read().await?
             }
-            Err(error) => Err(error.into()),
-        }
+            reply => reply?,
+        };
+        Ok(self.log.parse_jobs(streams(reply)).await)
     }
 
     /// Jobs that others took and left: their takers died. Those that failed too often are set aside.
