@@ -8,6 +8,10 @@ use serde_json::{Value as Json, json};
 use tailspan_core::wire::{
     ExportRequest, ExportResponse, LogRecord, ResourceItems, RpcStatus, ScopeItems, Span,
 };
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::support::{Instance, RedisServer, Viewer, config};
 
@@ -573,6 +577,44 @@ async fn too_much_at_once_and_an_absent_store_are_told_apart_and_may_be_repeated
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_empty_array_changes_nothing_and_a_client_that_only_sends_hears_the_answer() {
+    let redis = RedisServer::start().await;
+    let instance = Instance::start(&redis.url()).await;
+    let path = "/traces/kept/events";
+    let event = post(&instance, path).body(r#"{"event_type":"a"}"#);
+    let first: Json = sent(event).await.json().await.expect("json");
+    let nothing = sent(post(&instance, path).body("[]")).await;
+    let answer: Json = nothing.json().await.expect("json");
+    assert_eq!(answer["accepted"], 0);
+    assert_eq!(answer["last_seq"], first["last_seq"]);
+    assert_eq!(answer["cursor"], first["cursor"]);
+    let anew = post(&instance, &format!("{path}?replace=true")).body("[]");
+    assert_eq!(sent(anew).await.status(), 400);
+    assert_eq!(names(&instance, "kept").await.len(), 1);
+
+    // Twice the limit is taken to its end: a client cut while it sends would see a broken connection and send the same again.
+    let body = vec![b' '; 32 * 1024 * 1024];
+    for path in [path, "/v1/traces"] {
+        let mut socket = TcpStream::connect(instance.address)
+            .await
+            .expect("connected");
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.expect("head sent");
+        socket.write_all(&body).await.expect("body sent");
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.expect("an answer");
+        assert!(
+            answer.starts_with(b"HTTP/1.1 413 "),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_trace_stays_deleted_until_it_is_begun_again() {
     let redis = RedisServer::start().await;
     let instance = Instance::start(&redis.url()).await;
@@ -598,6 +640,9 @@ async fn a_deleted_trace_stays_deleted_until_it_is_begun_again() {
     };
     let answer = sent(event("")).await;
     assert_eq!(answer.status(), 410);
+    // Nothing to begin it with.
+    let nothing = post(&instance, &format!("/traces/{TRACE}/events?replace=true")).body("[]");
+    assert_eq!(sent(nothing).await.status(), 400);
     assert_eq!(sent(event("?replace=true")).await.status(), 200);
     assert_eq!(names(&instance, TRACE).await.len(), 1);
 }

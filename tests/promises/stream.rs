@@ -152,6 +152,18 @@ async fn absent_invalid_and_waiting() {
         told(400, "invalid_trace_id")
     );
     assert_eq!(
+        status("/traces/nope/stream?cursor=18446744073709551615", None).await,
+        told(400, "invalid_cursor")
+    );
+    assert_eq!(
+        status("/traces/a/nowhere", None).await,
+        told(404, "route_not_found")
+    );
+    assert_eq!(
+        status("/v1/traces", None).await,
+        told(405, "method_not_allowed")
+    );
+    assert_eq!(
         status("/traces/a/stream?cursor=x", None).await,
         told(400, "invalid_cursor")
     );

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use axum::Router;
 use futures::StreamExt as _;
-use tailspan_service::{App, config::Config};
+use tailspan_service::{App, config::Config, error::with_told_misses};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -286,10 +286,12 @@ impl Drop for Instance {
 }
 
 pub(crate) fn router(app: &App) -> Router {
-    Router::new()
-        .merge(tailspan_ingest::router(app.clone()))
-        .merge(tailspan_query::router(app.clone()))
-        .merge(tailspan_stream::router(app.clone()))
+    with_told_misses(
+        Router::new()
+            .merge(tailspan_ingest::router(app.clone()))
+            .merge(tailspan_query::router(app.clone()))
+            .merge(tailspan_stream::router(app.clone())),
+    )
 }
 
 /// One frame of an event stream.

@@ -11,20 +11,30 @@ use std::{
 };
 
 use axum::{
-    body::Body,
-    http::{HeaderMap, HeaderName, header::CONTENT_LENGTH},
+    body::{Body, BodyDataStream},
+    http::{
+        HeaderMap, HeaderName, StatusCode,
+        header::{CONTENT_LENGTH, EXPECT},
+    },
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use tailspan_core::otlp::Refused;
 use tailspan_service::error::ApiError;
-use tokio::{sync::Semaphore, time::timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{timeout, timeout_at},
+};
 
 /// A producer that takes longer to send its body is told to send it again.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// A plain body up to this size is decoded where it is read; a larger one would hold up other requests on its thread.
 const DECODED_AT_ONCE_BYTES: usize = 64 * 1024;
+
+/// Of a refused body so much is still taken from the connection, and for so long.
+const LET_PASS_BYTES: usize = 64 * 1024 * 1024;
+const LET_PASS_TIME: Duration = Duration::from_secs(5);
 
 /// Bounds of a process over all requests it is taking in.
 pub(crate) struct Intake {
@@ -67,13 +77,30 @@ impl Intake {
         body: Body,
         limit: usize,
     ) -> Result<(Bytes, Share), ApiError> {
-        let announced = header(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok());
-        if announced.is_some_and(|announced: usize| announced > limit) {
+        let announced =
+            header(headers, &CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+        let mut pieces = body.into_data_stream();
+        let read = self.read_pieces(&mut pieces, announced, limit).await;
+        // A client that asks first (`Expect: 100-continue`) has sent nothing yet; one that announces too much for that is cut.
+        let may_rest = announced.is_none_or(|announced| announced <= LET_PASS_BYTES)
+            && !headers.contains_key(EXPECT);
+        if read.as_ref().is_err_and(is_for_its_size) && may_rest {
+            let_pass(&mut pieces).await;
+        }
+        read
+    }
+
+    async fn read_pieces(
+        &self,
+        pieces: &mut BodyDataStream,
+        announced: Option<usize>,
+        limit: usize,
+    ) -> Result<(Bytes, Share), ApiError> {
+        if announced.is_some_and(|announced| announced > limit) {
             return Err(too_large(limit));
         }
         // By what has come and not by what is announced: an announcement costs its sender nothing.
         let mut share = self.share(0)?;
-        let mut pieces = body.into_data_stream();
         let mut read = BytesMut::with_capacity(announced.unwrap_or(0).min(DECODED_AT_ONCE_BYTES));
         let deadline = tokio::time::Instant::now() + BODY_TIME;
         loop {
@@ -158,6 +185,29 @@ impl Intake {
     }
 }
 
+/// Whether the body was given up although its client may still be sending.
+fn is_for_its_size(error: &ApiError) -> bool {
+    matches!(
+        error.status,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS
+    )
+}
+
+/// Takes the rest of a refused body and keeps nothing of it: a client that is cut while it sends sees a broken connection instead of the answer,
+/// and many send the same again.
+async fn let_pass(pieces: &mut BodyDataStream) {
+    let mut left = LET_PASS_BYTES;
+    let passing = async {
+        while let Some(Ok(piece)) = pieces.next().await {
+            match left.checked_sub(piece.len()) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    let _ = timeout(LET_PASS_TIME, passing).await;
+}
+
 /// A header that is text.
 pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
@@ -184,7 +234,7 @@ fn too_large(limit: usize) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderValue, StatusCode};
+    use axum::http::HeaderValue;
 
     use super::*;
 

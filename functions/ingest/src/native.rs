@@ -22,7 +22,7 @@ use tailspan_core::{
 use tailspan_service::{
     error::ApiError,
     extract::{Params, Tenant, TracePath},
-    log::append::AppendOptions,
+    log::append::{AppendOptions, Appended},
 };
 
 use crate::{Ingest, body::header, stored};
@@ -176,11 +176,21 @@ async fn take(
     if events.is_empty() && !rejected.is_empty() {
         return Ok(all_rejected(&rejected));
     }
+    if events.is_empty() && query.replace {
+        return Err(ApiError::invalid(
+            "invalid_body",
+            "a trace begins anew with at least one event: send one, or DELETE the trace",
+        ));
+    }
     let options = AppendOptions {
         replace: query.replace,
     };
     let count = events.len() as u64;
-    let appended = stored(app.log.append(tenant, &trace, events, options)).await?;
+    let appended = if events.is_empty() {
+        as_it_stands(ingest, tenant, &trace).await?
+    } else {
+        stored(app.log.append(tenant, &trace, events, options)).await?
+    };
     if appended.deleted {
         return Err(ApiError::trace_deleted(&trace));
     }
@@ -195,6 +205,21 @@ async fn take(
             .then(|| Cursor::new(appended.last_seq, appended.mark).to_string()),
     };
     Ok(Json(answer).into_response())
+}
+
+/// What there is to say of a trace to which nothing was sent.
+async fn as_it_stands(
+    ingest: &Ingest,
+    tenant: &TenantId,
+    trace: &TraceId,
+) -> Result<Appended, ApiError> {
+    let state = stored(ingest.app.log.state(tenant, trace)).await?;
+    Ok(state.map_or_else(Appended::default, |state| Appended {
+        last_seq: state.seq,
+        mark: state.mark,
+        deleted: state.dead,
+        ..Appended::default()
+    }))
 }
 
 /// 400 with the first reason as the error, and all of them beside it.

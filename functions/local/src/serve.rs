@@ -9,6 +9,7 @@ use axum::{Router, middleware};
 use tailspan_core::id::TenantId;
 use tailspan_service::App;
 use tailspan_service::config::Config;
+use tailspan_service::error;
 use tailspan_service::telemetry::{self, Lines};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -116,7 +117,7 @@ async fn serve(
     let allowed = Arc::new(Allowed::new(&options.host, &options.allow_host));
     let guarded = |router: Router| {
         let guard = middleware::from_fn_with_state(allowed.clone(), guard::guard);
-        router.layer(guard)
+        error::with_told_misses(router).layer(guard)
     };
     let ingest = guarded(tailspan_ingest::router(app.clone()));
     let all = guarded(every_router(&app));

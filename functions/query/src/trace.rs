@@ -226,7 +226,9 @@ pub(crate) async fn get_events(
                 trace_id: trace,
                 total: state.seq - state.base,
                 events,
-                next_cursor: (cursor.seq < state.seq).then(|| cursor.to_string()),
+                // A page that did not get on would be asked for again and again.
+                next_cursor: (cursor.seq < state.seq && cursor != before)
+                    .then(|| cursor.to_string()),
                 cursor: cursor.to_string(),
                 gap,
             }));

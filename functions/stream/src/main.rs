@@ -4,6 +4,7 @@ use lambda_http::{Error, run_with_streaming_response_concurrent};
 use tailspan_service::{
     App,
     config::Config,
+    error::with_told_misses,
     telemetry::{self, Lines},
 };
 
@@ -19,5 +20,5 @@ async fn main() -> Result<(), Error> {
     })?;
     let app = App::start(config).await?;
     // One stream per environment on classic Lambda, many where the platform allows it: the same entry serves both.
-    run_with_streaming_response_concurrent(tailspan_stream::router(app)).await
+    run_with_streaming_response_concurrent(with_told_misses(tailspan_stream::router(app))).await
 }

@@ -115,7 +115,10 @@ async fn first_look(
         tokio::select! {
             () = watch.changed() => {}
             () = sleep_until(until) => {}
-            () = app.shutdown.cancelled() => break,
+            () = app.shutdown.cancelled() => {
+                // Not "there is no such trace": nobody waited for it as long as was asked.
+                return Err(ApiError::unavailable("this process shuts down; come again"));
+            }
         }
         state = app.log.state(tenant, trace).await?;
     }

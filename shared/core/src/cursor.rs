@@ -12,6 +12,9 @@ pub struct Cursor {
     pub mark: Option<u32>,
 }
 
+/// The largest `seq` there is: the log counts in the numbers of Redis' scripts, which are exact up to here.
+pub(crate) const MAX_SEQ: u64 = (1 << 53) - 1;
+
 impl Cursor {
     /// Before the first event.
     pub const START: Self = Self { seq: 0, mark: None };
@@ -46,7 +49,10 @@ impl FromStr for Cursor {
             if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
                 return Err(InvalidCursor);
             }
-            digits.parse().map_err(|_| InvalidCursor)
+            match digits.parse() {
+                Ok(number) if number <= MAX_SEQ => Ok(number),
+                _ => Err(InvalidCursor),
+            }
         };
         match text.split_once('-') {
             None => Ok(Self {
@@ -70,7 +76,7 @@ mod tests {
         for cursor in [
             Cursor::START,
             Cursor::new(7, 0),
-            Cursor::new(u64::MAX, u32::MAX),
+            Cursor::new(MAX_SEQ, u32::MAX),
         ] {
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
@@ -83,6 +89,7 @@ mod tests {
             "1-4294967296",
             "a",
             "1-2-3",
+            "9007199254740992",
             "18446744073709551616",
         ] {
             assert_eq!(text.parse::<Cursor>(), Err(InvalidCursor), "{text}");

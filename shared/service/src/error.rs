@@ -3,7 +3,7 @@
 //! Absent (404), invalid (400), unauthorised (401), too much (413, 429) and unavailable (503) are told apart, as JSON, on every route.
 
 use axum::{
-    Json,
+    Json, Router,
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
@@ -126,6 +126,13 @@ impl ApiError {
     pub fn retry_after_seconds(&self) -> Option<u16> {
         self.retry.then_some(RETRY_AFTER_SECONDS)
     }
+}
+
+/// A router whose unknown paths (404) and methods (405) are answered like every other error. Once, around all of a process's routes.
+pub fn with_told_misses(router: Router) -> Router {
+    router
+        .fallback(async || ApiError::not_found())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
 }
 
 impl From<InvalidId> for ApiError {

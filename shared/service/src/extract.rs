@@ -131,7 +131,14 @@ where
         Query::<T>::from_request_parts(parts, state)
             .await
             .map(|query| Self(query.0))
-            .map_err(|rejection| ApiError::invalid("invalid_parameter", rejection.body_text()))
+            .map_err(|rejection| {
+                // The sentence begins with what failed inside; its end names the parameter and the reason.
+                let text = rejection.body_text();
+                let reason = text
+                    .split_once(": ")
+                    .map_or(text.as_str(), |(_, reason)| reason);
+                ApiError::invalid("invalid_parameter", reason)
+            })
     }
 }
 

@@ -185,12 +185,33 @@ fn message(value: &Value, default_role: &str) -> Option<Message> {
             }
         }
     }
+    // The one call of OpenAI's first function calling, whose answers name no call.
+    if read.tool_calls.is_empty()
+        && let Some(call) = legacy_call(object)
+    {
+        read.tool_calls.push(call);
+    }
     let says_something = !read.text.is_empty()
         || !read.tool_calls.is_empty()
         || read.tool_call_id.is_some()
         || object.contains_key("role")
         || object.contains_key("content");
     says_something.then_some(read)
+}
+
+/// `{function_call: {name, arguments}}`, or as OpenInference flattens it.
+fn legacy_call(message: &serde_json::Map<String, Value>) -> Option<ToolCall> {
+    if let Some(call) = message.get("function_call") {
+        return bare_call(call);
+    }
+    let name = message.get("function_call_name")?.as_str()?;
+    Some(ToolCall {
+        id: None,
+        name: name.to_owned(),
+        arguments: message
+            .get("function_call_arguments_json")
+            .map_or_else(empty_object, arguments),
+    })
 }
 
 fn message_of_blocks(blocks: &[Value], default_role: &str) -> Option<Message> {
@@ -269,6 +290,10 @@ fn add_content(content: &Value, to: &mut Message, depth: usize) {
             }
             if let Some(call) = tool_call(content) {
                 to.tool_calls.push(call);
+                return;
+            }
+            // Gemini marks what a model thinks instead of giving it a type.
+            if object.get("thought") == Some(&Value::Bool(true)) {
                 return;
             }
             for key in ["text", "content", "parts", "refusal", "value"] {
@@ -498,6 +523,27 @@ mod tests {
             {"role": "user", "parts": [{"function_response": {"id": "c1", "name": "roll_die", "response": "4"}}]},
             {"role": "model", "parts": [{"text": "It is 4."}]}
         ]}));
+    }
+
+    #[test]
+    fn what_gemini_thinks_is_not_said() {
+        let read = read(
+            &json!({"role": "model", "parts": [{"text": "Hm.", "thought": true}, {"text": "It is "}, {"text": "4."}]}),
+            "assistant",
+        );
+        assert_eq!(read[0].text, "It is 4.");
+    }
+
+    #[test]
+    fn the_first_function_calls() {
+        for message in [
+            json!({"role": "assistant", "content": null, "function_call": {"name": "roll_die", "arguments": "{\"sides\": 6}"}}),
+            json!({"message": {"role": "assistant", "function_call_name": "roll_die", "function_call_arguments_json": "{\"sides\": 6}"}}),
+        ] {
+            let read = read(&message, "assistant");
+            assert_eq!(read[0].tool_calls[0].name, "roll_die");
+            assert_eq!(read[0].tool_calls[0].arguments, json!({"sides": 6}));
+        }
     }
 
     #[test]
