@@ -3,40 +3,29 @@
 //! Every part of the state is a set that only grows, or the greatest of several versions, so applying commutes. Nothing here looks
 //! at the tree; `run` does, when somebody asks.
 
+mod kept;
+mod said;
+
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64;
 
+use self::kept::Kept;
+use self::said::{
+    MAX_ARGUMENT_BYTES, answer_in, arguments, digest, digest_step, failure, name, question_in,
+};
+pub(crate) use self::said::{Said, shorten, text_hash};
 use crate::convention;
-use crate::model::{Failure, Kind, Message, Span, Tool, ToolKind, Usage};
+use crate::model::{Failure, Kind, Span, Tool, ToolKind, Usage};
 use crate::observed::{Recorded, What};
 
 /// Bump when the form of [`State`] changes.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// Bump when a convention is read differently: older snapshots are folded anew.
 const MAPPER: u8 = 1;
 /// Decompressed size beyond which a snapshot is not one of ours.
 const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
-
-/// Kept of one text (a question, an answer).
-const MAX_TEXT_BYTES: usize = 16 << 10;
-/// Kept of a result or an error message.
-const MAX_SHORT_BYTES: usize = 2 << 10;
-/// Kept of names and ids of strangers.
-const MAX_NAME_BYTES: usize = 512;
-/// Tool calls kept of one answer.
-const MAX_CALLS: usize = 128;
-/// Kept of the arguments of one call, and of all calls of one answer.
-const MAX_ARGUMENT_BYTES: usize = 8 << 10;
-const MAX_ARGUMENTS_BYTES: usize = 64 << 10;
-/// Messages of one history whose outline is kept; the last ones count.
-const MAX_OUTLINE: usize = 128;
-/// Spans, log records with content and native events kept of one trace, each. Beyond it the first by key stay, so that the order of
-/// arrival does not matter, and `truncated` says so.
-const MAX_ITEMS: usize = 50_000;
 
 /// What a trace is so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,11 +37,10 @@ pub struct State {
     /// Arrival of the first and the last event, milliseconds since 1970; 0 when there is none.
     pub first_arrival_unix_ms: u64,
     pub last_arrival_unix_ms: u64,
-    pub(crate) spans: BTreeMap<String, SpanFacts>,
-    pub(crate) logs: BTreeMap<String, LogFacts>,
-    pub(crate) natives: BTreeMap<String, NativeFacts>,
-    /// More spans, records or events came than are kept.
-    pub truncated: bool,
+    /// Spans, log records with content and native events: of each the first by key, as many as there is room for.
+    pub(crate) spans: Kept<SpanFacts>,
+    pub(crate) logs: Kept<LogFacts>,
+    pub(crate) natives: Kept<NativeFacts>,
 }
 
 /// What is kept of a span.
@@ -109,60 +97,6 @@ pub(crate) struct ToolFacts {
     pub arguments: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-}
-
-/// The part of a conversation that the summary and the invocations need: not the history, which every call repeats.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Said {
-    /// The input's messages in outline.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outline: Vec<Line>,
-    /// The user's last words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub question: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub calls: Vec<CallFacts>,
-    /// Of the answer, before it was shortened.
-    #[serde(default)]
-    pub answer_hash: u64,
-}
-
-impl Said {
-    pub(crate) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Joins what several records say of one call, in the order given.
-    pub(crate) fn extend(&mut self, other: &Self) {
-        self.outline.extend_from_slice(&other.outline);
-        if other.question.is_some() {
-            self.question.clone_from(&other.question);
-        }
-        if other.answer.is_some() {
-            self.answer.clone_from(&other.answer);
-            self.answer_hash = other.answer_hash;
-        }
-        for call in &other.calls {
-            if self.calls.len() < MAX_CALLS {
-                self.calls.push(call.clone());
-            }
-        }
-    }
-}
-
-/// One message of a history: who spoke (`u`, `a`), and the hash of the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Line(pub char, pub u64);
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct CallFacts {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    pub name: String,
-    /// JSON text.
-    pub arguments: String,
 }
 
 /// What is kept of a log record that says more than a line.
@@ -239,7 +173,8 @@ impl State {
             What::Span(span) => {
                 let hash = xxh3_64(&prost::Message::encode_to_vec(span.as_ref()));
                 let read = convention::read_span(span, &recorded.observation.context);
-                self.add_span(SpanFacts::of(read, recorded.seq, hash));
+                let (id, facts) = SpanFacts::of(read, recorded.seq, hash);
+                self.spans.add(id, facts, SpanFacts::version);
             }
             What::Log(record) => {
                 let hash = xxh3_64(&prost::Message::encode_to_vec(record.as_ref()));
@@ -249,7 +184,7 @@ impl State {
                 }
                 if let Some(facts) = LogFacts::of(&log, hash) {
                     let key = format!("{:020}-{:020}-{hash:016x}", facts.time_ns, recorded.seq);
-                    self.truncated |= keep(&mut self.logs, key, facts);
+                    self.logs.add(key, facts, |_| ());
                 }
             }
             What::Native(text) => {
@@ -260,26 +195,15 @@ impl State {
                     event.timestamp_ms, recorded.seq
                 );
                 let facts = NativeFacts::of(event, recorded.seq, hash);
-                self.truncated |= keep(&mut self.natives, key, facts);
+                self.natives.add(key, facts, |_| ());
             }
         }
     }
 
-    fn add_span(&mut self, (id, facts): (String, SpanFacts)) {
-        if let Some(known) = self.spans.get_mut(&id) {
-            if facts.version() > known.version() {
-                *known = facts;
-            }
-            return;
-        }
-        self.truncated |= keep(&mut self.spans, id, facts);
+    /// More spans, records or events came than are kept.
+    pub fn is_truncated(&self) -> bool {
+        self.spans.is_truncated() || self.logs.is_truncated() || self.natives.is_truncated()
     }
-}
-
-/// Adds to a bounded map; `true` when something had to go. The greatest key goes: which one does not depend on the order of arrival.
-fn keep<T>(map: &mut BTreeMap<String, T>, key: String, value: T) -> bool {
-    map.insert(key, value);
-    map.len() > MAX_ITEMS && map.pop_last().is_some()
 }
 
 impl SpanFacts {
@@ -386,193 +310,6 @@ impl NativeFacts {
             tool: event.tool.map(ToolFacts::of),
         }
     }
-}
-
-/// Of an agent, a workflow or a root: what it was asked and what it answered. Steps between repeat it and keep nothing.
-fn digest_step(span: &Span) -> Said {
-    let matters = matches!(span.kind, Kind::Agent | Kind::Workflow) || span.parent_id.is_none();
-    if !matters {
-        return Said::default();
-    }
-    let mut said = digest(&span.input, &span.output);
-    said.calls.clear();
-    if said.question.is_none() {
-        said.question = span.input_value.as_ref().and_then(question_in);
-    }
-    if said.answer.is_none() {
-        said.answer = span.output_value.as_ref().and_then(answer_in);
-    }
-    said
-}
-
-fn digest(input: &[Message], output: &[Message]) -> Said {
-    // Only questions and plain answers tell turns apart; what tools said between them does not.
-    let mut outline: Vec<Line> = input
-        .iter()
-        .rev()
-        .filter(|message| {
-            message.role == "user" || (message.role == "assistant" && message.tool_calls.is_empty())
-        })
-        .take(MAX_OUTLINE)
-        .map(|message| Line(role_letter(&message.role), text_hash(&message.text)))
-        .collect();
-    outline.reverse();
-    let question = input
-        .iter()
-        .rev()
-        .find(|message| message.role == "user" && !message.text.trim().is_empty())
-        .map(|message| text(&message.text));
-    let answer: String = output
-        .iter()
-        // Some exports do not know who speaks (`unknown`); an output is the model's.
-        .filter(|message| !matches!(message.role.as_str(), "user" | "system" | "tool"))
-        .map(|message| message.text.as_str())
-        .collect();
-    let mut room = MAX_ARGUMENTS_BYTES;
-    let calls = output
-        .iter()
-        .flat_map(|message| &message.tool_calls)
-        .take(MAX_CALLS)
-        .map(|call| {
-            let arguments = arguments(&call.arguments, MAX_ARGUMENT_BYTES.min(room));
-            room = room.saturating_sub(arguments.len());
-            CallFacts {
-                id: call.id.clone().map(name),
-                name: name(call.name.clone()),
-                arguments,
-            }
-        })
-        .collect();
-    Said {
-        outline,
-        question,
-        answer_hash: if answer.is_empty() {
-            0
-        } else {
-            text_hash(&answer)
-        },
-        answer: (!answer.is_empty()).then(|| text(&answer)),
-        calls,
-    }
-}
-
-fn role_letter(role: &str) -> char {
-    if role == "user" { 'u' } else { 'a' }
-}
-
-/// Histories differ in the space around a text, not in the text.
-pub(crate) fn text_hash(text: &str) -> u64 {
-    xxh3_64_with_seed(text.trim().as_bytes(), 1)
-}
-
-/// The user's words in what a step took in: plain text, or one of the fields that are usual for it.
-fn question_in(value: &Value) -> Option<String> {
-    let value = value
-        .get("inputs")
-        .filter(|inner| inner.is_object())
-        .unwrap_or(value);
-    let found = match value {
-        Value::String(words) => Some(words.clone()),
-        Value::Object(_) => [
-            "question",
-            "query",
-            "input",
-            "prompt",
-            "user_input",
-            "message",
-            "text",
-            "user",
-            "inputs",
-        ]
-        .iter()
-        .find_map(|key| value.get(*key).and_then(Value::as_str))
-        .map(str::to_owned),
-        _ => None,
-    };
-    found
-        .or_else(|| last_text(value, "user"))
-        .filter(|words| !words.trim().is_empty())
-        .map(|words| text(&words))
-}
-
-/// The answer in what a step gave back.
-fn answer_in(value: &Value) -> Option<String> {
-    let value = value
-        .get("outputs")
-        .filter(|inner| inner.is_object())
-        .unwrap_or(value);
-    let found = match value {
-        Value::String(words) => Some(words.clone()),
-        Value::Object(_) => [
-            "answer",
-            "output",
-            "response",
-            "final_output",
-            "result",
-            "content",
-            "text",
-            "message",
-            "outputs",
-        ]
-        .iter()
-        .find_map(|key| value.get(*key).and_then(Value::as_str))
-        .map(str::to_owned),
-        _ => None,
-    };
-    found
-        .or_else(|| last_text(value, "assistant"))
-        .filter(|words| !words.trim().is_empty())
-        .map(|words| text(&words))
-}
-
-fn last_text(value: &Value, role: &str) -> Option<String> {
-    value.get("messages")?;
-    convention::read_messages(value, "")
-        .into_iter()
-        .rev()
-        .find(|message| message.role == role && !message.text.trim().is_empty())
-        .map(|message| message.text)
-}
-
-fn failure(failure: Failure) -> Failure {
-    Failure {
-        kind: name(failure.kind),
-        message: shorten(failure.message, MAX_SHORT_BYTES),
-    }
-}
-
-fn name(name: String) -> String {
-    shorten(name, MAX_NAME_BYTES)
-}
-
-fn text(text: &str) -> String {
-    shorten(text.to_owned(), MAX_TEXT_BYTES)
-}
-
-/// Arguments as JSON text; when they are too long, an object that says so.
-fn arguments(value: &Value, max_bytes: usize) -> String {
-    let json = value.to_string();
-    if json.len() <= max_bytes {
-        return json;
-    }
-    let length = json.len();
-    let preview = shorten(json, max_bytes.min(MAX_SHORT_BYTES) / 2);
-    serde_json::json!({ "truncated": true, "bytes": length, "preview": preview }).to_string()
-}
-
-/// Cuts at a character and says how much is missing.
-pub(crate) fn shorten(mut text: String, max_bytes: usize) -> String {
-    if text.len() <= max_bytes {
-        return text;
-    }
-    let mut end = max_bytes;
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let missing = text.len() - end;
-    text.truncate(end);
-    text.push_str(&format!("... [{missing} bytes more]"));
-    text
 }
 
 /// A snapshot of the state after the events 1 to `through_seq`.
@@ -736,10 +473,5 @@ mod tests {
         assert_eq!(decode_snapshot(&bytes), Some((State::default(), 3)));
         bytes[1] += 1;
         assert_eq!(decode_snapshot(&bytes), None);
-    }
-
-    #[test]
-    fn a_text_that_was_cut_says_so() {
-        assert_eq!(shorten("übermut".to_owned(), 3), "üb... [5 bytes more]");
     }
 }

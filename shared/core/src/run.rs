@@ -808,7 +808,7 @@ fn steps(state: &State) -> Vec<Step<'_>> {
         }
     }
     let mut steps = Vec::with_capacity(state.spans.len());
-    for (id, facts) in &state.spans {
+    for (id, facts) in state.spans.iter() {
         let logs = said_in_logs.remove(id.as_str());
         let said = match logs {
             Some(logs) if facts.said.is_empty() => Cow::Owned(join(&logs)),

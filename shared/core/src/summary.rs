@@ -154,6 +154,8 @@ pub fn summary(state: &State, trace_id: &str, status: Status) -> Summary {
     }
     nodes.sort_unstable();
     nodes.dedup();
+    let mut agents = run.agents();
+    agents.truncate(MAX_NAMES);
     let is_over = !matches!(status, Status::Running | Status::Stalled);
     Summary {
         trace_id: trace_id.to_owned(),
@@ -165,7 +167,7 @@ pub fn summary(state: &State, trace_id: &str, status: Status) -> Summary {
         duration_ms: started
             .zip(ended)
             .map(|(start, end)| duration_ms(start, end)),
-        agents: run.agents(),
+        agents,
         models,
         response_models,
         providers,
@@ -188,7 +190,7 @@ pub fn summary(state: &State, trace_id: &str, status: Status) -> Summary {
         sessions,
         users,
         as_of_seq: state.last_seq,
-        truncated: state.truncated,
+        truncated: state.is_truncated(),
     }
 }
 
