@@ -16,7 +16,7 @@ use self::said::{
     MAX_ARGUMENT_BYTES, answer_in, arguments, digest, digest_step, failure, name, question_in,
 };
 pub(crate) use self::said::{Said, shorten, text_hash};
-use crate::convention;
+use crate::convention::{self, begins_run, ends_run};
 use crate::model::{Failure, Kind, Span, Tool, ToolKind, Usage};
 use crate::observed::{Recorded, What};
 
@@ -41,6 +41,8 @@ pub struct State {
     pub(crate) spans: Kept<SpanFacts>,
     pub(crate) logs: Kept<LogFacts>,
     pub(crate) natives: Kept<NativeFacts>,
+    /// Native events that begin or end a run: apart, so that no flood of others pushes them out.
+    pub(crate) run_natives: Kept<NativeFacts>,
 }
 
 /// What is kept of a span.
@@ -195,14 +197,29 @@ impl State {
                     event.timestamp_ms, recorded.seq
                 );
                 let facts = NativeFacts::of(event, recorded.seq, hash);
-                self.natives.add(key, facts, |_| ());
+                let kept = if begins_run(&facts.event_type) || ends_run(&facts.event_type) {
+                    &mut self.run_natives
+                } else {
+                    &mut self.natives
+                };
+                kept.add(key, facts, |_| ());
             }
         }
     }
 
     /// More spans, records or events came than are kept.
     pub fn is_truncated(&self) -> bool {
-        self.spans.is_truncated() || self.logs.is_truncated() || self.natives.is_truncated()
+        self.spans.is_truncated()
+            || self.logs.is_truncated()
+            || self.natives.is_truncated()
+            || self.run_natives.is_truncated()
+    }
+
+    /// All native events by time, then as they came.
+    pub(crate) fn natives(&self) -> Vec<&NativeFacts> {
+        let mut all: Vec<_> = self.natives.iter().chain(self.run_natives.iter()).collect();
+        all.sort_by_key(|(key, _)| key.as_str());
+        all.into_iter().map(|(_, facts)| facts).collect()
     }
 }
 

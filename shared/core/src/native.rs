@@ -13,11 +13,11 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
+    convention::ends_run,
     id::TraceId,
     limits::Limits,
     observed::{Context, Incoming, Observation, What},
     otlp::{Refused, mend_surrogates},
-    run,
 };
 
 /// Characters of an `event_type` at most.
@@ -329,7 +329,7 @@ fn read(
         _ => None,
     };
     Ok(Event {
-        may_end_run: run::is_terminal(&event_type),
+        may_end_run: ends_run(&event_type),
         text: match parent {
             Some(parent) => with_parent(&text, parent).into(),
             None => text.into(),

@@ -13,6 +13,7 @@ use std::collections::HashSet;
 pub(crate) use self::calls::{Call, LlmCall};
 use self::forest::{Forest, Leaf, arrange};
 use self::steps::steps;
+use crate::convention::ends_run;
 use crate::fold::{NativeFacts, Said, SpanFacts, State};
 use crate::model::Kind;
 
@@ -193,21 +194,9 @@ impl<'a> Run<'a> {
     /// The last native event that ends a run, unless a task began after it.
     pub(crate) fn terminal_native(&self) -> Option<&'a NativeFacts> {
         self.state
-            .natives
+            .run_natives
             .values()
-            .rev()
-            .find(|event| is_terminal(&event.event_type) || starts_task(&event.event_type))
-            .filter(|event| is_terminal(&event.event_type))
+            .next_back()
+            .filter(|event| ends_run(&event.event_type))
     }
-}
-
-pub(crate) fn is_terminal(event_type: &str) -> bool {
-    matches!(
-        event_type,
-        "workflow_completed" | "workflow_failed" | "task_completed" | "task_failed"
-    )
-}
-
-fn starts_task(event_type: &str) -> bool {
-    matches!(event_type, "workflow_started" | "task_started")
 }

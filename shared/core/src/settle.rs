@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::convention::ends_run;
 use crate::fold::State;
 use crate::observed::What;
-use crate::run::{Run, is_terminal};
+use crate::run::Run;
 
 /// How a trace stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -205,7 +206,7 @@ pub fn may_end_run(what: &What) -> bool {
                 #[serde(borrow)]
                 event_type: std::borrow::Cow<'a, str>,
             }
-            serde_json::from_str::<Typed>(text).is_ok_and(|typed| is_terminal(&typed.event_type))
+            serde_json::from_str::<Typed>(text).is_ok_and(|typed| ends_run(&typed.event_type))
         }
     }
 }
@@ -388,6 +389,13 @@ mod tests {
             root(),
         ];
         check(&died, 1_000, Status::Failed);
+    }
+
+    #[test]
+    fn no_flood_of_events_hides_the_end() {
+        let mut flood = vec![native("step"); 50_001];
+        flood.push(native("workflow_completed"));
+        check(&flood, 0, Status::Completed);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::observed::{Context, Observation, What};
 use crate::wire;
 
 pub use native::read_native;
+pub(crate) use native::{begins_run, ends_in_failure, ends_run};
 
 /// The messages in a value of any known shape (OTel parts, OpenAI, Bedrock, Gemini, OpenInference, LangChain).
 pub(crate) fn read_messages(value: &Value, default_role: &str) -> Vec<crate::model::Message> {

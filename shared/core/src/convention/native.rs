@@ -4,6 +4,21 @@ use serde_json::{Map, Value};
 
 use crate::model::{Failure, Native, Tool, ToolKind, Usage};
 
+/// Whether an event of this type may end its run.
+pub(crate) fn ends_run(event_type: &str) -> bool {
+    matches!(event_type, "workflow_completed" | "task_completed") || ends_in_failure(event_type)
+}
+
+/// Whether the run that an event of this type ends has failed.
+pub(crate) fn ends_in_failure(event_type: &str) -> bool {
+    matches!(event_type, "workflow_failed" | "task_failed")
+}
+
+/// Whether a run, or one of its tasks, begins with an event of this type.
+pub(crate) fn begins_run(event_type: &str) -> bool {
+    matches!(event_type, "workflow_started" | "task_started")
+}
+
 /// Reads a native event; what it does not know stays in `rest` under its own name.
 ///
 /// `arrived_unix_ms` stands in for a timestamp that is missing or is no time. Text that is no JSON object (the intake lets none pass)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Run, Step};
+use crate::convention::ends_in_failure;
 use crate::model::{Failure, Kind};
 
 /// What a clock of whole milliseconds may be behind.
@@ -138,7 +139,7 @@ impl Run<'_> {
     /// (openai-agents), a model or tool error after which no model was called successfully any more.
     pub(crate) fn has_failed(&self) -> bool {
         if let Some(last) = self.terminal_native() {
-            return is_failure(&last.event_type) || last.failure.is_some();
+            return ends_in_failure(&last.event_type) || last.failure.is_some();
         }
         let last_root = self.true_roots().max_by_key(|step| step.end_or_start());
         if last_root.is_some_and(|step| step.facts.failure.is_some()) {
@@ -194,10 +195,6 @@ impl Step<'_> {
 /// Google ADK 1's `call_llm` lasts as long as the tools and agents that it triggers.
 fn contains_work(step: &Step) -> bool {
     step.facts.rule == "adk:span.name"
-}
-
-fn is_failure(event_type: &str) -> bool {
-    matches!(event_type, "workflow_failed" | "task_failed")
 }
 
 /// Whether two failures tell of the same: one message holds the other.

@@ -102,7 +102,7 @@ fn native_steps(state: &State, steps: &mut Vec<Step<'_>>) {
     let known: HashSet<String> = steps.iter().map(|step| step.id.clone()).collect();
     let mut position_of: HashMap<String, usize> = HashMap::new();
     let mut open: HashMap<String, VecDeque<usize>> = HashMap::new();
-    for event in state.natives.values() {
+    for event in state.natives() {
         let (kind, rule, phase) = family(&event.event_type);
         if event.span_id.as_ref().is_some_and(|id| known.contains(id)) {
             continue; // the span itself tells more
