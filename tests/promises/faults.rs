@@ -12,7 +12,7 @@ use std::{
 use crate::{
     embedded::{listening, program},
     proxy::{Proxy, Weather},
-    support::{Instance, RedisServer, Viewer, config, free_port},
+    support::{Instance, RedisServer, Viewer, config, free_port, http},
 };
 
 const TRACE: &str = "faulty";
@@ -33,14 +33,6 @@ struct Writing {
     /// Any of them takes a batch; a repeat may go to another.
     urls: Vec<String>,
     written: Arc<AtomicU64>,
-}
-
-fn http() -> reqwest::Client {
-    reqwest::Client::builder()
-        .no_proxy()
-        .timeout(Duration::from_secs(20))
-        .build()
-        .expect("a client")
 }
 
 /// Writes events `from..=to`, each with its id, in batches; repeats a batch until it is acknowledged, as exporters do.

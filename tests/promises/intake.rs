@@ -13,24 +13,17 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Instance, RedisServer, Viewer, config};
+use crate::support::{Instance, RedisServer, Viewer, config, http};
 
 const PROTOBUF: &str = "application/x-protobuf";
 const TRACE: &str = "5b8efff798038103d269b633813fc60c";
 
 fn post(instance: &Instance, path: &str) -> RequestBuilder {
-    reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client")
-        .request(Method::POST, instance.url(path))
+    http().request(Method::POST, instance.url(path))
 }
 
 async fn get(instance: &Instance, path: &str) -> Json {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client");
+    let client = http();
     let response = client.get(instance.url(path)).send().await.expect("sent");
     response.json().await.expect("json")
 }
@@ -623,10 +616,7 @@ async fn a_deleted_trace_stays_deleted_until_it_is_begun_again() {
         json!({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": TRACE, "spanId": "00000000000000aa", "name": "late"}]}]}]}).to_string())
     };
     assert_eq!(sent(export()).await.status(), 200);
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client");
+    let client = http();
     let deleted = client
         .delete(instance.url(&format!("/traces/{TRACE}")))
         .send()

@@ -5,7 +5,7 @@ use tailspan_service::log::append::AppendOptions;
 
 use crate::{
     log::native,
-    support::{Instance, RedisServer, Store, Viewer},
+    support::{Instance, RedisServer, Store, Viewer, http},
 };
 
 const TRACE: &str = "abc123";
@@ -108,11 +108,7 @@ async fn absent_invalid_and_waiting() {
     let redis = RedisServer::start().await;
     let instance = Instance::start(&redis.url()).await;
     let status = async |path: &str, header: Option<(&'static str, &'static str)>| {
-        let mut request = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .unwrap()
-            .get(instance.url(path));
+        let mut request = http().get(instance.url(path));
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
@@ -309,7 +305,7 @@ async fn a_redis_that_comes_after_the_product_is_found_without_a_restart() {
     let mut redis = RedisServer::start().await;
     redis.kill();
     let instance = Instance::start(&redis.url()).await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http();
     for path in [
         "/traces/t/stream",
         "/traces/t",
@@ -384,7 +380,7 @@ async fn a_chunk_that_cannot_be_read_is_announced_and_what_follows_is_shown() {
         assert_eq!(seq(&viewer.soon().await.unwrap().unwrap()), 5);
     }
     let url = instance.url(&format!("/traces/{TRACE}/events"));
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http();
     let page: serde_json::Value = http.get(url).send().await.unwrap().json().await.unwrap();
     let seqs: Vec<_> = page["events"]
         .as_array()

@@ -320,6 +320,15 @@ fn unpooled() -> &'static reqwest::Client {
     })
 }
 
+/// A client that goes straight to where it is sent, and does not wait for ever.
+pub(crate) fn http() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(20))
+        .build()
+        .expect("a client")
+}
+
 /// A client that reads an event stream as the HTML standard says.
 pub(crate) struct Viewer {
     pub(crate) last_event_id: Option<String>,

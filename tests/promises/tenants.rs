@@ -2,7 +2,7 @@
 
 use tailspan_core::id::TenantId;
 
-use crate::support::{Instance, RedisServer, config};
+use crate::support::{Instance, RedisServer, config, http};
 
 const ROUTES: [&str; 6] = [
     "/traces/shared",
@@ -32,10 +32,7 @@ struct Client<'a> {
 
 impl Client<'_> {
     async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .expect("a client");
+        let http = http();
         let method = method.parse().expect("a method");
         let mut request = http
             .request(method, self.instance.url(path))
