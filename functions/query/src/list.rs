@@ -9,7 +9,7 @@ use tailspan_service::{
     App,
     error::ApiError,
     extract::{Params, Tenant},
-    log::{now_unix_ms, read::TraceState, sweep::Row},
+    log::{now_unix_ms, read::TraceState, rows::Row},
 };
 
 /// Rows of a page when nobody says, and at most.

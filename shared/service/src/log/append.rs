@@ -1,6 +1,6 @@
 //! Appending: one atomic script per chunk, exact under repetition.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use futures::{StreamExt as _, stream};
 use tailspan_core::{
@@ -11,9 +11,10 @@ use tailspan_core::{
 use tracing::warn;
 
 use super::{
-    Log, LogError,
+    Log, LogError, RETRY_PAUSES,
     notice::{Notice, sessions_of},
     now_unix_ms,
+    remove::Forget,
 };
 use crate::{
     keys::TraceKeys,
@@ -21,11 +22,7 @@ use crate::{
 };
 
 static APPEND: Script = Script::new(include_str!("../lua/append.lua"));
-static ARM: Script = Script::new(include_str!("../lua/arm.lua"));
-static FORGET: Script = Script::new(include_str!("../lua/forget.lua"));
 
-/// Pauses before an append is repeated after "unavailable"; then the producer is told. Under the identities a repeat is harmless.
-const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(400)];
 /// Traces of one request that are appended at the same time.
 const TRACES_AT_ONCE: usize = 16;
 
@@ -129,16 +126,6 @@ impl Log {
             .collect();
         self.note(tenant, &notices).await;
         answers.into_iter().map(|(_, _, answer)| answer).collect()
-    }
-
-    /// Ends the life of a trace. `false`: there is no such trace.
-    ///
-    /// # Errors
-    /// [`LogError`].
-    pub async fn delete(&self, tenant: &TenantId, trace: &TraceId) -> Result<bool, LogError> {
-        let existed = self.forget(tenant, trace, Forget::Delete).await?;
-        self.drop_rows(tenant, std::slice::from_ref(trace)).await?;
-        Ok(existed)
     }
 
     async fn append_chunks(
@@ -289,73 +276,6 @@ impl Log {
         let keys = [keys.events.as_str(), &keys.trace, &keys.seen, &keys.blobs];
         self.redis.script(&APPEND, &keys, args).await
     }
-
-    /// Index row and deadline, before the first append and after a settlement.
-    async fn arm(&self, tenant: &TenantId, trace: &TraceId) -> Result<(), LogError> {
-        let tenants = self.keys.tenants();
-        let args = vec![Arg::from(&tenants), Arg::from(tenant.as_str())];
-        self.redis.command("SADD", &tenants, args).await?;
-        self.look_within(tenant, trace, self.patience.stalled_ms)
-            .await
-    }
-
-    /// Sees to it that a trace has its row, and is looked at in `ms` milliseconds or before.
-    pub(super) async fn look_within(
-        &self,
-        tenant: &TenantId,
-        trace: &TraceId,
-        ms: u64,
-    ) -> Result<(), LogError> {
-        let index = self.keys.tenant(tenant);
-        let now = now_unix_ms();
-        let args = vec![
-            Arg::from(trace.as_str()),
-            Arg::from(now),
-            Arg::from(now.saturating_add(ms)),
-        ];
-        self.redis
-            .script(&ARM, &[&index.traces, &index.due], args)
-            .await?;
-        Ok(())
-    }
-
-    async fn forget(
-        &self,
-        tenant: &TenantId,
-        trace: &TraceId,
-        how: Forget,
-    ) -> Result<bool, LogError> {
-        let keys = self.keys.trace(tenant, trace);
-        // Stays over attempts, so that the script knows our own repeat.
-        let token = rand::random::<u64>();
-        let mut pauses = RETRY_PAUSES.iter();
-        loop {
-            let args = vec![
-                Arg::from(now_unix_ms()),
-                Arg::from(self.ttl_seconds()),
-                Arg::from(self.publish()),
-                Arg::from(&keys.bell),
-                Arg::from(match how {
-                    Forget::Delete => "delete",
-                    Forget::Replace => "replace",
-                }),
-                Arg::from(token),
-            ];
-            match (
-                self.redis.script(&FORGET, &keys.stored(), args).await,
-                pauses.next(),
-            ) {
-                (Err(RedisError::Unavailable(_)), Some(pause)) => tokio::time::sleep(*pause).await,
-                (reply, _) => return Ok(reply?.list().first() == Some(&Reply::Int(1))),
-            }
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Forget {
-    Delete,
-    Replace,
 }
 
 impl<'a> Batch<'a> {

@@ -7,14 +7,15 @@
 //! - `{tenant}:traces`, `:due`, `:rows` the indexes; written before a trace's first append, so no trace is ever without its row
 //! - `{tenant}:log`, `{tenant/s/session}:log` notices; `work` jobs for the worker group
 //!
-//! A trace's life: unarmed append -> [`arm`](Log) (row, deadline) -> append -> notice; its deadline comes -> [`settle`] (lease, job, status) -> row; retention passes -> [`sweep`].
+//! A trace's life: unarmed append -> armed (row and deadline, [`rows`]) -> append -> notice; its deadline comes -> [`settle`] (lease, job, status) -> row; retention passes -> [`remove`].
 
 pub mod append;
 pub mod follow;
 pub mod notice;
 pub mod read;
+pub mod remove;
+pub mod rows;
 pub mod settle;
-pub mod sweep;
 pub mod work;
 
 use std::{
@@ -33,6 +34,9 @@ use crate::{
 
 /// How long keys outlive the retention when no sweep comes: the net, not the rule.
 const TTL_BEYOND_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Pauses before a write of which a repeat is known is sent again after "unavailable"; then the caller is told.
+const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(400)];
 
 /// Why the log could not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
