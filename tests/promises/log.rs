@@ -294,6 +294,25 @@ async fn a_run_is_settled_once_and_what_comes_after_is_its_next_run(case: Case) 
         .expect("answered")
         .expect("there");
     assert_eq!((state.ended(), state.run), (None, 1));
+    // It came late and left the run ended: settled again after the grace, and not when the silence of an open run would be over.
+    let soon = std::time::Duration::from_secs(10);
+    assert!(soon.as_millis() < u128::from(case.app.config.patience.stalled_ms));
+    let settled_again = async {
+        loop {
+            log.settle_due(&case.tenant).await.expect("settled");
+            let state = log
+                .state(&case.tenant, &case.trace)
+                .await
+                .expect("answered");
+            if state.is_some_and(|state| state.ended() == Some("completed")) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(soon, settled_again)
+        .await
+        .expect("settled again soon");
 }
 
 async fn a_job_whose_worker_died_is_taken_over_and_one_that_always_fails_is_set_aside(case: Case) {

@@ -140,8 +140,9 @@ impl Log {
         let (events, repeated) = without_repeats(events);
         total.duplicates = repeated;
         for events in chunk::split(events, |incoming| chunk::size_of(&incoming.observation)) {
-            let part = self.append_chunk(tenant, trace, &keys, &events).await?;
-            may_end_run |= events.iter().any(|incoming| incoming.may_end_run);
+            let (part, reopened) = self.append_chunk(tenant, trace, &keys, &events).await?;
+            // What is late for a run that was settled leaves it ended: it is settled again soon, and not when its deadline comes.
+            may_end_run |= reopened || events.iter().any(|incoming| incoming.may_end_run);
             total.stored += part.stored;
             total.duplicates += part.duplicates;
             total.last_seq = part.last_seq;
@@ -167,16 +168,17 @@ impl Log {
         Ok(total)
     }
 
+    /// Also tells whether the chunk reopened a trace whose run was settled.
     async fn append_chunk(
         &self,
         tenant: &TenantId,
         trace: &TraceId,
         keys: &TraceKeys,
         events: &[Incoming],
-    ) -> Result<Appended, LogError> {
+    ) -> Result<(Appended, bool), LogError> {
         let mut batch = Batch::new(events.iter().collect());
         let mut pauses = RETRY_PAUSES.iter();
-        let mut may_create = false;
+        let (mut may_create, mut reopens) = (false, false);
         loop {
             let reply = match self.append_script(keys, &batch, may_create).await {
                 Err(error @ RedisError::Unavailable(_)) => match pauses.next() {
@@ -197,14 +199,15 @@ impl Log {
                 "stored" => {
                     let (first_seq, last_seq) = (number(&mut reply), number(&mut reply));
                     let stored = batch.events.len() as u64;
-                    return Ok(Appended {
+                    let appended = Appended {
                         stored,
                         duplicates: events.len() as u64 - stored,
                         first_seq,
                         last_seq,
                         mark: batch.mark,
                         deleted: false,
-                    });
+                    };
+                    return Ok((appended, reopens));
                 }
                 "known" => {
                     let (last_seq, mark) = (number(&mut reply), number(&mut reply));
@@ -219,24 +222,27 @@ impl Log {
                         }
                         0
                     };
-                    return Ok(Appended {
+                    let appended = Appended {
                         stored,
                         duplicates: events.len() as u64 - stored,
                         first_seq: 0,
                         last_seq,
                         mark: u32::try_from(mark).unwrap_or_default(),
                         deleted: false,
-                    });
+                    };
+                    return Ok((appended, reopens));
                 }
                 "unarmed" => {
+                    reopens = number(&mut reply) == 1;
                     self.arm(tenant, trace).await?;
                     may_create = true;
                 }
                 "deleted" => {
-                    return Ok(Appended {
+                    let appended = Appended {
                         deleted: true,
                         ..Appended::default()
-                    });
+                    };
+                    return Ok((appended, false));
                 }
                 other => {
                     return Err(LogError::Internal(format!(

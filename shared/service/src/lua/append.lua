@@ -1,11 +1,11 @@
 -- Appends one chunk to a trace: all of it, or nothing and why.
 -- KEYS events, trace, seen, blobs
 -- ARGV now_ms, mark, count, block, ttl_seconds, may_create, may_end, publish, bell, spans, identities, pieces, then the identities, then id and bytes of each piece
--- -> {'stored', first, last} | {'known', seq, mark, 0|1 ...} | {'unarmed'} | {'deleted'}
+-- -> {'stored', first, last} | {'known', seq, mark, 0|1 ...} | {'unarmed', 0|1 was settled} | {'deleted'}
 local state = redis.call('HMGET', KEYS[2], 'seq', 'mark', 'dead', 'armed', 'settled', 'kept_until')
 if state[3] then return {'deleted'} end
 -- A trace that is new, or was settled, needs its index row and deadline first.
-if state[4] ~= '1' and ARGV[6] ~= '1' then return {'unarmed'} end
+if state[4] ~= '1' and ARGV[6] ~= '1' then return {'unarmed', state[5] and 1 or 0} end
 
 local now, count = tonumber(ARGV[1]), tonumber(ARGV[3])
 local identities, pieces = tonumber(ARGV[11]), tonumber(ARGV[12])
@@ -35,7 +35,8 @@ redis.call('XADD', KEYS[1], last_text .. '-' .. ARGV[2], 'n', ARGV[3], 't', ARGV
 redis.call('HSET', KEYS[2], 'seq', last_text, 'mark', ARGV[2], 'at', ARGV[1], 'armed', '1')
 redis.call('HSETNX', KEYS[2], 'from', ARGV[1])
 if ARGV[10] ~= '0' then redis.call('HINCRBY', KEYS[2], 'spans', ARGV[10]) end
-if ARGV[7] == '1' then redis.call('HSET', KEYS[2], 'term', ARGV[1]) end
+-- What is late for a settled run leaves it ended: followers look again.
+if ARGV[7] == '1' or state[5] then redis.call('HSET', KEYS[2], 'term', ARGV[1]) end
 if state[5] then
   -- What came after a settlement belongs to the next run of the same trace.
   redis.call('HINCRBY', KEYS[2], 'run', 1)
