@@ -356,6 +356,10 @@ async fn a_full_redis_is_told_and_streams_go_on() {
         full.json::<serde_json::Value>().await.expect("json")["error"]["code"],
         "store_full"
     );
+    let metrics = http().get(scene.instances[0].url("/metrics")).send().await;
+    let metrics = metrics.expect("answered").text().await.expect("text");
+    let counted = "tailspan_append_failures_total{reason=\"full\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
     // A viewer that comes now gets its history all the same.
     let mut late = Viewer::open(
         &scene.instances[1].url(&format!("/traces/{TRACE}/stream")),

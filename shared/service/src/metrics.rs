@@ -8,6 +8,7 @@ use prometheus_client::{
 
 use crate::log::append::Appended;
 
+/// The one label there is.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Reason {
     pub reason: &'static str,
@@ -168,6 +169,11 @@ impl Metrics {
         if appended.deleted {
             self.reject("trace_deleted", 1);
         }
+    }
+
+    /// Counts an append that failed after all attempts, by reason.
+    pub(crate) fn append_failed(&self, reason: &'static str) {
+        self.append_failures.get_or_create(&Reason { reason }).inc();
     }
 
     /// Counts what was not accepted, by reason.

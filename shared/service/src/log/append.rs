@@ -26,6 +26,7 @@ static APPEND: Script = Script::new(include_str!("../lua/append.lua"));
 /// Traces of one request that are appended at the same time.
 const TRACES_AT_ONCE: usize = 16;
 
+/// What an append may do beyond adding.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AppendOptions {
     /// Begin the trace anew: what was there goes, numbers go on above it, viewers are told.
@@ -83,7 +84,7 @@ impl Log {
             self.forget(tenant, trace, Forget::Replace).await?;
         }
         let sessions = sessions_of(&events);
-        let appended = self.append_chunks(tenant, trace, events).await?;
+        let appended = self.append_counted(tenant, trace, events).await?;
         self.note(
             tenant,
             &[Notice {
@@ -107,7 +108,7 @@ impl Log {
     ) -> Result<Vec<Appended>, LogError> {
         let appends = traces.into_iter().map(|(trace, events)| async move {
             let sessions = sessions_of(&events);
-            let appended = self.append_chunks(tenant, &trace, events).await;
+            let appended = self.append_counted(tenant, &trace, events).await;
             (trace, sessions, appended)
         });
         let answers: Vec<_> = stream::iter(appends)
@@ -126,6 +127,20 @@ impl Log {
             .collect();
         self.note(tenant, &notices).await;
         answers.into_iter().map(|(_, _, answer)| answer).collect()
+    }
+
+    async fn append_counted(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        events: Vec<Incoming>,
+    ) -> Result<Appended, LogError> {
+        let appended = self.append_chunks(tenant, trace, events).await;
+        match &appended {
+            Ok(appended) => self.metrics.appended(appended),
+            Err(error) => self.metrics.append_failed(error.reason()),
+        }
+        appended
     }
 
     async fn append_chunks(
@@ -164,7 +179,6 @@ impl Log {
         {
             warn!(%trace, %error, "failed to bring a deadline forward");
         }
-        self.metrics.appended(&total);
         Ok(total)
     }
 

@@ -52,6 +52,17 @@ pub enum LogError {
     Internal(String),
 }
 
+impl LogError {
+    /// A word for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Full(_) => "full",
+            Self::Internal(_) => "internal",
+        }
+    }
+}
+
 impl From<RedisError> for LogError {
     fn from(error: RedisError) -> Self {
         match error {
@@ -73,6 +84,7 @@ pub struct Log {
 }
 
 impl Log {
+    /// A log under the configured prefix, retention and patience.
     pub fn new(redis: Redis, config: &Config, metrics: Arc<Metrics>) -> Self {
         Self {
             redis,
@@ -83,6 +95,7 @@ impl Log {
         }
     }
 
+    /// How long silence is borne.
     pub fn patience(&self) -> &Patience {
         &self.patience
     }
