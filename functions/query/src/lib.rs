@@ -7,6 +7,7 @@ mod trace;
 use axum::{Router, routing::get};
 use tailspan_service::App;
 
+/// Everything of this function.
 pub fn router(app: App) -> Router {
     Router::new()
         .route("/traces", get(list::list_traces))

@@ -9,6 +9,7 @@ mod viewer;
 use axum::{Router, routing::get};
 use tailspan_service::App;
 
+/// Everything of this function.
 pub fn router(app: App) -> Router {
     Router::new()
         .route("/traces/{trace_id}/stream", get(viewer::stream_trace))

@@ -19,6 +19,7 @@ impl Cursor {
     /// Before the first event.
     pub const START: Self = Self { seq: 0, mark: None };
 
+    /// After event `seq`, whose chunk has this mark.
     pub fn new(seq: u64, mark: u32) -> Self {
         Self {
             seq,
@@ -36,6 +37,7 @@ impl fmt::Display for Cursor {
     }
 }
 
+/// Text that is no cursor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cursor must be <seq> or <seq>-<mark>, as a stream's `id:` gave it")]
 pub struct InvalidCursor;

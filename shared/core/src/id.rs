@@ -21,6 +21,7 @@ pub struct InvalidId {
 pub struct TraceId(String);
 
 impl TraceId {
+    /// Which texts are ids, for who sent another.
     pub const RULE: &'static str = "1 to 128 characters of A-Z a-z 0-9 _ -";
 
     /// Parses a client's text.
@@ -118,6 +119,7 @@ impl fmt::Display for TenantId {
 pub struct SessionKey(String);
 
 impl SessionKey {
+    /// The key of any name, always the same.
     pub fn of(name: &str) -> Self {
         let digest = Sha256::digest(name.as_bytes());
         Self(base32(&digest[..16]))

@@ -22,6 +22,7 @@ pub struct Observation {
     pub what: What,
 }
 
+/// The fact itself, in its producer's words.
 #[derive(Clone, Debug, PartialEq)]
 pub enum What {
     Span(Box<wire::Span>),

@@ -21,6 +21,7 @@ pub enum Status {
 }
 
 impl Status {
+    /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -77,6 +78,7 @@ impl Default for Patience {
     }
 }
 
+/// How a trace stands, and when to ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing new is known before `look_again_unix_ms`, unless an event arrives.
@@ -94,6 +96,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The verdict without its time.
     pub fn status(self) -> Status {
         match self {
             Self::Running { .. } => Status::Running,

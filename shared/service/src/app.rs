@@ -16,6 +16,7 @@ use crate::{
 #[derive(Clone)]
 pub struct App(Arc<Shared>);
 
+/// What an [`App`] leads to.
 pub struct Shared {
     pub config: Config,
     pub log: Log,

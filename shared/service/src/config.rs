@@ -19,6 +19,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tailspan_core::{id::TenantId, settle::Patience};
 
+/// What a process was told; the fields are those of the table above.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub redis_url: String,

@@ -16,6 +16,7 @@ use crate::log::LogError;
 /// Seconds after which trying again makes sense.
 const RETRY_AFTER_SECONDS: u16 = 1;
 
+/// An error on its way to a client, as `{"error": {"code", "message"}}`.
 #[derive(Debug)]
 pub struct ApiError {
     pub status: StatusCode,
@@ -41,10 +42,12 @@ impl ApiError {
         self
     }
 
+    /// 400: the request cannot be understood.
     pub fn invalid(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
+    /// 404: the tenant has no such trace.
     pub fn trace_not_found(trace: &TraceId) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -53,6 +56,7 @@ impl ApiError {
         )
     }
 
+    /// 404: no route has this path.
     pub fn not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -61,6 +65,7 @@ impl ApiError {
         )
     }
 
+    /// 405: a route has this path, for other methods.
     pub fn method_not_allowed() -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -69,6 +74,7 @@ impl ApiError {
         )
     }
 
+    /// 410: the name stays taken, so that late events cannot bring the trace back.
     pub fn trace_deleted(trace: &TraceId) -> Self {
         Self::new(
             StatusCode::GONE,
@@ -77,6 +83,7 @@ impl ApiError {
         )
     }
 
+    /// 401: no token, or one that is not known.
     pub fn unauthorized() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
@@ -85,14 +92,17 @@ impl ApiError {
         )
     }
 
+    /// 403: the token is known and does not reach this far.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 
+    /// 406: the client takes none of what the route answers.
     pub fn not_acceptable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", message)
     }
 
+    /// 415: a content type or encoding that is not read here.
     pub fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -101,14 +111,17 @@ impl ApiError {
         )
     }
 
+    /// 413: smaller requests would be taken.
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
+    /// 429, with `Retry-After`: this process has all it can hold.
     pub fn too_many(message: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", message).retry()
     }
 
+    /// 503, with `Retry-After`: what is needed does not answer.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).retry()
     }

@@ -4,6 +4,7 @@
 
 use tailspan_core::id::{SessionKey, TenantId, TraceId};
 
+/// Makes keys under one prefix.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
     prefix: String,
@@ -71,6 +72,7 @@ impl Keys {
         }
     }
 
+    /// Where a trace lies.
     pub fn trace(&self, tenant: &TenantId, trace: &TraceId) -> TraceKeys {
         let tag = format!("{}{{{tenant}/{trace}}}", self.prefix);
         TraceKeys {
@@ -83,6 +85,7 @@ impl Keys {
         }
     }
 
+    /// Where a tenant's indexes lie.
     pub fn tenant(&self, tenant: &TenantId) -> TenantKeys {
         let tag = format!("{}{{{tenant}}}", self.prefix);
         TenantKeys {

@@ -97,6 +97,7 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// The items of a list; none of anything else.
     pub fn list(self) -> Vec<Self> {
         match self {
             Self::List(items) => items,
@@ -104,6 +105,7 @@ impl Reply {
         }
     }
 
+    /// The bytes of a text or number.
     pub fn bytes(&self) -> Option<Bytes> {
         match self {
             Self::Bytes(bytes) => Some(bytes.clone()),
@@ -112,6 +114,7 @@ impl Reply {
         }
     }
 
+    /// As [`Reply::bytes`], what is not UTF-8 replaced.
     pub fn text(&self) -> Option<String> {
         self.bytes()
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -206,6 +209,7 @@ pub struct Script {
 }
 
 impl Script {
+    /// Of a text that is part of the program.
     pub const fn new(text: &'static str) -> Self {
         Self {
             text,

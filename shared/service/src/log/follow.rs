@@ -165,6 +165,7 @@ pub struct Watch {
 }
 
 impl Hub {
+    /// Passes the doorbell's rings on for as long as the hub or a watch lives; call it within a runtime.
     pub fn new(log: Log) -> Self {
         let hub = Self {
             inner: Arc::new(Inner {

@@ -83,6 +83,7 @@ pub struct Settled {
 }
 
 impl TraceState {
+    /// What a cursor is compared with.
     pub fn extent(&self) -> Extent {
         Extent {
             base: self.base,
