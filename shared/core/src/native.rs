@@ -3,13 +3,11 @@
 //! An event is an object with an `event_type`; every other field is its producer's own and is kept as posted. What the types and
 //! fields mean is decided when the event is read.
 
-use std::{collections::HashSet, fmt, sync::Arc};
+mod boundaries;
+mod head;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
-};
-use serde_json::value::RawValue;
+use std::{collections::HashSet, sync::Arc};
+
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
@@ -20,39 +18,14 @@ use crate::{
     otlp::{Refused, mend_surrogates},
 };
 
+pub use self::boundaries::Format;
+use self::{
+    boundaries::split,
+    head::{Field, Head, depth},
+};
+
 /// Characters of an `event_type` at most.
 const MAX_TYPE_CHARS: usize = 128;
-
-/// How a body holds its events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One object, or an array of them.
-    Json,
-    /// One object a line.
-    Lines,
-    /// Whichever of them it looks like.
-    Unsaid,
-}
-
-impl Format {
-    /// Reads a `Content-Type`. `None`: answer 415.
-    pub fn of(content_type: Option<&str>) -> Option<Self> {
-        let name = content_type.and_then(|value| value.split(';').next());
-        match name.unwrap_or("").trim().to_ascii_lowercase().as_str() {
-            // What `curl -d` and a plain fetch say when nobody chose.
-            ""
-            | "application/x-www-form-urlencoded"
-            | "text/plain"
-            | "application/octet-stream" => Some(Self::Unsaid),
-            "application/json" => Some(Self::Json),
-            "application/x-ndjson"
-            | "application/ndjson"
-            | "application/jsonl"
-            | "application/x-jsonlines" => Some(Self::Lines),
-            _ => None,
-        }
-    }
-}
 
 /// What the request's headers say about all of its events.
 #[derive(Clone, Copy, Debug, Default)]
@@ -127,125 +100,6 @@ pub fn decode(
         }
     }
     Ok(posted)
-}
-
-/// Finds the events' boundaries. A line that is not UTF-8 is `None`.
-fn split<'a>(
-    body: &'a [u8],
-    format: Format,
-    limits: &Limits,
-) -> Result<Vec<Option<&'a str>>, Refused> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    if body.trim_ascii().is_empty() {
-        return Err(Refused::bad_request(
-            "the body is empty: send an event, an array of events, or one event a line".to_owned(),
-        ));
-    }
-    match format {
-        Format::Json => split_document(body, limits),
-        Format::Lines => split_lines(body, limits),
-        Format::Unsaid => match split_document(body, limits) {
-            // Several lines, of which the first is a whole object: a damaged one among them costs only itself.
-            Err(refused) if refused.status == 400 && first_line_is_object(body) => {
-                split_lines(body, limits)
-            }
-            split => split,
-        },
-    }
-}
-
-fn split_document<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<Option<&'a str>>, Refused> {
-    let text = std::str::from_utf8(body)
-        .map_err(|error| Refused::bad_request(format!("the body is not UTF-8: {error}")))?;
-    let damaged =
-        |error: serde_json::Error| Refused::bad_request(format!("the body is not JSON: {error}"));
-    if !text.trim_start().starts_with('[') {
-        let one: &RawValue = serde_json::from_str(text).map_err(damaged)?;
-        return Ok(vec![Some(one.get())]);
-    }
-    let mut events = Vec::new();
-    let mut total = 0usize;
-    let mut document = serde_json::Deserializer::from_str(text);
-    let elements = Elements {
-        events: &mut events,
-        total: &mut total,
-        limit: limits.native_events,
-    };
-    elements.deserialize(&mut document).map_err(damaged)?;
-    document.end().map_err(damaged)?;
-    counted(events, total, limits)
-}
-
-fn split_lines<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<Option<&'a str>>, Refused> {
-    let mut lines = body
-        .split(|byte| *byte == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty());
-    let events: Vec<_> = lines
-        .by_ref()
-        .take(limits.native_events)
-        .map(|line| std::str::from_utf8(line).ok())
-        .collect();
-    let total = events.len() + lines.count();
-    counted(events, total, limits)
-}
-
-fn counted<'a>(
-    events: Vec<Option<&'a str>>,
-    total: usize,
-    limits: &Limits,
-) -> Result<Vec<Option<&'a str>>, Refused> {
-    if total > limits.native_events {
-        return Err(Refused {
-            status: 413,
-            code: "too_many_events",
-            message: format!(
-                "{total} events: send at most {} in one request",
-                limits.native_events
-            ),
-        });
-    }
-    Ok(events)
-}
-
-fn first_line_is_object(body: &[u8]) -> bool {
-    let line = body.trim_ascii_start().split(|byte| *byte == b'\n').next();
-    line.is_some_and(|line| {
-        line.starts_with(b"{") && serde_json::from_slice::<&RawValue>(line).is_ok()
-    })
-}
-
-/// An array's elements, not read yet; those beyond the limit are only counted.
-struct Elements<'a, 'd> {
-    events: &'a mut Vec<Option<&'d str>>,
-    total: &'a mut usize,
-    limit: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for Elements<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Elements<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of events")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(raw) = seq.next_element::<&'de RawValue>()? {
-            *self.total += 1;
-            if self.events.len() < self.limit {
-                self.events.push(Some(raw.get()));
-            }
-        }
-        Ok(())
-    }
 }
 
 type Fault = (&'static str, String);
@@ -354,176 +208,6 @@ fn identity(kind: u8, key: &[u8], index: usize) -> i64 {
     hash.update(&(index as u64).to_be_bytes());
     hash.update(key);
     hash.digest().cast_signed()
-}
-
-/// How deep a JSON text nests; counted before any parser recurses into it.
-fn depth(text: &str) -> usize {
-    let (mut depth, mut deepest) = (0usize, 0);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
-/// The fields of an event that decide whether and where it is stored.
-#[derive(Default)]
-struct Head {
-    event_type: Field,
-    event_id: Field,
-    trace_id: Field,
-    parent_span_id: Field,
-}
-
-#[derive(Default)]
-enum Field {
-    /// Or `null`.
-    #[default]
-    Absent,
-    Text(String),
-    /// As written in shortest form.
-    Number(String),
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Head {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = Head;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Head, A::Error> {
-                let mut head = Head::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    let place = match key.as_str() {
-                        "event_type" => &mut head.event_type,
-                        "event_id" => &mut head.event_id,
-                        "trace_id" => &mut head.trace_id,
-                        "parent_span_id" => &mut head.parent_span_id,
-                        _ => {
-                            map.next_value::<Readable>()?;
-                            continue;
-                        }
-                    };
-                    *place = map.next_value()?;
-                }
-                Ok(head)
-            }
-        }
-        deserializer.deserialize_map(Read)
-    }
-}
-
-impl<'de> Deserialize<'de> for Field {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = Field;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-
-            fn visit_unit<E>(self) -> Result<Field, E> {
-                Ok(Field::Absent)
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Field, E> {
-                Ok(Field::Other)
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Field, E> {
-                Ok(Field::Number(value.to_string()))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Field, E> {
-                Ok(Field::Number(value.to_string()))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Field, E> {
-                Ok(Field::Number(value.to_string()))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Field, E> {
-                Ok(Field::Text(value.to_owned()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Field, A::Error> {
-                Readable.visit_seq(seq).map(|_| Field::Other)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Field, A::Error> {
-                Readable.visit_map(map).map(|_| Field::Other)
-            }
-        }
-        deserializer.deserialize_any(Read)
-    }
-}
-
-/// Any value, read in earnest and thrown away: what passes here, every later reader can parse. (Skipping a value would let
-/// through numbers that no double holds.)
-struct Readable;
-
-impl<'de> Deserialize<'de> for Readable {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Self)
-    }
-}
-
-impl<'de> Visitor<'de> for Readable {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self, A::Error> {
-        while seq.next_element::<Self>()?.is_some() {}
-        Ok(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
-        while map.next_entry::<Self, Self>()?.is_some() {}
-        Ok(self)
-    }
 }
 
 #[cfg(test)]
