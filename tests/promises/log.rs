@@ -58,7 +58,7 @@ on_a_node_and_on_a_cluster! {
     what_is_known_is_not_stored_again_and_the_rest_is,
     long_text_comes_back_whole_and_is_stored_once,
     a_deleted_trace_stays_deleted_until_it_is_begun_again,
-    a_run_is_settled_once_and_what_comes_after_is_its_next_run,
+    a_run_is_settled_once_and_another_end_is_its_next_run,
     a_job_whose_worker_died_is_taken_over_and_one_that_always_fails_is_set_aside,
     the_sweep_removes_every_key_of_an_old_trace,
     rows_are_listed_newest_first_without_loss_over_pages,
@@ -254,7 +254,7 @@ async fn a_deleted_trace_stays_deleted_until_it_is_begun_again(case: Case) {
     );
 }
 
-async fn a_run_is_settled_once_and_what_comes_after_is_its_next_run(case: Case) {
+async fn a_run_is_settled_once_and_another_end_is_its_next_run(case: Case) {
     case.append(numbered(0..300)).await;
     case.append(vec![native(
         Some(1000),
@@ -293,7 +293,11 @@ async fn a_run_is_settled_once_and_what_comes_after_is_its_next_run(case: Case) 
         .await
         .expect("answered")
         .expect("there");
-    assert_eq!((state.ended(), state.run), (None, 1));
+    assert_eq!(
+        (state.ended(), state.run, state.reopened),
+        (None, 0, true),
+        "late for the run that ended"
+    );
     // It came late and left the run ended: settled again after the grace, and not when the silence of an open run would be over.
     let soon = std::time::Duration::from_secs(10);
     assert!(soon.as_millis() < u128::from(case.app.config.patience.stalled_ms));
@@ -313,6 +317,17 @@ async fn a_run_is_settled_once_and_what_comes_after_is_its_next_run(case: Case) 
     tokio::time::timeout(soon, settled_again)
         .await
         .expect("settled again soon");
+
+    // Another end is that of another run, also when more of it came first.
+    case.append(numbered(500..501)).await;
+    case.append(vec![native(
+        Some(1001),
+        "{\"event_type\":\"workflow_completed\"}",
+    )])
+    .await;
+    let state = log.state(&case.tenant, &case.trace).await;
+    let state = state.expect("answered").expect("there");
+    assert_eq!((state.run, state.reopened), (1, false));
 }
 
 async fn a_job_whose_worker_died_is_taken_over_and_one_that_always_fails_is_set_aside(case: Case) {

@@ -104,7 +104,7 @@ fn listed(app: &App, row: Row, state: TraceState, run: Option<String>) -> Listed
         started_at: rfc3339_ms(row.started_unix_ms),
         last_event_at: rfc3339_ms(state.last_arrival_unix_ms),
         total_events: state.seq - state.base,
-        ended_runs: state.run + u64::from(state.settled.is_some()),
+        ended_runs: state.run + u64::from(state.settled.is_some() || state.reopened),
         as_of_seq: state.seq,
         run: run.and_then(|run| serde_json::from_str(&run).ok()),
     }

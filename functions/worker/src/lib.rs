@@ -155,10 +155,7 @@ async fn keep_row(app: &App, taken: &Taken) -> Result<Option<FinishedRun>, LogEr
             }],
         )
         .await;
-    let is_new = app
-        .log
-        .keep_run_row(&job.tenant, &job.trace, job.through, &row)
-        .await?;
+    let is_new = app.log.keep_run_row(job, &folded.trace, &row).await?;
     Ok(is_new.then_some(run))
 }
 

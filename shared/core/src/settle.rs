@@ -111,7 +111,8 @@ impl Verdict {
 ///
 /// It has ended when a root (a span without a parent) ended and nothing is open, after the grace; or at once when the producer says so
 /// (`workflow_completed`, `workflow_failed`; `task_completed`, `task_failed` when no other task is open) and no span is open. A root that ended
-/// above spans that never did ends the run when their lease is over. A quiet trace whose root was never seen is stalled, then lost, never
+/// above spans that never did ends the run when their lease is over; so does one after which spans of a next run came whose own root has
+/// not. A quiet trace whose root was never seen is stalled, then lost, never
 /// completed.
 pub fn decide(
     state: &State,
@@ -189,11 +190,20 @@ fn close(run: &Run) -> Close {
         .iter()
         .any(|step| step.native && step.is_open() && step.facts.rule == "native:run");
     let root_ended = run.true_roots().any(|step| !step.is_open());
-    match (root_ended, span_open || native_open) {
+    match (root_ended, span_open || native_open || next_run_began(run)) {
         (true, false) => Close::RootEnded,
         (true, true) => Close::RootEndedAboveOpen,
         (false, _) => Close::No,
     }
+}
+
+/// Steps below a parent that has not come, begun after every root had ended: spans of the trace's next run, which end before its root does.
+fn next_run_began(run: &Run) -> bool {
+    let ends = run.true_roots().filter_map(|step| step.facts.end_ns);
+    let first_ghost = run.steps.len();
+    let mut ghosts = first_ghost..first_ghost + run.forest.ghosts.len();
+    ends.max()
+        .is_some_and(|last_end| ghosts.any(|ghost| run.ghost_start_ns(ghost) > last_end))
 }
 
 /// Whether this observation may end its run, so that the trace should be looked at soon. Cheap, and rather too often true.
@@ -283,6 +293,19 @@ mod tests {
                 "look again later"
             );
         }
+    }
+
+    #[test]
+    fn spans_of_the_next_run_keep_it_open_until_its_root_comes() {
+        let first_run = [span(2, 1, 5), span(1, 0, 10)];
+        // A late child of the first run changes nothing; one that began after its root's end is of the next.
+        let late = [first_run.as_slice(), &[span(3, 1, 9)]].concat();
+        check(&late, 1_500, Status::Completed);
+        let second_run = [late.as_slice(), &[span(20, 30, 25)]].concat();
+        check(&second_run, 1_500, Status::Running);
+        check(&second_run, 60_000, Status::Completed);
+        let both = [second_run.as_slice(), &[span(30, 0, 40)]].concat();
+        check(&both, 1_500, Status::Completed);
     }
 
     #[test]

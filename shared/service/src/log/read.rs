@@ -66,6 +66,8 @@ pub struct TraceState {
     pub settled: Option<Settled>,
     /// How many runs ended before the current one.
     pub run: u64,
+    /// The run had ended, and something came since that was no other root's end.
+    pub reopened: bool,
     /// Something arrived that may have ended the run.
     pub may_have_ended: bool,
     pub spans: u64,
@@ -385,6 +387,7 @@ fn parse_state(fields: &[Reply]) -> Option<TraceState> {
         spans: number(10).unwrap_or_default(),
         fold_through: number(12),
         life: text(13),
+        reopened: !text(14).is_empty(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use tailspan_core::id::{TenantId, TraceId};
 
-use super::{Log, LogError, now_unix_ms};
+use super::{Log, LogError, now_unix_ms, read::TraceState, work::Job};
 use crate::redis::{Arg, Reply, Script};
 
 static ARM: Script = Script::new(include_str!("../lua/arm.lua"));
@@ -137,31 +137,29 @@ impl Log {
         let found = self.redis.command("HMGET", &rows, args).await?.list();
         Ok(found
             .iter()
-            .map(|row| row.text()?.split_once(' ').map(|(_, row)| row.to_owned()))
+            .map(|row| row.text()?.splitn(3, ' ').nth(2).map(str::to_owned))
             .collect())
     }
 
-    /// Keeps what a list shows of a run that ended with event `through`. `false`: that end is known already.
+    /// Keeps what a list shows of a run that ended. `false`: that end is known already, or what came late changed a run that had ended.
     ///
     /// # Errors
     /// [`LogError`].
     pub async fn keep_run_row(
         &self,
-        tenant: &TenantId,
-        trace: &TraceId,
-        through: u64,
+        job: &Job,
+        trace: &TraceState,
         row: &str,
     ) -> Result<bool, LogError> {
-        let index = self.keys.tenant(tenant);
+        let index = self.keys.tenant(&job.tenant);
         let args = vec![
-            Arg::from(trace.as_str()),
-            Arg::from(through),
+            Arg::from(job.trace.as_str()),
+            Arg::from(job.through),
+            Arg::from(job.run),
+            Arg::from(trace.base),
             Arg::from(row),
         ];
-        Ok(self
-            .redis
-            .script(&ROW, &[&index.rows, &index.traces], args)
-            .await?
-            == Reply::Int(1))
+        let slots = [index.rows.as_str(), &index.traces];
+        Ok(self.redis.script(&ROW, &slots, args).await? == Reply::Int(1))
     }
 }

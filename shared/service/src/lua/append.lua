@@ -2,7 +2,7 @@
 -- KEYS events, trace, seen, blobs
 -- ARGV now_ms, mark, count, block, ttl_seconds, may_create, may_end, publish, bell, spans, identities, pieces, then the identities, then id and bytes of each piece
 -- -> {'stored', first, last} | {'known', seq, mark, 0|1 ...} | {'unarmed', 0|1 was settled} | {'deleted'}
-local state = redis.call('HMGET', KEYS[2], 'seq', 'mark', 'dead', 'armed', 'settled', 'kept_until')
+local state = redis.call('HMGET', KEYS[2], 'seq', 'mark', 'dead', 'armed', 'settled', 'kept_until', 'reopened')
 if state[3] then return {'deleted'} end
 -- A trace that is new, or was settled, needs its index row and deadline first.
 if state[4] ~= '1' and ARGV[6] ~= '1' then return {'unarmed', state[5] and 1 or 0} end
@@ -37,10 +37,15 @@ redis.call('HSETNX', KEYS[2], 'from', ARGV[1])
 if ARGV[10] ~= '0' then redis.call('HINCRBY', KEYS[2], 'spans', ARGV[10]) end
 -- What is late for a settled run leaves it ended: followers look again.
 if ARGV[7] == '1' or state[5] then redis.call('HSET', KEYS[2], 'term', ARGV[1]) end
-if state[5] then
-  -- What came after a settlement belongs to the next run of the same trace.
-  redis.call('HINCRBY', KEYS[2], 'run', 1)
-  redis.call('HDEL', KEYS[2], 'settled', 'settling')
+if state[5] then redis.call('HDEL', KEYS[2], 'settled', 'settling') end
+-- What comes after a settlement is late for the run that ended, until another root's end says that it is of the next one.
+if state[5] or state[7] then
+  if ARGV[7] == '1' then
+    redis.call('HINCRBY', KEYS[2], 'run', 1)
+    redis.call('HDEL', KEYS[2], 'reopened')
+  elseif state[5] then
+    redis.call('HSET', KEYS[2], 'reopened', '1')
+  end
 end
 if identities > 0 then
   redis.call('SADD', KEYS[3], unpack(ids))

@@ -1,8 +1,8 @@
 -- A trace's state and some chunks, as of one moment.
 -- KEYS trace, events   ARGV from (an XRANGE bound), count, max_bytes
--- -> {seq, mark, at, from, dead, base, settled, settled_seq, run, term, spans, settled_at, fold, exists}, {{id, n, t, p, b} ...}
-local state = redis.call('HMGET', KEYS[1], 'seq', 'mark', 'at', 'from', 'dead', 'base', 'settled', 'settled_seq', 'run', 'term', 'spans', 'settled_at', 'fold', 'life')
-for i = 1, 14 do state[i] = state[i] or '' end
+-- -> {seq, mark, at, from, dead, base, settled, settled_seq, run, term, spans, settled_at, fold, life, reopened}, {{id, n, t, p, b} ...}
+local state = redis.call('HMGET', KEYS[1], 'seq', 'mark', 'at', 'from', 'dead', 'base', 'settled', 'settled_seq', 'run', 'term', 'spans', 'settled_at', 'fold', 'life', 'reopened')
+for i = 1, 15 do state[i] = state[i] or '' end
 local chunks = {}
 local limit, size = tonumber(ARGV[2]), 0
 local from = ARGV[1]
