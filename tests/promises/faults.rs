@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -73,6 +73,13 @@ fn any(urls: &[String]) -> &str {
     &urls[rand::random_range(0..urls.len())]
 }
 
+/// Waits until so many viewers were cut often enough: the run must not end before.
+async fn cut_enough(enough: &AtomicU64, viewers: u64) {
+    while enough.load(Ordering::SeqCst) < viewers {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn end_run(urls: &[String]) {
     let body = "{\"event_type\":\"workflow_completed\",\"event_id\":\"the-end\"}";
     let http = http();
@@ -87,18 +94,22 @@ async fn end_run(urls: &[String]) {
     panic!("the end was not taken");
 }
 
-/// Watches through rough connections until it was cut `cuts` times and the writer is done, then calmly to the end.
+/// Watches through rough connections until it was cut `cuts` times, says so in `enough`, and goes on calmly to the end.
 async fn view(
     rough: Vec<SocketAddr>,
     calm: Vec<SocketAddr>,
     cuts: u32,
-    writer_done: Arc<AtomicBool>,
+    enough: Arc<AtomicU64>,
 ) -> Seen {
     let mut seen = Seen::default();
     let mut last_event_id: Option<String> = None;
+    let mut is_calm = false;
     loop {
-        let calm_now = seen.cuts >= cuts && writer_done.load(Ordering::SeqCst);
-        let through = if calm_now { &calm } else { &rough };
+        if seen.cuts >= cuts && !is_calm {
+            is_calm = true;
+            enough.fetch_add(1, Ordering::SeqCst);
+        }
+        let through = if is_calm { &calm } else { &rough };
         let address = through[rand::random_range(0..through.len())];
         let url = format!("http://{address}/traces/{TRACE}/stream?wait=5s");
         let mut viewer =
@@ -172,7 +183,7 @@ impl Scene {
         &self,
         count: usize,
         cuts: u32,
-        done: &Arc<AtomicBool>,
+        enough: &Arc<AtomicU64>,
     ) -> tokio::task::JoinSet<Seen> {
         let rough: Vec<_> = self.rough.iter().map(|proxy| proxy.address).collect();
         let calm: Vec<_> = self
@@ -182,10 +193,10 @@ impl Scene {
             .collect();
         let mut viewers = tokio::task::JoinSet::new();
         for _ in 0..count {
-            let (rough, calm, done) = (rough.clone(), calm.clone(), Arc::clone(done));
+            let (rough, calm, enough) = (rough.clone(), calm.clone(), Arc::clone(enough));
             viewers.spawn(async move {
                 tokio::time::sleep(Duration::from_millis(rand::random_range(0..2000))).await;
-                view(rough, calm, cuts, done).await
+                view(rough, calm, cuts, enough).await
             });
         }
         viewers
@@ -224,12 +235,12 @@ const ROUGH: Weather = Weather {
 async fn fifty_viewers_cut_a_hundred_times_see_ten_thousand_events_once() {
     let redis = RedisServer::start().await;
     let scene = Scene::start(&redis.url(), ROUGH).await;
-    let done = Arc::new(AtomicBool::new(false));
-    let viewers = scene.viewers(50, 100, &done);
+    let enough = Arc::default();
+    let viewers = scene.viewers(50, 100, &enough);
     let writing = scene.writing();
     write(&writing, 1, 10_000).await;
+    cut_enough(&enough, 50).await;
     end_run(&writing.urls).await;
-    done.store(true, Ordering::SeqCst);
     let seen = viewers.join_all().await;
     assert_exact(&seen, 1, 10_001);
     assert!(
@@ -242,14 +253,12 @@ async fn fifty_viewers_cut_a_hundred_times_see_ten_thousand_events_once() {
 async fn a_redis_killed_and_restarted_loses_and_doubles_nothing() {
     let mut redis = RedisServer::durable().await;
     let scene = Scene::start(&redis.url(), ROUGH).await;
-    let done = Arc::new(AtomicBool::new(false));
-    let viewers = scene.viewers(10, 20, &done);
+    let enough = Arc::default();
+    let viewers = scene.viewers(10, 20, &enough);
     let writing = scene.writing();
+    let urls = writing.urls.clone();
     let written = Arc::clone(&writing.written);
-    let writer = tokio::spawn(async move {
-        write(&writing, 1, 3_000).await;
-        end_run(&writing.urls).await;
-    });
+    let writer = tokio::spawn(async move { write(&writing, 1, 3_000).await });
     for kill_at in [500, 1200, 2000] {
         while written.load(Ordering::SeqCst) < kill_at && !writer.is_finished() {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -258,7 +267,8 @@ async fn a_redis_killed_and_restarted_loses_and_doubles_nothing() {
         redis.launch().await;
     }
     writer.await.expect("written");
-    done.store(true, Ordering::SeqCst);
+    cut_enough(&enough, 10).await;
+    end_run(&urls).await;
     let seen = viewers.join_all().await;
     assert_exact(&seen, 1, 3_001);
     assert!(seen.iter().all(|viewer| viewer.gaps.is_empty()));
@@ -281,8 +291,8 @@ async fn a_promoted_replica_without_the_last_writes_is_announced() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let scene = Scene::start(&format!("redis://{}", door.address), Weather::CALM).await;
-    let done = Arc::new(AtomicBool::new(true));
-    let viewers = scene.viewers(10, 0, &done);
+    let enough = Arc::default();
+    let viewers = scene.viewers(10, 0, &enough);
     let writing = scene.writing();
     write(&writing, 1, 500).await;
     let kept: String = primary
@@ -317,10 +327,10 @@ async fn a_promoted_replica_without_the_last_writes_is_announced() {
 async fn a_trace_begun_again_under_load_is_announced_to_everybody() {
     let redis = RedisServer::start().await;
     let scene = Scene::start(&redis.url(), Weather::CALM).await;
-    let done = Arc::new(AtomicBool::new(true));
+    let enough = Arc::default();
     let writing = scene.writing();
     write(&writing, 1, 200).await;
-    let viewers = scene.viewers(10, 0, &done);
+    let viewers = scene.viewers(10, 0, &enough);
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let anew = http()
         .post(format!("{}?replace=true", writing.urls[0]))
@@ -339,8 +349,8 @@ async fn a_trace_begun_again_under_load_is_announced_to_everybody() {
 async fn a_full_redis_is_told_and_streams_go_on() {
     let redis = RedisServer::start().await;
     let scene = Scene::start(&redis.url(), ROUGH).await;
-    let done = Arc::new(AtomicBool::new(false));
-    let viewers = scene.viewers(10, 20, &done);
+    let enough = Arc::default();
+    let viewers = scene.viewers(10, 20, &enough);
     let writing = scene.writing();
     write(&writing, 1, 500).await;
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]).await;
@@ -373,8 +383,8 @@ async fn a_full_redis_is_told_and_streams_go_on() {
     );
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
     write(&writing, 501, 1_000).await;
+    cut_enough(&enough, 10).await;
     end_run(&writing.urls).await;
-    done.store(true, Ordering::SeqCst);
     let seen = viewers.join_all().await;
     assert_exact(&seen, 1, 1_001);
     assert!(seen.iter().all(|viewer| viewer.gaps.is_empty()));
@@ -437,14 +447,14 @@ async fn instances_killed_in_mid_append_lose_and_double_nothing() {
         .iter()
         .map(|process| SocketAddr::from(([127, 0, 0, 1], process.port)))
         .collect();
-    let done = Arc::new(AtomicBool::new(false));
+    let enough = Arc::default();
     let mut viewers = tokio::task::JoinSet::new();
     for _ in 0..10 {
         viewers.spawn(view(
             addresses.clone(),
             addresses.clone(),
             0,
-            Arc::clone(&done),
+            Arc::clone(&enough),
         ));
     }
     let writing = Writing {
@@ -466,7 +476,6 @@ async fn instances_killed_in_mid_append_lose_and_double_nothing() {
     }
     writer.await.expect("written");
     end_run(&urls).await;
-    done.store(true, Ordering::SeqCst);
     let seen = viewers.join_all().await;
     assert_exact(&seen, 1, 4_001);
     assert!(seen.iter().all(|viewer| viewer.gaps.is_empty()));
