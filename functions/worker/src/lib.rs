@@ -143,7 +143,8 @@ async fn keep_row(app: &App, taken: &Taken) -> Result<Option<FinishedRun>, LogEr
         return Ok(None);
     };
     let run = FinishedRun::of(job, &folded);
-    let row = serde_json::to_string(&run.summary)
+    let row = run
+        .row()
         .map_err(|error| LogError::Internal(error.to_string()))?;
     app.log
         .note(
