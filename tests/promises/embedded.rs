@@ -15,7 +15,8 @@ use futures::StreamExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-const KILLS: u32 = 20;
+/// Twenty of each kind.
+const KILLS: u32 = 60;
 const WRITERS: usize = 8;
 
 /// The program of this very source: built here, because a test run does not build other packages' programs by itself.
