@@ -12,7 +12,7 @@ use std::{
 use crate::{
     embedded::{listening, program},
     proxy::{Proxy, Weather},
-    support::{Instance, RedisServer, Viewer, config, free_port, http},
+    support::{Instance, RedisServer, ReservedPort, Viewer, config, http},
 };
 
 const TRACE: &str = "faulty";
@@ -442,7 +442,9 @@ impl Drop for Process {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_killed_in_mid_append_lose_and_double_nothing() {
     let redis = RedisServer::start().await;
-    let mut processes = [(); 2].map(|()| Process::start(free_port(), &redis.url()));
+    let ports = [(); 2].map(|()| ReservedPort::take());
+    let mut processes =
+        [0, 1].map(|index: usize| Process::start(ports[index].number, &redis.url()));
     let addresses: Vec<_> = processes
         .iter()
         .map(|process| SocketAddr::from(([127, 0, 0, 1], process.port)))
@@ -501,7 +503,8 @@ async fn viewers_that_never_read_cost_little_and_delay_nobody() {
 
     const EVENTS: u64 = 2_000;
     let redis = RedisServer::start().await;
-    let process = Process::start(free_port(), &redis.url());
+    let port = ReservedPort::take();
+    let process = Process::start(port.number, &redis.url());
     let base = format!("http://127.0.0.1:{}", process.port);
     let events = format!("{base}/traces/{TRACE}/events");
     // Random digits: nothing to compress, nothing to share.

@@ -32,6 +32,7 @@ pub(crate) fn redis_binary() -> PathBuf {
 /// A child `redis-server` on a TCP port of the loopback, its data in a folder of its own.
 pub(crate) struct RedisServer {
     pub(crate) port: u16,
+    _reserved: ReservedPort,
     dir: TempDir,
     options: Vec<String>,
     child: Option<Child>,
@@ -56,8 +57,10 @@ impl RedisServer {
     }
 
     pub(crate) async fn start_with(options: &[&str]) -> Self {
+        let reserved = ReservedPort::take();
         let mut server = Self {
-            port: free_port(),
+            port: reserved.number,
+            _reserved: reserved,
             dir: tempfile::tempdir().expect("a temporary folder"),
             options: options.iter().map(ToString::to_string).collect(),
             child: None,
@@ -76,29 +79,23 @@ impl RedisServer {
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--dir", &self.dir.path().display().to_string()])
             .args(&self.options)
+            .args(["--logfile", "server.log"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server starts");
-        self.child = Some(child);
-        for _ in 0..2_000 {
-            if self.answers().await {
+        let child = self.child.insert(child);
+        for _ in 0..4_000 {
+            if answers(self.port).await {
                 return;
+            }
+            if let Some(status) = child.try_wait().expect("the child is ours") {
+                let log = std::fs::read_to_string(self.dir.path().join("server.log"));
+                panic!("redis-server ended at once with {status}: {log:?}");
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         panic!("redis-server does not answer on port {}", self.port);
-    }
-
-    async fn answers(&self) -> bool {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let Ok(mut socket) = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await else {
-            return false;
-        };
-        let mut reply = [0; 7];
-        socket.write_all(b"PING\r\n").await.is_ok()
-            && socket.read_exact(&mut reply).await.is_ok()
-            && &reply == b"+PONG\r\n"
     }
 
     pub(crate) fn kill(&mut self) {
@@ -120,6 +117,17 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+async fn answers(port: u16) -> bool {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let Ok(mut socket) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else {
+        return false;
+    };
+    let mut reply = [0; 7];
+    socket.write_all(b"PING\r\n").await.is_ok()
+        && socket.read_exact(&mut reply).await.is_ok()
+        && &reply == b"+PONG\r\n"
 }
 
 /// Where a test's log lies: one node, or a cluster of three.
@@ -223,15 +231,40 @@ pub(crate) async fn raw_command(port: u16, words: &[&str]) -> Result<String> {
     Ok(text.strip_suffix("+OK\r\n").unwrap_or(&text).to_owned())
 }
 
-pub(crate) fn free_port() -> u16 {
-    loop {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
-        // A cluster node also listens 10,000 above.
-        if port < 55_000 {
-            return port;
-        }
+/// A loopback port that is nobody else's for as long as this lives, also while its server is down and starts again.
+///
+/// Ports are taken below the range from which the system gives ports to connections (32,768 and up on Linux): a connection of another test could otherwise
+/// sit on the port of a server that restarts, or on the second port of a cluster node, 10,000 above the first. A lock on a file per port keeps the processes of
+/// a test run apart; the lock goes with the process, so a killed test leaves nothing behind.
+pub(crate) struct ReservedPort {
+    pub(crate) number: u16,
+    _lock: std::fs::File,
+}
+
+impl ReservedPort {
+    pub(crate) fn take() -> Self {
+        let locks = std::env::temp_dir().join("tailspan-test-ports");
+        std::fs::create_dir_all(&locks).expect("a folder for locks");
+        // Processes begin at different places, so that they seldom try the same port.
+        let first = std::process::id().wrapping_mul(97);
+        (0..Self::COUNT)
+            .map(|step| Self::FIRST + ((first + step) % Self::COUNT) as u16)
+            .find_map(|number| {
+                let lock = std::fs::File::create(locks.join(number.to_string())).ok()?;
+                lock.try_lock().ok()?;
+                [number, number + 10_000]
+                    .iter()
+                    .all(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+                    .then_some(Self {
+                        number,
+                        _lock: lock,
+                    })
+            })
+            .expect("a free port")
     }
+
+    const FIRST: u16 = 12_000;
+    const COUNT: u32 = 10_000;
 }
 
 /// Settings for tests: quick deadlines, everything else as shipped.
