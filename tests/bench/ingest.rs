@@ -16,7 +16,7 @@ use tailspan_core::{
 };
 use tailspan_service::{
     App,
-    config::Config,
+    config::{Config, RedisTls},
     redis::{Arg, Redis},
 };
 
@@ -211,7 +211,7 @@ fn stages(title: &str, bodies: &[Bytes]) -> Result<()> {
         app.close().await;
 
         // The same bytes, as plain entries of one stream, by the same client.
-        let redis = Redis::connect(&store.url()).await?;
+        let redis = Redis::connect(&store.url(), &RedisTls::default()).await?;
         let entries: Vec<Bytes> = chunks
             .iter()
             .map(|chunk| {

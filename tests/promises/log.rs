@@ -16,7 +16,7 @@ use tailspan_service::{
     },
 };
 
-use crate::support::{Store, config};
+use crate::support::Store;
 
 pub(crate) fn native(identity: Option<i64>, json: &str) -> Incoming {
     Incoming {
@@ -35,25 +35,27 @@ fn numbered(range: std::ops::Range<i64>) -> Vec<Incoming> {
         .collect()
 }
 
-/// The same promises on one node and on a cluster of three.
-macro_rules! on_a_node_and_on_a_cluster {
+/// The same promises on every store that there is.
+macro_rules! on_every_store {
     ($($promise:ident),* $(,)?) => {
-        mod on_a_node {
+        on_every_store!(each on_redis_7, super::Store::node().await; $($promise),*);
+        on_every_store!(each on_redis_6_2, crate::stores::redis_6_2().await; $($promise),*);
+        on_every_store!(each on_valkey_9, crate::stores::valkey_9().await; $($promise),*);
+        on_every_store!(each on_a_cluster, super::Store::cluster().await; $($promise),*);
+        on_every_store!(each over_tls_as_a_user, crate::stores::secured().await; $($promise),*);
+        on_every_store!(each behind_a_sentinel, crate::stores::behind_a_sentinel().await; $($promise),*);
+    };
+    (each $name:ident, $store:expr; $($promise:ident),*) => {
+        mod $name {
             $(#[tokio::test]
             async fn $promise() {
-                super::$promise(super::case(super::Store::node().await).await).await;
-            })*
-        }
-        mod on_a_cluster {
-            $(#[tokio::test]
-            async fn $promise() {
-                super::$promise(super::case(super::Store::cluster().await).await).await;
+                super::$promise(super::case($store).await).await;
             })*
         }
     };
 }
 
-on_a_node_and_on_a_cluster! {
+on_every_store! {
     events_are_numbered_in_order_over_chunks,
     what_is_known_is_not_stored_again_and_the_rest_is,
     long_text_comes_back_whole_and_is_stored_once,
@@ -78,9 +80,7 @@ struct Case {
 }
 
 async fn case(server: Store) -> Case {
-    let app = App::start(config(&server.url()))
-        .await
-        .expect("the app starts");
+    let app = App::start(server.config()).await.expect("the app starts");
     Case {
         server,
         app,
@@ -285,7 +285,9 @@ async fn a_run_is_settled_once_and_another_end_is_its_next_run(case: Case) {
         .expect("answered")
         .expect("there");
     assert_eq!(state.ended(), Some("completed"));
-    assert_eq!(log.work_counts().await.expect("counted"), (0, 0));
+    let work = log.work_counts().await.expect("counted");
+    assert_eq!((work.length, work.pending, work.set_aside), (0, 0, 0));
+    assert_eq!(work.consumers, 1);
 
     case.append(numbered(400..401)).await;
     let state = log
@@ -369,7 +371,8 @@ async fn a_job_whose_worker_died_is_taken_over_and_one_that_always_fails_is_set_
         let again = other.take_over().await.expect("looked");
         assert_eq!(again.len(), usize::from(deliveries == "1"));
     }
-    assert_eq!(log.work_counts().await.expect("counted"), (0, 1));
+    let work = log.work_counts().await.expect("counted");
+    assert_eq!((work.length, work.pending, work.set_aside), (0, 0, 1));
     // The group heals after its stream was deleted.
     case.server.cli(&["DEL", "work"]).await;
     assert!(

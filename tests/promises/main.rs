@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is how a test fails")]
 
+mod access;
 mod embedded;
 mod faults;
 mod intake;
 mod log;
 mod proxy;
+mod stores;
 mod stream;
 mod support;
 mod tenants;

@@ -12,6 +12,8 @@ use axum::Router;
 use futures::StreamExt as _;
 use tailspan_service::{App, config::Config, error::with_told_misses};
 use tempfile::TempDir;
+
+use crate::stores::{Secured, Watched};
 use tokio_util::sync::CancellationToken;
 
 /// `redis-server` from TAILSPAN_REDIS_SERVER, else from the PATH, else the embedded one.
@@ -34,6 +36,7 @@ pub(crate) struct RedisServer {
     pub(crate) port: u16,
     _reserved: ReservedPort,
     dir: TempDir,
+    program: PathBuf,
     options: Vec<String>,
     child: Option<Child>,
 }
@@ -57,11 +60,17 @@ impl RedisServer {
     }
 
     pub(crate) async fn start_with(options: &[&str]) -> Self {
+        Self::of(redis_binary(), options).await
+    }
+
+    /// A server of this program.
+    pub(crate) async fn of(program: PathBuf, options: &[&str]) -> Self {
         let reserved = ReservedPort::take();
         let mut server = Self {
             port: reserved.number,
             _reserved: reserved,
             dir: tempfile::tempdir().expect("a temporary folder"),
+            program,
             options: options.iter().map(ToString::to_string).collect(),
             child: None,
         };
@@ -75,7 +84,7 @@ impl RedisServer {
 
     /// Starts the process again on the same data.
     pub(crate) async fn launch(&mut self) {
-        let child = Command::new(redis_binary())
+        let child = Command::new(&self.program)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--dir", &self.dir.path().display().to_string()])
             .args(&self.options)
@@ -134,6 +143,10 @@ async fn answers(port: u16) -> bool {
 pub(crate) enum Store {
     Node(RedisServer),
     Cluster(Vec<RedisServer>),
+    /// Over TLS, with a certificate of ours and a user who may do what docs/operations.md names.
+    Secured(Secured),
+    /// A master and a replica, found through a sentinel.
+    Sentinel(Watched),
 }
 
 impl Store {
@@ -194,6 +207,15 @@ impl Store {
                     others.join("&")
                 )
             }
+            Self::Secured(secured) => secured.url(),
+            Self::Sentinel(watched) => watched.url(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        match self {
+            Self::Secured(secured) => secured.config(),
+            store => config(&store.url()),
         }
     }
 
@@ -201,6 +223,8 @@ impl Store {
     pub(crate) async fn cli(&self, words: &[&str]) -> String {
         match self {
             Self::Node(node) => node.cli(words).await,
+            Self::Secured(secured) => secured.server.cli(words).await,
+            Self::Sentinel(watched) => watched.master.cli(words).await,
             Self::Cluster(nodes) => {
                 let mut answers = String::new();
                 for node in nodes {

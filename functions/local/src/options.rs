@@ -33,7 +33,7 @@ pub struct ServeOptions {
     #[arg(long, env = "TAILSPAN_OTLP_PORT", default_value_t = 4318)]
     pub otlp_port: u16,
 
-    /// Use this Redis instead of a private one (redis://, rediss://, redis-cluster://, redis-sentinel://, redis+unix://)
+    /// Use this Redis instead of a private one (redis://, redis-cluster://, redis-sentinel://, rediss... for TLS, or redis+unix://)
     #[arg(
         long,
         env = "TAILSPAN_REDIS_URL",

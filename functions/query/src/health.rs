@@ -14,11 +14,11 @@ pub(crate) async fn health() -> Response {
     Json(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})).into_response()
 }
 
-/// Redis answers, and may not throw away what was acknowledged. 503 while it does not answer.
+/// Redis answers, may not throw away what was acknowledged, and lets us do what we must. 503 while it does not answer.
 pub(crate) async fn ready(State(app): State<App>) -> Response {
     match app.store_memory().await {
         Ok(memory) => {
-            let warnings: Vec<_> = memory.warning().into_iter().collect();
+            let warnings: Vec<_> = memory.warning().into_iter().chain(app.refusals()).collect();
             let status = if warnings.is_empty() {
                 "ready"
             } else {
@@ -38,16 +38,7 @@ pub(crate) async fn ready(State(app): State<App>) -> Response {
 
 /// OpenMetrics text. What only Redis knows is asked for now; when it does not answer, `tailspan_redis_up` is 0.
 pub(crate) async fn metrics(State(app): State<App>, _: Operator) -> Response {
-    if app.store_memory().await.is_ok()
-        && let Ok((pending, aside)) = app.log.work_counts().await
-    {
-        app.metrics
-            .work_pending
-            .set(i64::try_from(pending).unwrap_or(i64::MAX));
-        app.metrics
-            .work_set_aside
-            .set(i64::try_from(aside).unwrap_or(i64::MAX));
-    }
+    app.count().await;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], app.metrics.render()).into_response()
 }

@@ -1,16 +1,24 @@
 //! What the routers share: one per process.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::Deref,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use prometheus_client::metrics::gauge::Gauge;
+use tailspan_core::id::{TenantId, TraceId};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     config::Config,
     log::{Log, LogError, follow::Hub},
     metrics::Metrics,
-    redis::{Arg, Redis},
+    redis::{Arg, Redis, RedisError, Reply, Script},
 };
+
+static PROBE: Script = Script::new(include_str!("lua/probe.lua"));
 
 /// Handle on the process's shared state; cheap to clone.
 #[derive(Clone)]
@@ -25,6 +33,8 @@ pub struct Shared {
     /// Cancelled when the process is to end: streams end with their cursor, loops stop.
     pub shutdown: CancellationToken,
     redis: Redis,
+    /// Sentences about what the Redis user was found not to be allowed.
+    refusals: Mutex<Vec<String>>,
 }
 
 /// What Redis says of its memory.
@@ -48,6 +58,13 @@ impl StoreMemory {
     }
 }
 
+/// Lacking the doorbell costs time, never an event.
+fn may_not_ring(command: &str, bell: &str) -> String {
+    format!(
+        "the redis user may not {command} on channels such as {bell} (add &*:bell): viewers see events up to two seconds late"
+    )
+}
+
 impl Deref for App {
     type Target = Shared;
 
@@ -62,7 +79,7 @@ impl App {
     /// # Errors
     /// The URL cannot be read.
     pub async fn start(config: Config) -> Result<Self, LogError> {
-        let redis = Redis::connect(&config.redis_url).await?;
+        let redis = Redis::connect(&config.redis_url, &config.redis_tls).await?;
         let metrics = Arc::new(Metrics::default());
         let log = Log::new(redis.clone(), &config, Arc::clone(&metrics));
         let app = Self(Arc::new(Shared {
@@ -72,6 +89,7 @@ impl App {
             metrics,
             shutdown: CancellationToken::new(),
             redis,
+            refusals: Mutex::default(),
         }));
         match app.store_memory().await {
             Ok(memory) => match memory.warning() {
@@ -80,7 +98,79 @@ impl App {
             },
             Err(error) => warn!(%error, "redis does not answer yet"),
         }
+        let asking = app.clone();
+        // Beside the first requests: a function that was just started must not wait for it.
+        tokio::spawn(async move { asking.ask_what_we_may().await });
         Ok(app)
+    }
+
+    /// What the Redis user was found not to be allowed when the process began; a sentence each.
+    pub fn refusals(&self) -> Vec<String> {
+        self.refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Tries what the scripts and the doorbell need, so that an ACL rule that lacks something is told at the start, and not only by a write that stops
+    /// half-way. Takes about a second when the bell cannot be heard, else a few milliseconds.
+    pub async fn ask_what_we_may(&self) {
+        let Ok(trace) = TraceId::parse("tailspan-probe") else {
+            return;
+        };
+        let keys = self.log.keys.trace(&TenantId::default(), &trace);
+        let publish = self.log.publish();
+        let mut rings = self.redis.rings();
+        // Its answer says nothing: fred does not wait for that of Redis.
+        let _ = self.redis.subscribe(&keys.bell).await;
+        let mut refusals = Vec::new();
+        let mut rang = false;
+        for patience_ms in [10, 50, 200, 700] {
+            let args = vec![Arg::from(publish), Arg::from(&keys.bell)];
+            let names: Vec<_> = match self.redis.script(&PROBE, &[&keys.blobs], args).await {
+                Ok(reply) => reply.list().iter().filter_map(Reply::text).collect(),
+                Err(RedisError::Refused(text)) => {
+                    refusals = vec![text];
+                    break;
+                }
+                // Away: nothing is known.
+                Err(_) => return,
+            };
+            let (bell, commands): (Vec<_>, Vec<_>) =
+                names.iter().partition(|name| *name == publish);
+            refusals.clear();
+            if !commands.is_empty() {
+                refusals.push(format!(
+                    "the redis user may not run {} on keys such as {}: writes will fail",
+                    commands.into_iter().cloned().collect::<Vec<_>>().join(" "),
+                    keys.blobs
+                ));
+            }
+            if !bell.is_empty() {
+                refusals.push(may_not_ring(publish, &keys.bell));
+                break;
+            }
+            let heard = async {
+                while let Ok(ring) = rings.recv().await {
+                    if ring.as_deref() == Some(keys.bell.as_str()) {
+                        return;
+                    }
+                }
+            };
+            let patience = Duration::from_millis(patience_ms);
+            rang = tokio::time::timeout(patience, heard).await.is_ok();
+            if rang {
+                break;
+            }
+        }
+        if !rang && refusals.is_empty() {
+            refusals.push(may_not_ring("SUBSCRIBE", &keys.bell));
+        }
+        let _ = self.redis.unsubscribe(&keys.bell).await;
+        for refusal in &refusals {
+            error!("{refusal}; the rule it needs stands in docs/operations.md");
+        }
+        *self.refusals.lock().unwrap_or_else(PoisonError::into_inner) = refusals;
     }
 
     /// Asks Redis for its memory; also shows whether it answers.
@@ -110,6 +200,27 @@ impl App {
             .redis_memory_bytes
             .set(i64::try_from(memory.used_bytes).unwrap_or(i64::MAX));
         Ok(memory)
+    }
+
+    /// Sets the metrics of what is held right now, here and in Redis; those of Redis stay as they were when it does not answer.
+    pub async fn count(&self) {
+        let set = |gauge: &Gauge, count| {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        let metrics = &self.metrics;
+        let tasks = tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks();
+        set(&metrics.tasks, tasks as u64);
+        set(&metrics.subscriptions, self.redis.subscriptions() as u64);
+        if self.store_memory().await.is_ok()
+            && let Ok(work) = self.log.work_counts().await
+        {
+            set(&metrics.work_length, work.length);
+            set(&metrics.work_pending, work.pending);
+            set(&metrics.work_set_aside, work.set_aside);
+            set(&metrics.work_consumers, work.consumers);
+        }
     }
 
     /// Ends the connections, after everything else.

@@ -2,7 +2,9 @@
 //!
 //! | variable | default | meaning |
 //! | --- | --- | --- |
-//! | `TAILSPAN_REDIS_URL` (else `REDIS_URL`) | `redis://127.0.0.1:6379` | `redis://`, `rediss://`, `redis-cluster://`, `redis-sentinel://`, `redis+unix://` |
+//! | `TAILSPAN_REDIS_URL` (else `REDIS_URL`) | `redis://127.0.0.1:6379` | `redis://`, `redis-cluster://`, `redis-sentinel://`, the same with `rediss` for TLS, or `redis+unix://`; see [`crate::redis_url`] |
+//! | `TAILSPAN_REDIS_CA_FILE` | the system's roots | PEM file: the authorities that may have signed the certificate of Redis, in place of the system's |
+//! | `TAILSPAN_REDIS_CERT_FILE`, `TAILSPAN_REDIS_KEY_FILE` | none | PEM files: the certificate with which we say who we are, and its key |
 //! | `TAILSPAN_KEY_PREFIX` | empty | put before every key and channel; `[a-z0-9:-]`, at most 40 |
 //! | `TAILSPAN_TOKENS` | none | `token=tenant` pairs, comma separated; when set, every request needs one |
 //! | `TAILSPAN_ADMIN_TOKEN` | none | the token for `/metrics`, which counts over all tenants; needed where tokens are those of several |
@@ -15,14 +17,17 @@
 //! | `TAILSPAN_MAX_BODY_BYTES` | 16777216 | a request's body after decompression |
 //! | `TAILSPAN_MAX_IN_FLIGHT_BYTES` | 268435456 | bodies being taken in at once; more are answered 429 |
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt, path::PathBuf, time::Duration};
 
 use tailspan_core::{id::TenantId, settle::Patience};
 
+use crate::redis_url::RedisUrl;
+
 /// What a process was told; the fields are those of the table above.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     pub redis_url: String,
+    pub redis_tls: RedisTls,
     pub key_prefix: String,
     /// Bearer token -> tenant. Empty: everybody is the default tenant.
     pub tokens: HashMap<String, TenantId>,
@@ -37,10 +42,31 @@ pub struct Config {
     pub max_in_flight_bytes: usize,
 }
 
+/// Files that TLS to Redis needs, where the system's own will not do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisTls {
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate and its key.
+    pub client_files: Option<(PathBuf, PathBuf)>,
+}
+
+/// Without what is secret: the URL and the tokens.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("key_prefix", &self.key_prefix)
+            .field("redis_tls", &self.redis_tls)
+            .field("retention", &self.retention)
+            .field("patience", &self.patience)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             redis_url: "redis://127.0.0.1:6379".to_owned(),
+            redis_tls: RedisTls::default(),
             key_prefix: String::new(),
             tokens: HashMap::new(),
             admin_token: None,
@@ -106,7 +132,16 @@ impl Config {
             config.max_in_flight_bytes = to_usize(bytes)
         });
         if let Some(url) = var("TAILSPAN_REDIS_URL").or_else(|| var("REDIS_URL")) {
-            config.redis_url = url;
+            match RedisUrl::parse(&url) {
+                Ok(parsed) => {
+                    config.redis_url = url;
+                    config.redis_tls = redis_tls(&var, parsed.tls, &mut mistakes);
+                }
+                Err(all) => mistakes.extend(
+                    all.into_iter()
+                        .map(|mistake| format!("TAILSPAN_REDIS_URL: {mistake}")),
+                ),
+            }
         }
         config.admin_token = var("TAILSPAN_ADMIN_TOKEN").filter(|token| !token.is_empty());
         if let Some(prefix) = var("TAILSPAN_KEY_PREFIX") {
@@ -165,6 +200,36 @@ impl Config {
     }
 }
 
+/// Names of files that are there for TLS; that they can be read is seen when they are.
+fn redis_tls(
+    var: &impl Fn(&str) -> Option<String>,
+    tls: bool,
+    mistakes: &mut Vec<String>,
+) -> RedisTls {
+    let file = |name| var(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let (ca, certificate, key) = (
+        file("TAILSPAN_REDIS_CA_FILE"),
+        file("TAILSPAN_REDIS_CERT_FILE"),
+        file("TAILSPAN_REDIS_KEY_FILE"),
+    );
+    if !tls && (ca.is_some() || certificate.is_some() || key.is_some()) {
+        mistakes.push(
+            "TAILSPAN_REDIS_CA_FILE, _CERT_FILE and _KEY_FILE are for TLS: begin TAILSPAN_REDIS_URL with rediss, or unset them"
+                .to_owned(),
+        );
+    }
+    if certificate.is_some() != key.is_some() {
+        mistakes.push(
+            "TAILSPAN_REDIS_CERT_FILE and TAILSPAN_REDIS_KEY_FILE must be set both or not at all"
+                .to_owned(),
+        );
+    }
+    RedisTls {
+        ca_file: ca,
+        client_files: certificate.zip(key),
+    }
+}
+
 fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
@@ -179,9 +244,11 @@ mod tests {
             ("TAILSPAN_RETENTION_SECONDS", "soon"),
             ("TAILSPAN_MAX_STREAMS", "0"),
             ("TAILSPAN_TOKENS", "secret=NOT A TENANT"),
+            ("TAILSPAN_REDIS_URL", "redis://:secret@host"),
+            ("TAILSPAN_REDIS_CERT_FILE", "/cert.pem"),
         ]);
         let error = Config::from_vars(|name| vars.get(name).map(ToString::to_string)).unwrap_err();
-        assert_eq!(error.0.len(), 3, "{error}");
+        assert_eq!(error.0.len(), 5, "{error}");
         assert!(!error.to_string().contains("secret"));
     }
 

@@ -8,6 +8,7 @@ pub mod keys;
 pub mod log;
 pub mod metrics;
 pub mod redis;
+pub mod redis_url;
 pub mod telemetry;
 
 pub use app::App;

@@ -36,8 +36,12 @@ pub struct Metrics {
     pub runs_ended: Family<Reason, Counter>,
     pub swept_traces: Counter,
     pub set_aside: Counter,
+    pub work_length: Gauge,
     pub work_pending: Gauge,
     pub work_set_aside: Gauge,
+    pub work_consumers: Gauge,
+    pub subscriptions: Gauge,
+    pub tasks: Gauge,
     pub redis_memory_bytes: Gauge,
     pub redis_up: Gauge,
 }
@@ -136,6 +140,11 @@ impl Default for Metrics {
                 "Jobs set aside after failing too often",
                 Counter::default()
             ),
+            work_length: metric!(
+                "work_length",
+                "Jobs that wait or are in hand, all processes",
+                Gauge::default()
+            ),
             work_pending: metric!(
                 "work_pending",
                 "Jobs taken and not acknowledged, all processes",
@@ -146,6 +155,17 @@ impl Default for Metrics {
                 "Jobs that lie aside, all processes",
                 Gauge::default()
             ),
+            work_consumers: metric!(
+                "work_consumers",
+                "Members of the worker group, also those that left in the last hour, all processes",
+                Gauge::default()
+            ),
+            subscriptions: metric!(
+                "subscriptions",
+                "Doorbells this process is subscribed to",
+                Gauge::default()
+            ),
+            tasks: metric!("tasks", "Tasks of this process", Gauge::default()),
             redis_memory_bytes: metric!(
                 "redis_memory_bytes",
                 "used_memory of Redis",

@@ -12,11 +12,21 @@ use fred::{
     interfaces::{ClientLike, EventInterface, PubsubInterface},
     types::{
         Builder, ClusterHash, CustomCommand, Value,
-        config::{Config as FredConfig, ReconnectPolicy, TcpConfig, UnresponsiveConfig},
+        config::{
+            ClusterDiscoveryPolicy, Config as FredConfig, ReconnectPolicy, Server, ServerConfig,
+            TcpConfig, TlsConfig, TlsConnector, TlsHostMapping, UnresponsiveConfig,
+        },
     },
     util::{redis_keyslot, sha1_hash},
 };
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::sync::broadcast;
+use tracing::warn;
+
+use crate::{
+    config::RedisTls,
+    redis_url::{Address, Place, RedisUrl},
+};
 
 /// How long one command may take before its caller hears "unavailable".
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(4);
@@ -231,7 +241,7 @@ pub struct Redis {
     client: Client,
     subscriber: SubscriberClient,
     rings: broadcast::Sender<Ring>,
-    url: Arc<str>,
+    config: FredConfig,
     clustered: bool,
 }
 
@@ -240,21 +250,28 @@ impl Redis {
     /// somebody does, and nothing has to be started again. Connections are renewed for ever.
     ///
     /// # Errors
-    /// The URL is not one (`Refused`).
-    pub async fn connect(url: &str) -> Result<Self, RedisError> {
+    /// The URL, or a file that TLS needs, cannot be read (`Refused`, with what to do about it and without secrets).
+    pub async fn connect(url: &str, tls: &RedisTls) -> Result<Self, RedisError> {
         // Two TLS providers in one binary panic at the first rediss:// connection; naming one first is harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let config = parse(url)?;
+        let url = RedisUrl::parse(url).map_err(|mistakes| {
+            RedisError::Refused(format!(
+                "cannot read the redis url: {}",
+                mistakes.join("; ")
+            ))
+        })?;
+        let config = fred_config(url, tls)?;
         let clustered = config.server.is_clustered();
         let client = builder(config.clone()).build()?;
-        let subscriber = builder(config).build_subscriber_client()?;
+        let subscriber = builder(config.clone()).build_subscriber_client()?;
+        tell_why_not_connected(&client);
         tokio::join!(init(&client), init(&subscriber));
         let (rings, _) = broadcast::channel(8192);
         let redis = Self {
             client,
             subscriber,
             rings,
-            url: url.into(),
+            config,
             clustered,
         };
         redis.listen();
@@ -266,7 +283,7 @@ impl Redis {
     /// # Errors
     /// As [`Redis::connect`].
     pub async fn blocking_connection(&self) -> Result<BlockingConnection, RedisError> {
-        let client = builder(parse(&self.url)?).build()?;
+        let client = builder(self.config.clone()).build()?;
         init(&client).await;
         Ok(BlockingConnection { client })
     }
@@ -343,6 +360,11 @@ impl Redis {
         Ok(())
     }
 
+    /// Channels that are subscribed to, or will be again once there is a connection.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriber.tracked_channels().len() + self.subscriber.tracked_shard_channels().len()
+    }
+
     /// Ends the connections; commands in flight get their answers first.
     pub async fn close(&self) {
         let _ = self.client.quit().await;
@@ -402,14 +424,195 @@ impl Drop for BlockingConnection {
     }
 }
 
-fn parse(url: &str) -> Result<FredConfig, RedisError> {
-    let mut config = FredConfig::from_url(url).map_err(|error| {
-        // The URL may carry a password: name the fault, not the URL.
-        RedisError::Refused(format!("cannot read the redis url: {}", error.details()))
-    })?;
-    // A Redis that is away when we start is waited for like one that goes away later.
-    config.fail_fast = false;
-    Ok(config)
+/// What the URL means to fred.
+fn fred_config(url: RedisUrl, tls: &RedisTls) -> Result<FredConfig, RedisError> {
+    let server = |address: Address| Server::new(address.host, address.port);
+    let servers = |all: Vec<Address>| all.into_iter().map(server).collect();
+    let place = match url.place {
+        Place::Node(address) => ServerConfig::Centralized {
+            server: server(address),
+        },
+        Place::Cluster(nodes) => ServerConfig::Clustered {
+            hosts: servers(nodes),
+            policy: ClusterDiscoveryPolicy::default(),
+        },
+        Place::Sentinel {
+            sentinels,
+            service,
+            credentials,
+        } => ServerConfig::Sentinel {
+            hosts: servers(sentinels),
+            service_name: service,
+            username: credentials.user,
+            password: credentials.password,
+        },
+        Place::Unix(path) => ServerConfig::Unix { path },
+    };
+    let tls = match url.tls {
+        true => Some(TlsConfig {
+            connector: tls_connector(tls)?,
+            hostnames: TlsHostMapping::None,
+        }),
+        false => None,
+    };
+    Ok(FredConfig {
+        server: place,
+        username: url.credentials.user,
+        password: url.credentials.password,
+        database: url.database,
+        tls,
+        // A Redis that is away when we start is waited for like one that goes away later.
+        fail_fast: false,
+        ..FredConfig::default()
+    })
+}
+
+/// TLS with the named authority, else the system's, and our own certificate where there is one. Names are always checked.
+fn tls_connector(tls: &RedisTls) -> Result<TlsConnector, RedisError> {
+    let refused = |text: String| RedisError::Refused(text);
+    let certificates = |path: &std::path::Path, variable: &str| {
+        CertificateDer::pem_file_iter(path)
+            .and_then(|all| all.collect::<Result<Vec<_>, _>>())
+            .map_err(|error| format!("{error}"))
+            .and_then(|all| match all.is_empty() {
+                true => Err("it holds no certificate".to_owned()),
+                false => Ok(all),
+            })
+            .map_err(|why| refused(format!("{variable}: cannot read {}: {why}", path.display())))
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    match &tls.ca_file {
+        Some(path) => {
+            for certificate in certificates(path, "TAILSPAN_REDIS_CA_FILE")? {
+                roots.add(certificate).map_err(|error| {
+                    refused(format!(
+                        "TAILSPAN_REDIS_CA_FILE: {}: {error}",
+                        path.display()
+                    ))
+                })?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(refused(
+                    "this machine has no root certificates: install them (ca-certificates), or name a file with TAILSPAN_REDIS_CA_FILE"
+                        .to_owned(),
+                ));
+            }
+        }
+    }
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let config = match &tls.client_files {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = certificates(certificate, "TAILSPAN_REDIS_CERT_FILE")?;
+            let file = key.display();
+            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| {
+                refused(format!(
+                    "TAILSPAN_REDIS_KEY_FILE: cannot read {file}: {error}"
+                ))
+            })?;
+            config.with_client_auth_cert(chain, key).map_err(|error| {
+                refused(format!(
+                    "TAILSPAN_REDIS_CERT_FILE and TAILSPAN_REDIS_KEY_FILE cannot be used together: {error}"
+                ))
+            })?
+        }
+    };
+    Ok(config.into())
+}
+
+/// Logs why there is no connection, each cause once until there is one again: a wrong password must not look like a Redis that is away.
+fn tell_why_not_connected(client: &Client) {
+    let (mut errors, mut connections) = (client.error_rx(), client.reconnect_rx());
+    tokio::spawn(async move {
+        let mut told = Vec::<String>::new();
+        loop {
+            tokio::select! {
+                error = errors.recv() => match error {
+                    Ok((error, _)) => {
+                        let cause = error.details().to_owned();
+                        if told.len() < 16 && !told.contains(&cause) {
+                            match advice(&cause) {
+                                Some(advice) => warn!("no connection to redis: {cause}; {advice}"),
+                                None => warn!("no connection to redis: {cause}"),
+                            }
+                            told.push(cause);
+                        }
+                    }
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                again = connections.recv() => match again {
+                    Err(broadcast::error::RecvError::Closed) => return,
+                    _ => told.clear(),
+                },
+            }
+        }
+    });
+}
+
+/// What to do about an answer of Redis, or of TLS, that will not change by itself.
+fn advice(cause: &str) -> Option<&'static str> {
+    let known = [
+        (
+            "WRONGPASS",
+            "user or password in TAILSPAN_REDIS_URL is wrong, or the user is off",
+        ),
+        (
+            "invalid password",
+            "the password in TAILSPAN_REDIS_URL is wrong",
+        ),
+        (
+            "without any password configured",
+            "this redis knows no password: take it out of TAILSPAN_REDIS_URL",
+        ),
+        (
+            "NOAUTH",
+            "redis asks for a password: put user:password@ before the host in TAILSPAN_REDIS_URL",
+        ),
+        (
+            "NOPERM",
+            "the user lacks a permission; the rule it needs stands in docs/operations.md",
+        ),
+        (
+            "cluster support disabled",
+            "this redis is no cluster: say redis:// in TAILSPAN_REDIS_URL",
+        ),
+        (
+            "MOVED",
+            "this redis is a cluster: say redis-cluster:// in TAILSPAN_REDIS_URL",
+        ),
+        (
+            "UnknownIssuer",
+            "name the authority that signed the certificate of redis with TAILSPAN_REDIS_CA_FILE",
+        ),
+        (
+            "NotValidForName",
+            "the certificate of redis is for another name than the host in TAILSPAN_REDIS_URL",
+        ),
+        (
+            "CertificateRequired",
+            "redis asks for a certificate: set TAILSPAN_REDIS_CERT_FILE and TAILSPAN_REDIS_KEY_FILE",
+        ),
+        (
+            "AlertReceived(UnknownCA)",
+            "redis does not know the authority that signed the certificate in TAILSPAN_REDIS_CERT_FILE",
+        ),
+        (
+            "InvalidContentType",
+            "this port of redis does not speak TLS: say redis in place of rediss, or take its TLS port",
+        ),
+        (
+            "Missing primary address",
+            "no sentinel knows the service that TAILSPAN_REDIS_URL names",
+        ),
+    ];
+    known
+        .iter()
+        .find(|(word, _)| cause.contains(word))
+        .map(|(_, advice)| *advice)
 }
 
 fn builder(config: FredConfig) -> Builder {
@@ -460,6 +663,25 @@ async fn command(
     }
     let slot = ClusterHash::Custom(redis_keyslot(key.as_bytes()));
     let command = CustomCommand::new_static(name, slot, blocking);
-    let value: Value = client.custom(command, args).await?;
-    Ok(value.into())
+    match client.custom::<Value, _>(command, args).await {
+        Ok(value) => Ok(value.into()),
+        Err(error) => {
+            // A master that became a replica keeps its connections where no sentinel cuts them: look again who the master is.
+            if error.details().starts_with("READONLY") {
+                let _ = client.force_reconnection().await;
+            }
+            Err(told(error.into()))
+        }
+    }
+}
+
+/// An answer that will not change by itself, with what to do about it.
+fn told(error: RedisError) -> RedisError {
+    match error {
+        RedisError::Refused(text) if text.starts_with("NOPERM") || text.starts_with("MOVED") => {
+            let advice = advice(&text).unwrap_or_default();
+            RedisError::Refused(format!("{text}; {advice}"))
+        }
+        error => error,
+    }
 }

@@ -106,7 +106,7 @@ impl Log {
     }
 
     /// How the doorbell rings: a sharded channel in a cluster reaches only the nodes of its slot.
-    fn publish(&self) -> &'static str {
+    pub(crate) fn publish(&self) -> &'static str {
         if self.redis.is_cluster() {
             "SPUBLISH"
         } else {

@@ -7,7 +7,7 @@ use tailspan_core::id::{TenantId, TraceId};
 use tracing::{error, info, warn};
 
 use super::{Log, LogError};
-use crate::redis::{Arg, BlockingConnection, LONGEST_BLOCK, Reply};
+use crate::redis::{Arg, BlockingConnection, LONGEST_BLOCK, RedisError, Reply};
 
 const GROUP: &str = "workers";
 /// A job that was taken and not acknowledged for this long is taken over.
@@ -42,6 +42,18 @@ struct JobText {
 pub struct Taken {
     pub entry: String,
     pub job: Job,
+}
+
+/// The work stream and its group, over all processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkCounts {
+    /// Jobs in the stream: those that wait, and those in hand.
+    pub length: u64,
+    /// Jobs taken and not acknowledged.
+    pub pending: u64,
+    pub set_aside: u64,
+    /// Members of the group, also those that left in the last hour.
+    pub consumers: u64,
 }
 
 /// One member of the worker group.
@@ -84,30 +96,38 @@ impl Log {
         })
     }
 
-    /// Jobs taken and not yet acknowledged, and jobs set aside.
+    /// How much work there is, and who is there to do it.
     ///
     /// # Errors
     /// [`LogError`].
-    pub async fn work_counts(&self) -> Result<(u64, u64), LogError> {
+    pub async fn work_counts(&self) -> Result<WorkCounts, LogError> {
         let (work, aside) = (self.keys.work(), self.keys.set_aside());
-        let pending = match self
-            .redis
-            .command("XPENDING", &work, vec![Arg::from(&work), Arg::from(GROUP)])
-            .await
-        {
-            Ok(reply) => reply
-                .list()
-                .first()
-                .and_then(Reply::number)
-                .unwrap_or_default(),
-            Err(error) if error.is_no_group() => 0,
+        let length = async |stream: &String| {
+            let reply = self.redis.command("XLEN", stream, vec![stream.into()]);
+            Ok::<_, LogError>(reply.await?.number().unwrap_or_default())
+        };
+        let mut counts = WorkCounts {
+            length: length(&work).await?,
+            set_aside: length(&aside).await?,
+            ..WorkCounts::default()
+        };
+        let args = ["GROUPS", &work].map(Arg::from).to_vec();
+        let groups = match self.redis.command("XINFO", &work, args).await {
+            Ok(reply) => reply.list(),
+            // No job was ever added.
+            Err(RedisError::Refused(text)) if text.contains("no such key") => Vec::new(),
             Err(error) => return Err(error.into()),
         };
-        let aside = self
-            .redis
-            .command("XLEN", &aside, vec![Arg::from(&aside)])
-            .await?;
-        Ok((pending, aside.number().unwrap_or_default()))
+        let mut groups = groups.into_iter().map(Reply::list);
+        let is_ours = |group: &Vec<Reply>| {
+            field(group, "name").and_then(|name| name.text()).as_deref() == Some(GROUP)
+        };
+        if let Some(group) = groups.find(is_ours) {
+            let number = |name| field(&group, name).and_then(|number| number.number());
+            counts.pending = number("pending").unwrap_or_default();
+            counts.consumers = number("consumers").unwrap_or_default();
+        }
+        Ok(counts)
     }
 }
 
@@ -215,12 +235,7 @@ impl Worker {
             .await?;
         for member in members.list() {
             let fields = member.list();
-            let field = |name: &str| {
-                let mut pairs = fields.chunks_exact(2);
-                pairs
-                    .find(|pair| pair.first().and_then(Reply::text).as_deref() == Some(name))
-                    .and_then(|pair| pair.get(1).cloned())
-            };
+            let field = |name| field(&fields, name);
             let idle = field("idle")
                 .and_then(|idle| idle.number())
                 .unwrap_or_default();
@@ -306,6 +321,14 @@ impl Log {
         }
         jobs
     }
+}
+
+/// A field of an `XINFO` answer, which is a list of names and values.
+fn field(fields: &[Reply], name: &str) -> Option<Reply> {
+    let mut pairs = fields.chunks_exact(2);
+    pairs
+        .find(|pair| pair.first().and_then(Reply::text).as_deref() == Some(name))
+        .and_then(|pair| pair.get(1).cloned())
 }
 
 /// The entries of an `XREADGROUP` answer over one stream.

@@ -60,5 +60,5 @@ if kept_until < now + ttl * 1000 - 3600000 or first == 1 or pieces > 0 and redis
   for i = 1, 4 do redis.call('EXPIRE', KEYS[i], ttl) end
   redis.call('HSET', KEYS[2], 'kept_until', string.format('%.0f', now + ttl * 1000))
 end
-redis.call(ARGV[8], ARGV[9], last_text)
+redis.pcall(ARGV[8], ARGV[9], last_text)
 return {'stored', string.format('%.0f', first), last_text}

@@ -7,5 +7,5 @@ if not state[2] then
 end
 if tonumber(state[1] or '0') >= tonumber(ARGV[1]) then return 0 end
 redis.call('DEL', unpack(KEYS))
-redis.call(ARGV[2], ARGV[3], state[2])
+redis.pcall(ARGV[2], ARGV[3], state[2])
 return 1

@@ -11,5 +11,5 @@ for i = 1, 5 do redis.call('DEL', KEYS[i]) end
 redis.call('HSET', KEYS[1], 'seq', seq, 'mark', '0', 'base', seq, 'life', life, 'at', ARGV[1], 'token', ARGV[6])
 if ARGV[5] == 'delete' then redis.call('HSET', KEYS[1], 'dead', ARGV[1]) end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
-redis.call(ARGV[3], ARGV[4], seq)
+redis.pcall(ARGV[3], ARGV[4], seq)
 return {1, seq}

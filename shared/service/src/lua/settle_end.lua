@@ -4,5 +4,5 @@ local state = redis.call('HMGET', KEYS[1], 'seq', 'dead')
 if state[2] or state[1] ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'settled', ARGV[2], 'settled_seq', ARGV[1], 'settled_at', ARGV[3], 'armed', '0')
 redis.call('HDEL', KEYS[1], 'settling', 'term')
-redis.call(ARGV[4], ARGV[5], ARGV[1])
+redis.pcall(ARGV[4], ARGV[5], ARGV[1])
 return 1
