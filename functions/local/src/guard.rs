@@ -18,6 +18,9 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use axum::middleware::Next;
 
+/// Headers of an answer that a page of another origin may read: the context of its run, and when to come back.
+const READABLE: &str = "x-trace-id, x-parent-span, traceparent, retry-after";
+
 /// The names under which this server may be addressed, and whose pages may use it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Allowed {
@@ -122,7 +125,7 @@ pub(crate) async fn guard(
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(
             ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("x-trace-id, retry-after"),
+            HeaderValue::from_static(READABLE),
         );
     }
     headers.append(VARY, HeaderValue::from_static("origin"));

@@ -2,6 +2,7 @@
 
 pub mod embedded;
 mod guard;
+pub mod health;
 mod listen;
 pub mod options;
 pub mod serve;

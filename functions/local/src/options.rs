@@ -16,6 +16,24 @@ pub struct Cli {
 pub enum Command {
     /// Run the whole service on this machine, with a Redis of its own unless one is named
     Serve(ServeOptions),
+    /// Ask the server on this machine how it is; exits with 0 when it is well
+    Health(HealthOptions),
+}
+
+/// What `tailspan health` can be told; the same variables as the server's, so that it finds the one beside it.
+#[derive(Debug, Clone, Args)]
+pub struct HealthOptions {
+    /// Address that the server was told to listen on
+    #[arg(long, env = "TAILSPAN_HOST", default_value = "127.0.0.1")]
+    pub host: String,
+
+    /// Port of the server's routes
+    #[arg(long, env = "TAILSPAN_PORT", default_value_t = 8001)]
+    pub port: u16,
+
+    /// Ask also whether its Redis answers
+    #[arg(long)]
+    pub ready: bool,
 }
 
 /// What `tailspan serve` can be told. Every option also has a variable; the option wins.
@@ -148,8 +166,10 @@ mod tests {
     fn data_goes_where_the_platform_wants_it() {
         let options = |more: &[&str]| {
             let line = ["tailspan", "serve"].iter().chain(more);
-            let Command::Serve(options) = Cli::try_parse_from(line).unwrap().command;
-            options
+            match Cli::try_parse_from(line).unwrap().command {
+                Command::Serve(options) => options,
+                Command::Health(_) => panic!("`serve` was asked for"),
+            }
         };
         let check = |options: &ServeOptions, vars: &[(&str, &str)]| {
             let var = |name: &str| {

@@ -77,8 +77,10 @@ fn config(options: &ServeOptions) -> anyhow::Result<Config> {
 
 /// The token to ask for: the given one, else on an address that others reach a new one, unless told to ask for none.
 fn token(options: &ServeOptions, config: &Config) -> Option<String> {
-    if options.token.is_some() {
-        return options.token.clone();
+    // A variable that is set to nothing, as a compose file does, names no token: everybody could send that one.
+    let given = options.token.as_deref().map(str::trim);
+    if let Some(given) = given.filter(|given| !given.is_empty()) {
+        return Some(given.to_owned());
     }
     let reachable = !guard::is_loopback(&options.host);
     let wanted = reachable && !options.insecure && config.tokens.is_empty();
@@ -139,7 +141,9 @@ async fn serve(
     if let Some(embedded) = embedded {
         embedded.describe_holder(&format!(", listening on {url}"));
     }
-    if let Some(token) = token.filter(|_| options.token.is_none()) {
+    if let Some(token) =
+        token.filter(|token| options.token.as_deref().map(str::trim) != Some(token))
+    {
         say(&format!("token: {token}"));
     }
     say(&format!("listening on {url}"));
