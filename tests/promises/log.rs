@@ -44,6 +44,14 @@ macro_rules! on_every_store {
         on_every_store!(each on_a_cluster, super::Store::cluster().await; $($promise),*);
         on_every_store!(each over_tls_as_a_user, crate::stores::secured().await; $($promise),*);
         on_every_store!(each behind_a_sentinel, crate::stores::behind_a_sentinel().await; $($promise),*);
+        mod in_a_container {
+            $(#[tokio::test]
+            async fn $promise() {
+                if let Some(contained) = crate::containers::redis().await {
+                    super::$promise(super::case(super::Store::Container(Box::new(contained))).await).await;
+                }
+            })*
+        }
     };
     (each $name:ident, $store:expr; $($promise:ident),*) => {
         mod $name {

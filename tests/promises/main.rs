@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is how a test fails")]
 
 mod access;
+mod containers;
 mod embedded;
 mod faults;
 mod intake;

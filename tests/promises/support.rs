@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use tailspan_service::{App, config::Config, error::with_told_misses};
 use tempfile::TempDir;
 
+use crate::containers::Contained;
 use crate::stores::{Secured, Watched};
 use tokio_util::sync::CancellationToken;
 
@@ -147,6 +148,7 @@ pub(crate) enum Store {
     Secured(Secured),
     /// A master and a replica, found through a sentinel.
     Sentinel(Watched),
+    Container(Box<Contained>),
 }
 
 impl Store {
@@ -209,6 +211,7 @@ impl Store {
             }
             Self::Secured(secured) => secured.url(),
             Self::Sentinel(watched) => watched.url(),
+            Self::Container(contained) => contained.url(),
         }
     }
 
@@ -225,6 +228,7 @@ impl Store {
             Self::Node(node) => node.cli(words).await,
             Self::Secured(secured) => secured.server.cli(words).await,
             Self::Sentinel(watched) => watched.master.cli(words).await,
+            Self::Container(contained) => contained.cli(words).await,
             Self::Cluster(nodes) => {
                 let mut answers = String::new();
                 for node in nodes {

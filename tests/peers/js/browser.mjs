@@ -2,7 +2,8 @@
 //
 //   node browser.mjs CHROMIUM URL SHORT_URL      SHORT_URL: a server whose streams live for two seconds
 
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -138,11 +139,56 @@ async function foreignPage(browser, server) {
   return differences(found, { asked: 1, seqs: [], ends: [] });
 }
 
+/** The page of docs/dashboard.md, as it stands, from an origin of its own: grows while the run goes on, over clean ends, and doubles nothing. */
+async function dashboard(browser, server) {
+  const html = await readFile(new URL('../../../examples/dashboard.html', import.meta.url));
+  const pages = createServer((_, answer) => answer.setHeader('content-type', 'text/html').end(html)).listen(0, '127.0.0.1');
+  await new Promise((listening) => pages.once('listening', listening));
+  const trace = `browser-dashboard-${Date.now()}`;
+  const page = await browser.newPage();
+  const answers = [];
+  page.on('response', (response) => response.url().includes('/stream') && answers.push(response.status()));
+  const seen = () => page.evaluate(() => ({
+    seqs: [...document.querySelectorAll('tr')].map((line) => Number(line.cells[0].textContent)),
+    status: document.getElementById('status').textContent,
+  }));
+  try {
+    const asked = new URLSearchParams({ trace, server });
+    await page.goto(`http://localhost:${pages.address().port}/?${asked}`);
+    await send(server, trace, started);
+    await page.waitForFunction(() => document.querySelectorAll('tr').length === 1, undefined, { timeout: PATIENCE_MS });
+    for (const number of oneTo(EVENTS - 2)) {
+      await sleep(150);
+      await send(server, trace, progress(number));
+    }
+    const during = await seen();
+    await send(server, trace, completed);
+    await page.waitForFunction(() => document.getElementById('status').textContent === 'completed', undefined, { timeout: PATIENCE_MS });
+    // Longer than it would take to come back for what it has.
+    await sleep(2 * RETRY_MS);
+    const wrong = [differences(await seen(), { seqs: oneTo(EVENTS), status: 'completed' })];
+    if (during.seqs.length < EVENTS / 4) wrong.push(`only ${during.seqs.length} rows while the run went on`);
+    if (answers.filter((status) => status === 200).length < 2) wrong.push(`it never came back: ${answers}`);
+    const readable = await page.evaluate(async (server) => {
+      const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+      const headers = { 'content-type': 'application/json', 'x-parent-span': 'a-span', traceparent };
+      const answer = await fetch(`${server}/traces/events`, { method: 'POST', headers, body: '{"event_type":"step"}' });
+      return ['x-trace-id', 'x-parent-span', 'traceparent'].filter((name) => answer.headers.get(name));
+    }, server);
+    wrong.push(differences({ readable }, { readable: ['x-trace-id', 'x-parent-span', 'traceparent'] }));
+    return wrong.filter(Boolean).join('; ');
+  } finally {
+    await page.close();
+    pages.close();
+  }
+}
+
 const cases = {
   'a finished run takes two requests': (browser) => finishedRun(browser, `${longLived}/health`, longLived),
   'a page of another allowed origin': (browser) =>
     finishedRun(browser, `${longLived.replace('127.0.0.1', 'localhost')}/health`, longLived),
   'a live run goes on over clean ends': (browser) => liveRun(browser, shortLived),
+  'the dashboard of the documentation': (browser) => dashboard(browser, shortLived),
   'an unknown run is asked for once': (browser) => noSuchRun(browser, longLived),
   'a foreign page sees nothing': (browser) => foreignPage(browser, longLived),
 };
