@@ -155,8 +155,10 @@ fn encode_all(batches: &[Traces]) -> Vec<chunk::Encoded> {
     let mut chunks = Vec::new();
     for (_, events) in batches.iter().flatten() {
         let by_reference: Vec<&Incoming> = events.iter().collect();
-        for events in chunk::split(by_reference, |event| chunk::size_of(&event.observation)) {
-            chunks.push(chunk::encode(events.iter().map(|event| &event.observation)));
+        for events in chunk::split(by_reference, |event| event.what.len()) {
+            chunks.push(chunk::encode(
+                events.iter().map(|event| (&event.context, &event.what)),
+            ));
         }
     }
     chunks
@@ -184,7 +186,7 @@ fn stages(title: &str, bodies: &[Bytes]) -> Result<()> {
     let batches = batches?;
     let (map_cpu, ()) = timed(|| {
         for event in batches.iter().flatten().flat_map(|(_, events)| events) {
-            std::hint::black_box(convention::sessions(&event.observation));
+            std::hint::black_box(convention::sessions(&event.what));
         }
     });
     let (encode_cpu, chunks) = timed(|| encode_all(&batches));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tailspan_core::{
     cursor::Cursor,
     id::{TenantId, TraceId},
-    observed::{Incoming, Observation, What},
+    observed::{Canonical, Incoming, What},
 };
 use tailspan_service::{
     App,
@@ -20,10 +20,8 @@ use crate::support::Store;
 
 pub(crate) fn native(identity: Option<i64>, json: &str) -> Incoming {
     Incoming {
-        observation: Observation {
-            context: Arc::default(),
-            what: What::Native(json.into()),
-        },
+        context: Arc::default(),
+        what: Canonical::Native(json.into()),
         identity,
         may_end_run: json.contains("workflow_completed"),
     }

@@ -22,7 +22,8 @@ use zstd::{
 };
 
 use crate::{
-    observed::{Context, Observation, What},
+    observed::{Canonical, Context, Observation, What},
+    protobuf::{Fields, Raw},
     wire::{self, AnyValue, KeyValue, any_value::Value},
 };
 
@@ -141,73 +142,54 @@ pub fn split<T>(items: Vec<T>, size_of: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     chunks
 }
 
-/// About how many bytes an observation takes unfolded.
-pub fn size_of(observation: &Observation) -> usize {
-    match &observation.what {
-        What::Span(span) => span.encoded_len(),
-        What::Log(log) => log.encoded_len(),
-        What::Native(json) => json.len(),
-    }
-}
-
 /// Encodes observations as one block and the pieces it refers to.
-pub fn encode<'a>(observations: impl IntoIterator<Item = &'a Observation>) -> Encoded {
+pub fn encode<'a>(
+    observations: impl IntoIterator<Item = (&'a Arc<Context>, &'a Canonical)>,
+) -> Encoded {
     let mut encoder = Encoder::default();
-    for observation in observations {
-        encoder.put(observation);
+    for (context, what) in observations {
+        encoder.put(context, what);
     }
     encoder.finish()
 }
 
-/// Writes a [`StoredChunk`] from borrowed observations: copying them into owned messages first took as long as all the rest.
+/// Writes a [`StoredChunk`] from the observations' own bytes.
 #[derive(Default)]
 struct Encoder<'a> {
     contexts: Vec<&'a Arc<Context>>,
     raw: Vec<u8>,
     /// Reused for every event.
     event: Vec<u8>,
-    rest: Vec<u8>,
     known: HashSet<PieceId>,
     found: Vec<(PieceId, Vec<u8>)>,
 }
 
 impl<'a> Encoder<'a> {
-    fn put(&mut self, observation: &'a Observation) {
-        let context = self.context(&observation.context);
+    fn put(&mut self, context: &'a Arc<Context>, what: &Canonical) {
+        let context = self.context(context);
         self.event.clear();
         if context > 0 {
             self.event.push(1 << 3);
             put_varint(context, &mut self.event);
         }
-        match &observation.what {
-            What::Span(span) => {
-                if span.encoded_len() <= WHOLE_BYTES {
-                    put_message(2, &**span, &mut self.event);
-                } else {
-                    put_message(2, &head_of_span(span), &mut self.event);
-                    let long_texts = self.rest_of_span(span);
-                    self.put_rest(&long_texts);
-                }
-            }
-            What::Log(log) => {
-                if log.encoded_len() <= WHOLE_BYTES {
-                    put_message(3, &**log, &mut self.event);
-                } else {
-                    put_message(3, &head_of_log(log), &mut self.event);
-                    let long_texts = self.rest_of_log(log);
-                    self.put_rest(&long_texts);
-                }
-            }
-            What::Native(json) => {
-                if json.len() <= WHOLE_BYTES {
-                    put_bytes(4, json.as_bytes(), &mut self.event);
-                } else {
-                    put_bytes(4, b"", &mut self.event);
-                    self.rest.clear();
-                    self.rest.extend_from_slice(json.as_bytes());
-                    self.put_rest(&[]);
-                }
-            }
+        let (number, bytes) = match what {
+            Canonical::Span(bytes) => (2, &**bytes),
+            Canonical::Log(bytes) => (3, &**bytes),
+            Canonical::Native(json) => (4, json.as_bytes()),
+        };
+        if bytes.len() <= WHOLE_BYTES {
+            put_bytes(number, bytes, &mut self.event);
+        } else {
+            let parts = match what {
+                Canonical::Span(bytes) => Parts::of_span(bytes),
+                Canonical::Log(bytes) => Parts::of_log(bytes),
+                Canonical::Native(json) => Parts {
+                    rest: json.as_bytes().to_vec(),
+                    ..Parts::default()
+                },
+            };
+            put_bytes(number, &parts.head, &mut self.event);
+            self.put_rest(&parts);
         }
         put_bytes(2, &self.event, &mut self.raw);
     }
@@ -223,39 +205,14 @@ impl<'a> Encoder<'a> {
             })
     }
 
-    /// Leaves the fields that [`head_of_span`] left out in `rest`; returns where its long texts begin.
-    fn rest_of_span(&mut self, span: &wire::Span) -> Vec<usize> {
-        self.rest.clear();
-        let mut long_texts = Vec::new();
-        for attribute in &span.attributes {
-            put_message(9, attribute, &mut self.rest);
-            long_texts.extend(begin_of_long(attribute.value.as_ref(), self.rest.len()));
-        }
-        for event in &span.events {
-            put_message(11, event, &mut self.rest);
-        }
-        long_texts
-    }
-
-    /// As [`Encoder::rest_of_span`].
-    fn rest_of_log(&mut self, log: &wire::LogRecord) -> Vec<usize> {
-        self.rest.clear();
-        let mut long_texts = Vec::new();
-        if let Some(body) = &log.body {
-            put_message(5, body, &mut self.rest);
-            long_texts.extend(begin_of_long(Some(body), self.rest.len()));
-        }
-        for attribute in &log.attributes {
-            put_message(6, attribute, &mut self.rest);
-            long_texts.extend(begin_of_long(attribute.value.as_ref(), self.rest.len()));
-        }
-        long_texts
-    }
-
     /// Cuts `rest` and stores its pieces.
-    fn put_rest(&mut self, long_texts: &[usize]) {
+    fn put_rest(
+        &mut self,
+        Parts {
+            rest, long_texts, ..
+        }: &Parts,
+    ) {
         let (min, average, max) = PIECE_BYTES;
-        let rest = std::mem::take(&mut self.rest);
         let (mut hashes, mut gaps, mut own, mut gap) = (Vec::new(), Vec::new(), Vec::new(), 0);
         let mut begin = 0;
         for end in long_texts.iter().copied().chain([rest.len()]) {
@@ -285,7 +242,6 @@ impl<'a> Encoder<'a> {
             own: own.into(),
         };
         put_message(5, &stored, &mut self.event);
-        self.rest = rest;
     }
 
     fn finish(mut self) -> Encoded {
@@ -312,51 +268,79 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// All of a span but its attributes and events.
-fn head_of_span(span: &wire::Span) -> wire::Span {
-    wire::Span {
-        trace_id: span.trace_id.clone(),
-        span_id: span.span_id.clone(),
-        trace_state: span.trace_state.clone(),
-        parent_span_id: span.parent_span_id.clone(),
-        name: span.name.clone(),
-        kind: span.kind,
-        start_time_unix_nano: span.start_time_unix_nano,
-        end_time_unix_nano: span.end_time_unix_nano,
-        attributes: Vec::new(),
-        dropped_attributes_count: span.dropped_attributes_count,
-        events: Vec::new(),
-        dropped_events_count: span.dropped_events_count,
-        links: span.links.clone(),
-        dropped_links_count: span.dropped_links_count,
-        status: span.status.clone(),
-        flags: span.flags,
+/// A message in two: what is small and its own, and what other observations may share.
+#[derive(Default)]
+struct Parts {
+    head: Vec<u8>,
+    rest: Vec<u8>,
+    /// Where in `rest` a long text begins.
+    long_texts: Vec<usize>,
+}
+
+impl Parts {
+    /// `rest`: the attributes and events.
+    fn of_span(message: &[u8]) -> Self {
+        Self::of(message, |number| match number {
+            9 => Some(Holds::Attribute),
+            11 => Some(Holds::Other),
+            _ => None,
+        })
+    }
+
+    /// `rest`: the body and the attributes.
+    fn of_log(message: &[u8]) -> Self {
+        Self::of(message, |number| match number {
+            5 => Some(Holds::Value),
+            6 => Some(Holds::Attribute),
+            _ => None,
+        })
+    }
+
+    fn of(message: &[u8], shared: impl Fn(u32) -> Option<Holds>) -> Self {
+        let mut parts = Self::default();
+        let mut fields = Fields(message);
+        let mut before = message;
+        // Canonical bytes are a message; of others what can be read is kept.
+        while let Ok(Some((number, raw))) = fields.next() {
+            let (field, _) = before.split_at(before.len() - fields.0.len());
+            before = fields.0;
+            let Some(holds) = shared(number) else {
+                parts.head.extend_from_slice(field);
+                continue;
+            };
+            parts.rest.extend_from_slice(field);
+            let text = match holds {
+                Holds::Attribute => field_of(raw.bytes(), 2).and_then(|value| field_of(value, 1)),
+                Holds::Value => field_of(raw.bytes(), 1),
+                Holds::Other => None,
+            };
+            // A text is the last thing its attribute is encoded to, so it begins its length before the attribute's end.
+            if let Some(text) = text.filter(|text| text.len() >= LONG_TEXT_BYTES) {
+                parts
+                    .long_texts
+                    .extend(parts.rest.len().checked_sub(text.len()));
+            }
+        }
+        parts
     }
 }
 
-/// All of a log record but its body and attributes.
-fn head_of_log(log: &wire::LogRecord) -> wire::LogRecord {
-    wire::LogRecord {
-        time_unix_nano: log.time_unix_nano,
-        severity_number: log.severity_number,
-        severity_text: log.severity_text.clone(),
-        body: None,
-        attributes: Vec::new(),
-        dropped_attributes_count: log.dropped_attributes_count,
-        flags: log.flags,
-        trace_id: log.trace_id.clone(),
-        span_id: log.span_id.clone(),
-        observed_time_unix_nano: log.observed_time_unix_nano,
-        event_name: log.event_name.clone(),
-    }
+/// What a shared field holds, as far as long texts are looked for in it.
+enum Holds {
+    Attribute,
+    Value,
+    Other,
 }
 
-/// A text is the last thing its attribute is encoded to, so it begins its length before the attribute's end.
-fn begin_of_long(value: Option<&AnyValue>, end: usize) -> Option<usize> {
-    match &value?.value {
-        Some(Value::String(text)) if text.len() >= LONG_TEXT_BYTES => end.checked_sub(text.len()),
-        _ => None,
+/// The bytes of a message's field.
+fn field_of(message: &[u8], wanted: u32) -> Option<&[u8]> {
+    let mut fields = Fields(message);
+    while let Ok(Some((number, raw))) = fields.next() {
+        if let (true, Raw::Bytes(bytes)) = (number == wanted, raw) {
+            return Some(bytes);
+        }
     }
+    None
 }
 
 /// A field of a message (its number below 16) that is a message.
@@ -634,6 +618,14 @@ mod tests {
         }
     }
 
+    fn encode_all(observations: &[Observation]) -> Encoded {
+        let whats: Vec<_> = observations
+            .iter()
+            .map(|seen| (&seen.context, Canonical::from(&seen.what)))
+            .collect();
+        encode(whats.iter().map(|(context, what)| (*context, what)))
+    }
+
     fn read_back(encoded: &Encoded) -> (Vec<Observation>, usize) {
         let pieces = encoded
             .pieces
@@ -650,7 +642,7 @@ mod tests {
             "héllo ".repeat(5_000)
         );
         let observations = vec![native("{\"event_type\":\"a\"}"), native(&long)];
-        let encoded = encode(&observations);
+        let encoded = encode_all(&observations);
         assert!(!encoded.pieces.is_empty());
         assert_eq!(read_back(&encoded), (observations, 0));
     }
@@ -667,7 +659,7 @@ mod tests {
                 "{{\"role\":\"user\",\"content\":\"{}\"}},",
                 words.join(" ")
             ));
-            let encoded = encode(&[native(&format!("[{history}]"))]);
+            let encoded = encode_all(&[native(&format!("[{history}]"))]);
             sent += history.len();
             stored.insert([turn.to_le_bytes(), [0; 4]].concat(), encoded.block.len());
             stored.extend(
@@ -706,7 +698,7 @@ mod tests {
                 what: What::Span(Box::new(span)),
             },
         ];
-        let encoded = encode(&observations);
+        let encoded = encode_all(&observations);
         assert_eq!(read_back(&encoded), (observations.to_vec(), 0));
         let (observations, lost) = decode(&encoded.block)
             .expect("own block")

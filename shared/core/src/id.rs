@@ -53,6 +53,11 @@ impl TraceId {
         (bytes.len() == 16 && bytes.iter().any(|b| *b != 0)).then(|| Self(hex(bytes)))
     }
 
+    /// As [`TraceId::from_otel`], of bytes that were checked.
+    pub(crate) fn of_otel(bytes: &[u8; 16]) -> Self {
+        Self(hex(bytes))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -23,4 +23,5 @@ pub mod summary;
 pub mod tree;
 pub mod wire;
 
+mod protobuf;
 mod run;

@@ -14,7 +14,7 @@ use crate::{
     convention::ends_run,
     id::TraceId,
     limits::Limits,
-    observed::{Context, Incoming, Observation, What},
+    observed::{Canonical, Context, Incoming},
     otlp::{Refused, mend_surrogates},
 };
 
@@ -87,10 +87,8 @@ pub fn decode(
             Ok(event) => posted.events.push(Incoming {
                 identity: event.identity,
                 may_end_run: event.may_end_run,
-                observation: Observation {
-                    context: context.clone(),
-                    what: What::Native(event.text),
-                },
+                context: context.clone(),
+                what: Canonical::Native(event.text),
             }),
             Err((reason, message)) => posted.rejected.push(RejectedEvent {
                 index,
@@ -225,8 +223,8 @@ mod tests {
         posted
             .events
             .iter()
-            .map(|incoming| match &incoming.observation.what {
-                What::Native(text) => &**text,
+            .map(|incoming| match &incoming.what {
+                Canonical::Native(text) => &**text,
                 other => panic!("{other:?}"),
             })
             .collect()

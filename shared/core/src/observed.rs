@@ -5,6 +5,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use prost::Message as _;
+
 use crate::wire;
 
 /// The resource and instrumentation scope that a batch of spans or log records shares.
@@ -31,14 +34,72 @@ pub enum What {
     Native(Arc<str>),
 }
 
+/// An observation's own part in the one form in which it is kept, sized and hashed.
+///
+/// A span or log record is its protobuf message as [`crate::wire`] writes it: fields in ascending order, none that says nothing, no trace id (inside
+/// the trace's log it is the key). Most exporters send just that, so ingest takes their bytes over without reading what they mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Canonical {
+    Span(Bytes),
+    Log(Bytes),
+    Native(Arc<str>),
+}
+
+impl Canonical {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Span(bytes) | Self::Log(bytes) => bytes.len(),
+            Self::Native(json) => json.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The fact itself. A message that cannot be read is empty: that takes a caller who made one up.
+    pub fn read(&self) -> What {
+        match self {
+            Self::Span(bytes) => What::Span(Box::new(
+                wire::Span::decode(bytes.clone()).unwrap_or_default(),
+            )),
+            Self::Log(bytes) => What::Log(Box::new(
+                wire::LogRecord::decode(bytes.clone()).unwrap_or_default(),
+            )),
+            Self::Native(json) => What::Native(Arc::clone(json)),
+        }
+    }
+}
+
+impl From<&What> for Canonical {
+    fn from(what: &What) -> Self {
+        match what {
+            What::Span(span) => Self::Span(span.encode_to_vec().into()),
+            What::Log(log) => Self::Log(log.encode_to_vec().into()),
+            What::Native(json) => Self::Native(Arc::clone(json)),
+        }
+    }
+}
+
 /// An observation on its way in, with its identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Incoming {
-    pub observation: Observation,
+    pub context: Arc<Context>,
+    pub what: Canonical,
     /// What makes a re-send recognisable within its trace; `None` is never a duplicate (DESIGN.md section 4, "Identity").
     pub identity: Option<i64>,
     /// The observation may end its run (a root's end, a terminal native event): look at the trace soon.
     pub may_end_run: bool,
+}
+
+impl Incoming {
+    /// The observation as a reader of the log will see it.
+    pub fn observation(&self) -> Observation {
+        Observation {
+            context: Arc::clone(&self.context),
+            what: self.what.read(),
+        }
+    }
 }
 
 /// An observation read from the log.

@@ -4,6 +4,7 @@
 //! boundaries can be found is refused as a whole. What the attributes mean is not known here.
 
 mod budget;
+mod canonical;
 mod inflate;
 mod item;
 mod json;

@@ -206,12 +206,15 @@ fn next_run_began(run: &Run) -> bool {
         .is_some_and(|last_end| ghosts.any(|ghost| run.ghost_start_ns(ghost) > last_end))
 }
 
+/// A span without a parent that has ended.
+pub(crate) fn is_ended_root(span: &crate::wire::Span) -> bool {
+    span.end_time_unix_nano != 0 && span.parent_span_id.iter().all(|byte| *byte == 0)
+}
+
 /// Whether this observation may end its run, so that the trace should be looked at soon. Cheap, and rather too often true.
 pub fn may_end_run(what: &What) -> bool {
     match what {
-        What::Span(span) => {
-            span.end_time_unix_nano != 0 && span.parent_span_id.iter().all(|byte| *byte == 0)
-        }
+        What::Span(span) => is_ended_root(span),
         What::Log(_) => false,
         What::Native(text) => {
             #[derive(Deserialize)]

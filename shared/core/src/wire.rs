@@ -6,6 +6,11 @@
 
 use bytes::Bytes;
 
+/// The number of a span's attributes.
+pub(crate) const SPAN_ATTRIBUTES: u32 = 9;
+/// The number of a log record's attributes.
+pub(crate) const LOG_ATTRIBUTES: u32 = 6;
+
 /// `ExportTraceServiceRequest`, and `ExportLogsServiceRequest`: the same field numbers carry both.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ExportRequest {

@@ -15,7 +15,7 @@ use tailspan_core::{
     invocations::invocations,
     limits::Limits,
     model::Kind,
-    observed::{Incoming, Observation, Recorded, What},
+    observed::{Canonical, Incoming, Recorded, What},
     otlp::{Encoding, decode_logs, decode_traces, inflate},
     settle,
     summary::summary,
@@ -184,7 +184,9 @@ fn other_exporters_of_the_same_runs_are_read_as_well() {
             let mut requests = requests(scenario);
             for (_, incoming) in requests.iter_mut().flatten() {
                 for item in incoming {
-                    change(&mut item.observation.what);
+                    let mut what = item.what.read();
+                    change(&mut what);
+                    item.what = Canonical::from(&what);
                 }
             }
             let haystack = haystack(&requests);
@@ -213,9 +215,9 @@ fn tool_calls_are_known_without_tool_spans() {
             serde_json::from_slice(&std::fs::read(scenario.join("truth.json")).unwrap()).unwrap();
         let mut requests = requests(&scenario);
         for (_, incoming) in requests.iter_mut().flatten() {
-            incoming.retain(|item| match &item.observation.what {
+            incoming.retain(|item| match item.what.read() {
                 What::Span(span) => {
-                    let read = convention::read_span(span, &item.observation.context);
+                    let read = convention::read_span(&span, &item.context);
                     read.kind != Kind::Tool
                 }
                 _ => true,
@@ -426,7 +428,8 @@ fn haystack(requests: &[Batch]) -> Haystack {
     let mut text = String::new();
     for (_, incoming) in requests.iter().flatten() {
         for item in incoming {
-            let (list, events, more) = match &item.observation.what {
+            let what = item.what.read();
+            let (list, events, more) = match &what {
                 What::Span(span) => (
                     &span.attributes,
                     span.events
@@ -498,10 +501,7 @@ fn tell(requests: &[Batch], order: &str) -> Told {
             state.apply(&Recorded {
                 seq: state.events + 1,
                 arrived_unix_ms: arrived,
-                observation: Observation {
-                    context: item.observation.context.clone(),
-                    what: item.observation.what.clone(),
-                },
+                observation: item.observation(),
             });
         }
     }

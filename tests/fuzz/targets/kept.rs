@@ -4,14 +4,13 @@ use std::collections::HashMap;
 
 use tailspan_core::{
     chunk,
-    observed::{Incoming, Observation, What},
+    observed::{Canonical, Incoming, Observation, What},
     otlp::Decoded,
 };
 
 /// Stores the observations and reads them back.
 pub fn assert_stored_and_read_back(incoming: &[Incoming]) {
-    let observations = || incoming.iter().map(|incoming| &incoming.observation);
-    let encoded = chunk::encode(observations());
+    let encoded = chunk::encode(incoming.iter().map(|incoming| (&incoming.context, &incoming.what)));
     let pieces: HashMap<_, _> = encoded
         .pieces
         .into_iter()
@@ -21,8 +20,9 @@ pub fn assert_stored_and_read_back(incoming: &[Incoming]) {
     let (read, lost) = block.resolve(&pieces);
     assert_eq!(lost, 0);
     assert_eq!(read.len(), incoming.len());
-    for (read, sent) in read.iter().zip(observations()) {
-        assert_eq!(text(read), text(sent));
+    for (read, sent) in read.iter().zip(incoming) {
+        assert_eq!(text(read), text(&sent.observation()));
+        assert_eq!(Canonical::from(&read.what), sent.what, "canonical bytes are what writing makes");
     }
 }
 

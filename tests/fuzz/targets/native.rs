@@ -8,7 +8,7 @@ use tailspan_core::{
     id::TraceId,
     limits::Limits,
     native::{self, Format, Sender},
-    observed::What,
+    observed::Canonical,
 };
 
 fuzz_target!(|body: &[u8]| {
@@ -22,7 +22,7 @@ fuzz_target!(|body: &[u8]| {
             continue;
         };
         for incoming in &posted.events {
-            let What::Native(text) = &incoming.observation.what else {
+            let Canonical::Native(text) = &incoming.what else {
                 panic!("a native event");
             };
             let event: serde_json::Value = serde_json::from_str(text).expect("readable");

@@ -38,6 +38,12 @@ fuzz_target!(|body: &[u8]| {
         let decoded = otlp::decode_traces(Encoding::Protobuf, &request.encode_to_vec(), &limits)
             .expect("a whole envelope");
         assert_eq!(decoded.accepted + decoded.rejected_count(), 1);
+        // With a field of no meaning it is read field by field, and not taken over as it is.
+        let mut slow = request;
+        slow.resources[0].scopes[0].items[0] = [body, b"\xf8\x7f\x01"].concat().into();
+        let slow = otlp::decode_traces(Encoding::Protobuf, &slow.encode_to_vec(), &limits)
+            .expect("a whole envelope");
+        assert_eq!(decoded.traces, slow.traces);
         // Groups, which proto3 does not have, are the one thing prost skips and we do not read.
         if let [rejected] = &decoded.rejected[..] {
             assert!(

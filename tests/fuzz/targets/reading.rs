@@ -50,7 +50,7 @@ fn read(trace: &TraceId, incoming: Vec<Incoming>) {
         .map(|(seq, incoming)| Recorded {
             seq,
             arrived_unix_ms: ARRIVED_UNIX_MS + seq,
-            observation: incoming.observation,
+            observation: incoming.observation(),
         })
         .collect();
     let (mut state, mut reversed) = (State::default(), State::default());

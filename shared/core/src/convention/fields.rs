@@ -103,6 +103,11 @@ pub(super) fn sessions(attributes: &Attributes, metadata: &Value) -> Vec<String>
     sessions
 }
 
+/// Whether [`sessions`] looks at an attribute of this name.
+pub(super) fn may_name_session(key: &[u8]) -> bool {
+    key == b"metadata" || SESSION_KEYS.iter().any(|name| name.as_bytes() == key)
+}
+
 fn metadata_text(metadata: &Value, keys: &[&str]) -> Option<String> {
     keys.iter().find_map(|key| match metadata.get(*key)? {
         Value::String(text) if !text.is_empty() => Some(text.clone()),

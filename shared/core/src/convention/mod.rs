@@ -10,12 +10,14 @@ mod kinds;
 mod messages;
 mod native;
 
+use prost::Message as _;
 use serde_json::Value;
 
 use crate::attributes::{self, Attributes};
 use crate::id::hex;
 use crate::model::{Kind, Link, Log, Span};
-use crate::observed::{Context, Observation, What};
+use crate::observed::{Canonical, Context};
+use crate::protobuf::{Fields, Raw, each_message};
 use crate::wire;
 
 pub use native::read_native;
@@ -100,26 +102,41 @@ fn stand_for_the_real_span(look: &Look, read: &mut Span) {
 }
 
 /// The sessions an observation belongs to, without reading the rest of it: asked for every event on its way in.
-pub fn sessions(observation: &Observation) -> Vec<String> {
+pub fn sessions(what: &Canonical) -> Vec<String> {
     #[derive(serde::Deserialize)]
     struct Named {
         session_id: Option<Value>,
     }
-    let of = |list: &[wire::KeyValue]| {
-        let attributes = Attributes::new(list);
-        let metadata = attributes.json("metadata").unwrap_or(Value::Null);
-        fields::sessions(&attributes, &metadata)
-    };
-    match &observation.what {
-        What::Span(span) => of(&span.attributes),
-        What::Log(log) => of(&log.attributes),
-        What::Native(json) => match serde_json::from_str::<Named>(json) {
+    match what {
+        Canonical::Span(bytes) => sessions_of_attributes(bytes, wire::SPAN_ATTRIBUTES),
+        Canonical::Log(bytes) => sessions_of_attributes(bytes, wire::LOG_ATTRIBUTES),
+        Canonical::Native(json) => match serde_json::from_str::<Named>(json) {
             Ok(Named {
                 session_id: Some(Value::String(name)),
             }) if !name.is_empty() => vec![name],
             _ => Vec::new(),
         },
     }
+}
+
+/// Reads only the attributes that may name a session.
+fn sessions_of_attributes(message: &[u8], number: u32) -> Vec<String> {
+    let mut found = Vec::new();
+    // What is damaged names none.
+    let _ = each_message(message, number, |attribute| {
+        if let Some((1, Raw::Bytes(key))) = Fields(attribute).next()?
+            && fields::may_name_session(key)
+        {
+            found.extend(wire::KeyValue::decode(attribute));
+        }
+        Ok(())
+    });
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let attributes = Attributes::new(&found);
+    let metadata = attributes.json("metadata").unwrap_or(Value::Null);
+    fields::sessions(&attributes, &metadata)
 }
 
 fn parent_id(bytes: &[u8]) -> Option<String> {

@@ -40,6 +40,17 @@ impl Budget {
         fits
     }
 
+    /// Leaves the budget as it was when `look` finds nothing.
+    pub(super) fn all_or_nothing<T>(&self, look: impl FnOnce() -> Option<T>) -> Option<T> {
+        let values_left = self.values_left.get();
+        let found = look();
+        if found.is_none() {
+            self.values_left.set(values_left);
+            self.overflowed.set(false);
+        }
+        found
+    }
+
     pub(super) fn overflowed(&self) -> bool {
         self.overflowed.get()
     }

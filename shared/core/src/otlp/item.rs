@@ -5,15 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use prost::Message;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Decoded, Rejected, budget::Budget};
+use super::{Decoded, Rejected, budget::Budget, canonical};
 use crate::{
     id::{TraceId, hex},
     limits::Limits,
-    observed::{Context, Incoming, Observation, What},
+    observed::{Canonical, Context, Incoming},
     settle,
     wire::{self, any_value::Value},
 };
@@ -26,7 +26,9 @@ pub(super) enum Kind {
 }
 
 /// An item as its producer sent it, readable but not yet looked at.
-pub(super) enum Item {
+pub(super) enum Item<'a> {
+    /// Of usable ids and times, and its bytes are what will be kept of it.
+    Canonical(canonical::Canonical<'a>),
     Span(Box<wire::Span>),
     Log(Box<wire::LogRecord>),
 }
@@ -170,10 +172,10 @@ pub(super) struct Sink {
     items: usize,
     context_bytes_limit: usize,
     context_bytes: usize,
-    place_of: HashMap<TraceId, usize>,
+    place_of: HashMap<[u8; 16], usize>,
     seen: HashSet<(usize, i64)>,
-    /// Reused for every item's canonical bytes.
-    canonical: Vec<u8>,
+    /// Where items are written one behind the other: an allocation for many of them.
+    written: BytesMut,
     decoded: Decoded,
 }
 
@@ -187,7 +189,7 @@ impl Sink {
             context_bytes: 0,
             place_of: HashMap::new(),
             seen: HashSet::new(),
-            canonical: Vec::new(),
+            written: BytesMut::new(),
             decoded: Decoded::default(),
         }
     }
@@ -202,18 +204,24 @@ impl Sink {
     }
 
     /// Takes the next item, or notes why it was not taken. `read` runs only when there is room for it.
-    pub(super) fn item(&mut self, scopes: &mut Scopes, read: impl FnOnce() -> Result<Item, Fault>) {
+    pub(super) fn item<'a>(
+        &mut self,
+        scopes: &mut Scopes,
+        read: impl FnOnce() -> Result<Item<'a>, Fault>,
+    ) {
         self.items += 1;
         if self.items > self.items_limit {
             self.reject(&Fault::TooManyItems(self.items_limit), "");
             return;
         }
+        let number = self.items;
         let item = match read() {
             Ok(item) => item,
-            Err(fault) => return self.reject(&fault, &format!("number {}", self.items)),
+            Err(fault) => return self.reject(&fault, &format!("number {number}")),
         };
         // Named only when rejected: most items never are.
         let named = |item: &Item| match item {
+            Item::Canonical(_) => format!("number {number}"),
             Item::Span(span) => format!("span {} \"{}\"", hex(&span.span_id), cut(&span.name)),
             Item::Log(log) => format!("log record \"{}\"", cut(&log.event_name)),
         };
@@ -222,18 +230,23 @@ impl Sink {
             return self.reject(&Fault::TooManyScopes, &named(&item));
         };
         match item {
+            Item::Canonical(item) => {
+                item.write(&mut self.written);
+                self.accept(item.trace_id, &item.key, context, item.is_ended_root);
+            }
             Item::Span(mut span) => match settle_span(&mut span) {
-                Ok(trace) => {
-                    let identity = identity(b's', &span.span_id, &*span, &mut self.canonical);
-                    self.accept(&trace, identity, context, What::Span(span));
+                Ok(trace_id) => {
+                    write(&*span, &mut self.written);
+                    let is_ended_root = settle::is_ended_root(&span);
+                    self.accept(trace_id, &span.span_id, context, is_ended_root);
                 }
                 Err(fault) => self.reject(&fault, &named(&Item::Span(span))),
             },
             Item::Log(mut log) => match settle_log(&mut log) {
-                Ok(trace) => {
+                Ok(trace_id) => {
+                    write(&*log, &mut self.written);
                     let time = log.time_unix_nano.to_be_bytes();
-                    let identity = identity(b'l', &time, &*log, &mut self.canonical);
-                    self.accept(&trace, identity, context, What::Log(log));
+                    self.accept(trace_id, &time, context, false);
                 }
                 Err(fault) => self.reject(&fault, &named(&Item::Log(log))),
             },
@@ -266,24 +279,23 @@ impl Sink {
             left_out: budget.left_out(),
             memory_bytes: body_bytes
                 + self.context_bytes
-                + items * (size_of::<Incoming>() + size_of::<wire::Span>())
+                + items * size_of::<Incoming>()
                 // Span events are the largest of what counts as a value and is kept in numbers.
                 + budget.spent() * size_of::<wire::SpanEvent>(),
             ..self.decoded
         }
     }
 
-    fn accept(&mut self, trace: &TraceId, identity: i64, context: Arc<Context>, what: What) {
+    /// Takes the item that was just written.
+    fn accept(&mut self, trace_id: [u8; 16], key: &[u8], context: Arc<Context>, may_end_run: bool) {
         self.decoded.accepted += 1;
-        let place = match self.place_of.get(trace) {
-            Some(place) => *place,
-            None => {
-                self.decoded.traces.push((trace.clone(), Vec::new()));
-                self.place_of
-                    .insert(trace.clone(), self.decoded.traces.len() - 1);
-                self.decoded.traces.len() - 1
-            }
-        };
+        let bytes = self.written.split().freeze();
+        let identity = identity(self.kind, key, &bytes);
+        let traces = &mut self.decoded.traces;
+        let place = *self.place_of.entry(trace_id).or_insert_with(|| {
+            traces.push((TraceId::of_otel(&trace_id), Vec::new()));
+            traces.len() - 1
+        });
         // An exporter that repeats an item within one request is told it was taken, which it was.
         if !self.seen.insert((place, identity)) {
             self.decoded.repeated += 1;
@@ -291,9 +303,13 @@ impl Sink {
         }
         if let Some((_, items)) = self.decoded.traces.get_mut(place) {
             items.push(Incoming {
+                context,
+                what: match self.kind {
+                    Kind::Span => Canonical::Span(bytes),
+                    Kind::Log => Canonical::Log(bytes),
+                },
                 identity: Some(identity),
-                may_end_run: settle::may_end_run(&what),
-                observation: Observation { context, what },
+                may_end_run,
             });
         }
     }
@@ -325,8 +341,8 @@ impl Sink {
 
 /// Brings a span into the form in which it is kept: one form for what the two encodings can say in several. Its
 /// trace id is taken out: inside the trace's log it is the key.
-fn settle_span(span: &mut wire::Span) -> Result<TraceId, Fault> {
-    let trace = TraceId::from_otel(&span.trace_id).ok_or(Fault::TraceId)?;
+fn settle_span(span: &mut wire::Span) -> Result<[u8; 16], Fault> {
+    let trace = trace_id(&span.trace_id).ok_or(Fault::TraceId)?;
     span.trace_id = Bytes::new();
     if !is_span_id(&span.span_id) {
         return Err(Fault::SpanId);
@@ -349,7 +365,7 @@ fn settle_span(span: &mut wire::Span) -> Result<TraceId, Fault> {
         .take_if(|status| status.code == 0 && status.message.is_empty());
     let links = span.links.len();
     span.links
-        .retain(|link| is_span_id(&link.span_id) && TraceId::from_otel(&link.trace_id).is_some());
+        .retain(|link| is_span_id(&link.span_id) && trace_id(&link.trace_id).is_some());
     span.dropped_links_count = span
         .dropped_links_count
         .saturating_add(u32::try_from(links - span.links.len()).unwrap_or(u32::MAX));
@@ -357,11 +373,11 @@ fn settle_span(span: &mut wire::Span) -> Result<TraceId, Fault> {
 }
 
 /// As [`settle_span`], for a log record.
-fn settle_log(log: &mut wire::LogRecord) -> Result<TraceId, Fault> {
+fn settle_log(log: &mut wire::LogRecord) -> Result<[u8; 16], Fault> {
     if is_zero(&log.trace_id) {
         return Err(Fault::NoTraceId);
     }
-    let trace = TraceId::from_otel(&log.trace_id).ok_or(Fault::TraceId)?;
+    let trace = trace_id(&log.trace_id).ok_or(Fault::TraceId)?;
     log.trace_id = Bytes::new();
     if is_zero(&log.span_id) {
         log.span_id = Bytes::new();
@@ -377,6 +393,11 @@ fn settle_log(log: &mut wire::LogRecord) -> Result<TraceId, Fault> {
     Ok(trace)
 }
 
+/// The id of an OTel trace: 16 bytes, not all zero (W3C Trace Context 3.2.2.3).
+fn trace_id(bytes: &[u8]) -> Option<[u8; 16]> {
+    bytes.try_into().ok().filter(|id| *id != [0; 16])
+}
+
 fn is_span_id(id: &[u8]) -> bool {
     id.len() == 8 && !is_zero(id)
 }
@@ -386,16 +407,22 @@ fn is_zero(id: &[u8]) -> bool {
     id.iter().all(|byte| *byte == 0)
 }
 
+fn write(item: &impl Message, out: &mut BytesMut) {
+    out.reserve(item.encoded_len());
+    // There is room, so this cannot fail.
+    let _ = item.encode(out);
+}
+
 /// DESIGN.md section 4, "Identity": the key (span id; a log's time) and the content. The resource is left out: a retry
 /// through a collector may have gained attributes there.
-fn identity(kind: u8, key: &[u8], content: &impl Message, canonical: &mut Vec<u8>) -> i64 {
-    canonical.clear();
-    // A `Vec` grows, so this cannot fail.
-    let _ = content.encode(canonical);
+fn identity(kind: Kind, key: &[u8], content: &[u8]) -> i64 {
     let mut hash = Xxh3::new();
-    hash.update(&[kind]);
+    hash.update(match kind {
+        Kind::Span => b"s",
+        Kind::Log => b"l",
+    });
     hash.update(key);
-    hash.update(canonical);
+    hash.update(content);
     hash.digest().cast_signed()
 }
 

@@ -294,7 +294,7 @@ impl<'de> Visitor<'de> for Items<'_, 'de> {
     }
 }
 
-fn item(text: &str, wanted: Kind, budget: &Budget) -> Result<Item, Fault> {
+fn item(text: &str, wanted: Kind, budget: &Budget) -> Result<Item<'static>, Fault> {
     match read_item(text, wanted, budget) {
         Err(_) if text.contains("\\u") => {
             // Perhaps only half of an emoji, and then not worth a span.
@@ -305,7 +305,7 @@ fn item(text: &str, wanted: Kind, budget: &Budget) -> Result<Item, Fault> {
     .map_err(|error| Fault::Malformed(error.to_string()))
 }
 
-fn read_item(text: &str, wanted: Kind, budget: &Budget) -> Result<Item, Damaged> {
+fn read_item(text: &str, wanted: Kind, budget: &Budget) -> Result<Item<'static>, Damaged> {
     // What a failed first reading left behind is no concern of the second.
     budget.take_overflow();
     let mut item = serde_json::Deserializer::from_str(text);

@@ -8,13 +8,13 @@ use bytes::Bytes;
 
 use super::{
     budget::Budget,
+    canonical,
     item::{Fault, Item, Kind, Scopes, Sink},
 };
-use crate::wire::{self, any_value::Value};
-
-/// Bytes that are no protobuf message: cut short, or damaged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Damaged;
+use crate::{
+    protobuf::{Damaged, Fields, Raw, each_message},
+    wire::{self, any_value::Value},
+};
 
 /// Walks an `ExportTraceServiceRequest` or `ExportLogsServiceRequest` and hands each item to the sink, in order.
 pub(super) fn export_request(body: &[u8], budget: &Budget, sink: &mut Sink) -> Result<(), Damaged> {
@@ -66,7 +66,14 @@ fn scope(
     })
 }
 
-fn item(bytes: &[u8], wanted: Kind, budget: &Budget) -> Result<Item, Fault> {
+fn item<'a>(bytes: &'a [u8], wanted: Kind, budget: &Budget) -> Result<Item<'a>, Fault> {
+    let as_it_is = match wanted {
+        Kind::Span => canonical::span(bytes, budget),
+        Kind::Log => canonical::log_record(bytes, budget),
+    };
+    if let Some(canonical) = as_it_is {
+        return Ok(Item::Canonical(canonical));
+    }
     let item = match (wanted, nature(bytes)) {
         (Kind::Span, Some(Kind::Log)) => return Err(Fault::LogRecord),
         (Kind::Log, Some(Kind::Span)) => return Err(Fault::Span),
@@ -330,128 +337,4 @@ fn any_value(message: &[u8], depth: usize, budget: &Budget) -> Result<Option<Val
 
 fn some(value: Value) -> wire::AnyValue {
     wire::AnyValue { value: Some(value) }
-}
-
-/// Calls `take` with every message of the repeated field `wanted`.
-fn each_message<'a>(
-    message: &'a [u8],
-    wanted: u32,
-    mut take: impl FnMut(&'a [u8]) -> Result<(), Damaged>,
-) -> Result<(), Damaged> {
-    let mut fields = Fields(message);
-    while let Some((number, raw)) = fields.next()? {
-        if let (true, Raw::Bytes(bytes)) = (number == wanted, raw) {
-            take(bytes)?;
-        }
-    }
-    Ok(())
-}
-
-/// A field's payload as it lies on the wire. Where the wire type is not the declared one, a reader below gives the
-/// type's default, as for an absent field.
-#[derive(Clone, Copy)]
-enum Raw<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Fixed32(u32),
-    Bytes(&'a [u8]),
-}
-
-impl<'a> Raw<'a> {
-    fn bytes(self) -> &'a [u8] {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            _ => &[],
-        }
-    }
-
-    /// Copied: a slice would keep the whole body alive for as long as the id.
-    fn id(self) -> Bytes {
-        // Longer than any id is wrong however long it is.
-        Bytes::copy_from_slice(self.bytes().get(..17).unwrap_or(self.bytes()))
-    }
-
-    fn text(self) -> String {
-        // Nearly all text is UTF-8, and this check is several times quicker than the one that mends.
-        match std::str::from_utf8(self.bytes()) {
-            Ok(text) => text.to_owned(),
-            Err(_) => String::from_utf8_lossy(self.bytes()).into_owned(),
-        }
-    }
-
-    fn uint64(self) -> u64 {
-        match self {
-            Self::Varint(value) | Self::Fixed64(value) => value,
-            Self::Fixed32(value) => u64::from(value),
-            Self::Bytes(_) => 0,
-        }
-    }
-
-    /// Truncates as protobuf does: negative enums come as ten-byte varints.
-    fn int32(self) -> i32 {
-        self.uint64() as i32
-    }
-
-    fn uint32(self) -> u32 {
-        self.uint64() as u32
-    }
-
-    fn double(self) -> f64 {
-        let value = match self {
-            Self::Fixed64(bits) => f64::from_bits(bits),
-            _ => 0.0,
-        };
-        // One NaN, so that the same content has the same identity in JSON, which has only one.
-        if value.is_nan() { f64::NAN } else { value }
-    }
-}
-
-/// The fields of a message, in the order they lie.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn next(&mut self) -> Result<Option<(u32, Raw<'a>)>, Damaged> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).map_err(|_| Damaged)?;
-        if number == 0 {
-            return Err(Damaged);
-        }
-        let raw = match tag & 7 {
-            0 => Raw::Varint(self.varint()?),
-            1 => Raw::Fixed64(u64::from_le_bytes(self.array()?)),
-            2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| Damaged)?;
-                Raw::Bytes(self.take(length)?)
-            }
-            5 => Raw::Fixed32(u32::from_le_bytes(self.array()?)),
-            // Groups (3, 4) do not exist in proto3.
-            _ => return Err(Damaged),
-        };
-        Ok(Some((number, raw)))
-    }
-
-    fn varint(&mut self) -> Result<u64, Damaged> {
-        let mut value = 0u64;
-        for (at, byte) in self.0.iter().take(10).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * at);
-            if byte & 0x80 == 0 {
-                self.0 = self.0.get(at + 1..).ok_or(Damaged)?;
-                return Ok(value);
-            }
-        }
-        Err(Damaged)
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Damaged> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(Damaged)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Damaged> {
-        self.take(N)?.try_into().map_err(|_| Damaged)
-    }
 }

@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 use tailspan_core::{
     chunk,
     id::{TenantId, TraceId},
-    observed::{Incoming, What},
+    observed::{Canonical, Incoming},
 };
 use tracing::warn;
 
@@ -154,7 +154,7 @@ impl Log {
         let mut may_end_run = false;
         let (events, repeated) = without_repeats(events);
         total.duplicates = repeated;
-        for events in chunk::split(events, |incoming| chunk::size_of(&incoming.observation)) {
+        for events in chunk::split(events, |incoming| incoming.what.len()) {
             let (part, reopened) = self.append_chunk(tenant, trace, &keys, &events).await?;
             // What is late for a run that was settled leaves it ended: it is settled again soon, and not when its deadline comes.
             may_end_run |= reopened || events.iter().any(|incoming| incoming.may_end_run);
@@ -334,12 +334,15 @@ impl<'a> Batch<'a> {
 
 impl Packed {
     fn of(events: &[&Incoming]) -> Self {
-        let observations = events.iter().map(|incoming| &incoming.observation);
-        let spans = observations
-            .clone()
-            .filter(|seen| matches!(seen.what, What::Span(_)))
+        let spans = events
+            .iter()
+            .filter(|incoming| matches!(incoming.what, Canonical::Span(_)))
             .count();
-        let encoded = chunk::encode(observations);
+        let encoded = chunk::encode(
+            events
+                .iter()
+                .map(|incoming| (&incoming.context, &incoming.what)),
+        );
         Self {
             spans,
             block: Arg::from(encoded.block),

@@ -89,7 +89,7 @@ impl Log {
 pub(super) fn sessions_of(events: &[Incoming]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for incoming in events {
-        for name in convention::sessions(&incoming.observation) {
+        for name in convention::sessions(&incoming.what) {
             if names.len() < SESSIONS_OF_A_BATCH && !names.contains(&name) {
                 names.push(name);
             }
