@@ -21,6 +21,7 @@ use tailspan_service::{
 };
 
 use crate::{
+    agentevals::Agentevals,
     sample::{self, Run},
     serve::Server,
     store::{Client, Store},
@@ -34,7 +35,8 @@ const CORPUS_ROUNDS: usize = 40;
 
 type Traces = Vec<(TraceId, Vec<Incoming>)>;
 
-pub(crate) fn measure(corpus: &Path) -> Result<()> {
+/// `agentevals`: the program of that name, where it is installed.
+pub(crate) fn measure(corpus: &Path, agentevals: Option<&Path>) -> Result<()> {
     for (traces_a_batch, name) in [(1, "one run a batch"), (8, "eight runs a batch")] {
         let bodies: Vec<Bytes> = (0..BATCHES)
             .map(|batch| made(batch * 8 + 1, traces_a_batch))
@@ -45,7 +47,18 @@ pub(crate) fn measure(corpus: &Path) -> Result<()> {
             ),
             &bodies,
         )?;
-        through_http(&bodies)?;
+        let ours = through_http(&bodies)?;
+        if let Some(program) = agentevals {
+            let (taken, cpu) = Agentevals::start(program)?.take(&bodies)?;
+            let theirs = (taken * SPANS_A_BATCH) as f64 / cpu.as_secs_f64();
+            let spans = (bodies.len() * SPANS_A_BATCH) as f64;
+            println!(
+                "  agentevals, {taken} of the same requests until it was full: {} spans/CPU-s; ours is {:.1} times that, with its Redis {:.1} times",
+                whole(theirs),
+                spans / ours.product.as_secs_f64() / theirs,
+                spans / (ours.product + ours.redis).as_secs_f64() / theirs,
+            );
+        }
     }
     let recorded = recorded(corpus)?;
     if recorded.is_empty() {
@@ -311,7 +324,7 @@ fn stages(title: &str, bodies: &[Bytes]) -> Result<()> {
 }
 
 /// The same batches as requests to a process of their own: what HTTP, threads and answers add.
-fn through_http(bodies: &[Bytes]) -> Result<()> {
+fn through_http(bodies: &[Bytes]) -> Result<Cpu> {
     let store = Store::start()?;
     let mut look = store.client()?;
     let server = Server::start(&store.url())?;
@@ -330,7 +343,16 @@ fn through_http(bodies: &[Bytes]) -> Result<()> {
         whole(spans / redis_cpu.as_secs_f64()),
         whole(spans / (server_cpu + redis_cpu).as_secs_f64()),
     );
-    Ok(())
+    Ok(Cpu {
+        product: server_cpu,
+        redis: redis_cpu,
+    })
+}
+
+/// What the same requests cost.
+struct Cpu {
+    product: Duration,
+    redis: Duration,
 }
 
 /// A figure for spans that were not stored would be worth nothing.

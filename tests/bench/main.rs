@@ -4,6 +4,7 @@
 //! `ingest` and `memory` call the product's functions in this process, `latency` and the last rows of `ingest` go through HTTP to a
 //! second process of this binary (`--serve`) with the product's routers. Redis is a child of its own, without persistence.
 
+mod agentevals;
 mod ingest;
 mod latency;
 mod memory;
@@ -25,6 +26,9 @@ struct Arguments {
     /// A folder of recorded exports (`*/requests/*.body`); measured beside the made ones where it is there.
     #[arg(long, default_value = "../shared/corpus")]
     corpus: PathBuf,
+    /// The `agentevals` program, to be given the same requests.
+    #[arg(long, env = "TAILSPAN_BENCH_AGENTEVALS")]
+    agentevals: Option<PathBuf>,
     /// Seconds of one latency run; there are seven.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -50,7 +54,7 @@ fn main() -> Result<()> {
     }
     let wanted = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
     if wanted(Part::Ingest) {
-        ingest::measure(&arguments.corpus)?;
+        ingest::measure(&arguments.corpus, arguments.agentevals.as_deref())?;
     }
     if wanted(Part::Memory) {
         memory::measure()?;

@@ -59,16 +59,21 @@ impl Server {
 
     /// CPU time of all its threads until now, in ticks of 10 ms.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in parentheses may hold spaces; fields are counted behind it: proc(5), utime is field 14, stime 15.
-        let (_, fields) = stat.rsplit_once(") ").context("a process's stat line")?;
-        let fields: Vec<&str> = fields.split(' ').collect();
-        let ticks = |at: usize| -> Result<u64> {
-            Ok(fields.get(at).context("a process's stat line")?.parse()?)
-        };
-        // USER_HZ is 100 on every Linux that Rust's tier 1 covers.
-        Ok(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
+        cpu_of(&self.child)
     }
+}
+
+/// CPU time of a process's threads until now, in ticks of 10 ms.
+pub(crate) fn cpu_of(child: &Child) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
+    // The name in parentheses may hold spaces; fields are counted behind it: proc(5), utime is field 14, stime 15.
+    let (_, fields) = stat.rsplit_once(") ").context("a process's stat line")?;
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let ticks = |at: usize| -> Result<u64> {
+        Ok(fields.get(at).context("a process's stat line")?.parse()?)
+    };
+    // USER_HZ is 100 on every Linux that Rust's tier 1 covers.
+    Ok(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
 }
 
 impl Drop for Server {
