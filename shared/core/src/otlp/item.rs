@@ -26,6 +26,10 @@ pub(super) enum Kind {
 }
 
 /// An item as its producer sent it, readable but not yet looked at.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the usual one, and short-lived: a box for it would be an allocation for each span"
+)]
 pub(super) enum Item<'a> {
     /// Of usable ids and times, and its bytes are what will be kept of it.
     Canonical(canonical::Canonical<'a>),
