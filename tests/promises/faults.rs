@@ -9,6 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod clock;
+mod store;
+
 use crate::{
     embedded::{listening, program},
     proxy::{Proxy, Weather},
@@ -394,11 +397,16 @@ async fn a_full_redis_is_told_and_streams_go_on() {
 struct Process {
     port: u16,
     redis_url: String,
+    variables: Vec<(String, String)>,
     child: std::process::Child,
 }
 
 impl Process {
     fn start(port: u16, redis_url: &str) -> Self {
+        Self::with(port, redis_url, Vec::new())
+    }
+
+    fn with(port: u16, redis_url: &str, variables: Vec<(String, String)>) -> Self {
         let mut child = std::process::Command::new(program())
             .args([
                 "serve",
@@ -411,6 +419,7 @@ impl Process {
             ])
             .env("TAILSPAN_LOG", "error")
             .env("TAILSPAN_HEARTBEAT_SECONDS", "1")
+            .envs(variables.iter().cloned())
             .stdout(std::process::Stdio::piped())
             .spawn()
             .expect("tailspan starts");
@@ -418,13 +427,18 @@ impl Process {
         Self {
             port,
             redis_url: redis_url.to_owned(),
+            variables,
             child,
         }
     }
 
     fn kill_and_start_again(&mut self) {
         self.kill();
-        *self = Self::start(self.port, &self.redis_url.clone());
+        *self = Self::with(
+            self.port,
+            &self.redis_url.clone(),
+            std::mem::take(&mut self.variables),
+        );
     }
 
     fn kill(&mut self) {

@@ -34,7 +34,7 @@ pub(crate) async fn behind_a_sentinel() -> Store {
 }
 
 /// A server that a script of ours fetches where it is not there yet. One that cannot be had is an error, and not a test that passed.
-fn fetched(script: &str) -> PathBuf {
+pub(crate) fn fetched(script: &str) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../scripts")
         .join(script);
@@ -145,7 +145,7 @@ fn certificates(folder: &Path) {
 /// A master with a replica, and a sentinel that asks for a password of its own.
 pub(crate) struct Watched {
     pub(crate) master: RedisServer,
-    _replica: RedisServer,
+    pub(crate) replica: RedisServer,
     sentinel: std::process::Child,
     pub(crate) sentinel_port: ReservedPort,
     _folder: TempDir,
@@ -176,7 +176,7 @@ impl Watched {
             .expect("a sentinel starts");
         let watched = Self {
             master,
-            _replica: replica,
+            replica,
             sentinel,
             sentinel_port,
             _folder: folder,
@@ -191,6 +191,32 @@ impl Watched {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("the replica or the sentinel is not there after 10 s");
+    }
+
+    /// Waits until the sentinel knows whom to promote.
+    pub(crate) async fn sees_the_replica(&self) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let address = ("127.0.0.1", self.sentinel_port.number);
+        let mut socket = tokio::net::TcpStream::connect(address)
+            .await
+            .expect("it listens");
+        let login = b"AUTH of-the-sentinel\r\n";
+        socket.write_all(login).await.expect("sent");
+        let port = self.replica.port.to_string();
+        let mut said = Vec::with_capacity(64 * 1024);
+        for _ in 0..1_500 {
+            said.clear();
+            let asked = b"SENTINEL REPLICAS main\r\n";
+            socket.write_all(asked).await.expect("sent");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            socket.read_buf(&mut said).await.expect("answered");
+            let text = String::from_utf8_lossy(&said);
+            if text.contains(&port) && text.contains("master-link-status\r\n$2\r\nok") {
+                return;
+            }
+        }
+        let text = String::from_utf8_lossy(&said);
+        panic!("the sentinel does not see the replica after 30 s: {text}");
     }
 
     pub(crate) fn url(&self) -> String {

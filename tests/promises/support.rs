@@ -39,6 +39,7 @@ pub(crate) struct RedisServer {
     dir: TempDir,
     program: PathBuf,
     options: Vec<String>,
+    variables: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -73,10 +74,18 @@ impl RedisServer {
             dir: tempfile::tempdir().expect("a temporary folder"),
             program,
             options: options.iter().map(ToString::to_string).collect(),
+            variables: Vec::new(),
             child: None,
         };
         server.launch().await;
         server
+    }
+
+    /// Ends it, and starts it again on the same data with these variables.
+    pub(crate) async fn relaunch_with(&mut self, variables: Vec<(String, String)>) {
+        self.kill();
+        self.variables = variables;
+        self.launch().await;
     }
 
     pub(crate) fn url(&self) -> String {
@@ -89,6 +98,7 @@ impl RedisServer {
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--dir", &self.dir.path().display().to_string()])
             .args(&self.options)
+            .envs(self.variables.iter().cloned())
             .args(["--logfile", "server.log"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -113,6 +123,13 @@ impl RedisServer {
             child.kill().expect("the child is ours");
             child.wait().expect("the child is ours");
         }
+    }
+
+    /// Sends its process a signal: `STOP` is a disk or a host that hangs, `CONT` its end.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.expect("kill runs").success());
     }
 
     /// Runs `redis-cli`-like commands for a look or a fault; the answer as text.

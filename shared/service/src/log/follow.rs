@@ -352,6 +352,7 @@ async fn pass_rings_on(
 async fn read_on(hub: Arc<Inner>, watched: Arc<Watched>) {
     let log = &hub.log;
     let mut subscribed = false;
+    let mut woken_by_time = false;
     let mut place = Place::default();
     loop {
         if !subscribed {
@@ -364,6 +365,7 @@ async fn read_on(hub: Arc<Inner>, watched: Arc<Watched>) {
             }
         }
         let rung_at = lock(&watched.rung_at).take();
+        let known = place.cursor;
         let pause = match read_once(log, &watched, &mut place).await {
             Ok(pause) => {
                 if let Some(rung_at) = rung_at {
@@ -379,10 +381,14 @@ async fn read_on(hub: Arc<Inner>, watched: Arc<Watched>) {
                 RETRY_READ
             }
         };
-        tokio::select! {
-            () = watched.rung.notified() => {}
-            () = tokio::time::sleep(pause) => {}
+        if woken_by_time && known.is_some() && known != place.cursor {
+            // There was news and no ring: the channel went elsewhere with its slot, or its connection died without a word.
+            subscribed = false;
         }
+        woken_by_time = tokio::select! {
+            () = watched.rung.notified() => false,
+            () = tokio::time::sleep(pause) => true,
+        };
         if watched.viewers.load(Ordering::SeqCst) == 0 {
             let mut all = lock(&hub.watched);
             // Somebody may have come while we looked.

@@ -37,7 +37,8 @@ impl Log {
     /// [`LogError`]; the next sweep goes on where this one stopped.
     pub async fn sweep(&self, tenant: &TenantId) -> Result<u64, LogError> {
         let retention_ms = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
-        self.remove_before(tenant, now_unix_ms().saturating_sub(retention_ms))
+        let now = self.sure_now().await?;
+        self.remove_before(tenant, now.saturating_sub(retention_ms))
             .await
     }
 

@@ -2,7 +2,7 @@
 
 use tailspan_core::id::{TenantId, TraceId};
 
-use super::{Log, LogError, now_unix_ms, read::TraceState, work::Job};
+use super::{Log, LogError, read::TraceState, work::Job};
 use crate::redis::{Arg, Reply, Script};
 
 static ARM: Script = Script::new(include_str!("../lua/arm.lua"));
@@ -34,12 +34,7 @@ impl Log {
         ms: u64,
     ) -> Result<(), LogError> {
         let index = self.keys.tenant(tenant);
-        let now = now_unix_ms();
-        let args = vec![
-            Arg::from(trace.as_str()),
-            Arg::from(now),
-            Arg::from(now.saturating_add(ms)),
-        ];
+        let args = vec![Arg::from(trace.as_str()), Arg::from(ms)];
         self.redis
             .script(&ARM, &[&index.traces, &index.due], args)
             .await?;

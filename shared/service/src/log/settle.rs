@@ -10,7 +10,7 @@ use tailspan_core::{
 };
 use tracing::{debug, warn};
 
-use super::{Log, LogError, now_unix_ms, work::Job};
+use super::{Log, LogError, now_unix_ms, read::TraceState, work::Job};
 use crate::redis::{Arg, Reply, Script};
 
 static CLAIM: Script = Script::new(include_str!("../lua/claim.lua"));
@@ -24,6 +24,9 @@ const CLAIM_AT_ONCE: usize = 50;
 const LEASE_MS: u64 = 30_000;
 /// How long an index row may wait for its trace's first append.
 const ORPHAN_ROW_MS: u64 = 10 * 60 * 1000;
+
+/// Clocks of processes may differ by this much. What lies further ahead was written under a clock that has since been set back.
+const CLOCK_SLACK_MS: u64 = 60_000;
 
 /// What a look at a trace led to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,19 +63,26 @@ impl Log {
     /// [`LogError`] of the claim; a trace that could not be looked at comes due again by itself.
     pub async fn settle_due(&self, tenant: &TenantId) -> Result<usize, LogError> {
         let due = self.keys.tenant(tenant).due;
-        let now = now_unix_ms();
+        let now = self.sure_now().await?;
         // Unlike any due time that `arm` gives, so that a release does not take away a deadline that was set since.
         let until = format!("{}.{:03}", now + LEASE_MS, rand::random_range(1..1000));
-        let args = vec![Arg::from(now), Arg::from(&until), Arg::from(CLAIM_AT_ONCE)];
+        let args = vec![
+            Arg::from(now),
+            Arg::from(&until),
+            Arg::from(CLAIM_AT_ONCE),
+            Arg::from(self.latest_due(now)),
+        ];
         let claimed = self.redis.script(&CLAIM, &[&due], args).await?.list();
         for name in &claimed {
             let Some(trace) = name.text().and_then(|name| TraceId::parse(&name).ok()) else {
                 continue;
             };
             let next = match self.settle(tenant, &trace).await {
-                Ok(Look::Again { at_unix_ms }) => at_unix_ms.max(now_unix_ms() + 10).to_string(),
+                Ok(Look::Again { at_unix_ms }) => {
+                    at_unix_ms.clamp(now + 10, self.latest_due(now)).to_string()
+                }
                 Ok(Look::Settled) => String::new(),
-                Ok(Look::Gone) => self.orphan(tenant, &trace).await?,
+                Ok(Look::Gone) => self.orphan(tenant, &trace, now).await?,
                 Err(error) => {
                     warn!(%trace, %error, "failed to look at a trace that is due");
                     continue;
@@ -88,6 +98,22 @@ impl Log {
         Ok(claimed.len())
     }
 
+    /// No deadline is later under the clock of now: one that is was set before the clock was set back, and is looked at at once.
+    fn latest_due(&self, now_unix_ms: u64) -> u64 {
+        let longest = self.patience.lost_ms.max(self.patience.stalled_ms);
+        now_unix_ms + longest.max(ORPHAN_ROW_MS) + CLOCK_SLACK_MS
+    }
+
+    /// When the last event came. One from the future came before the clock was set back, nobody knows how long ago: longer than the grace,
+    /// so that what ended ends, and not so long that an open run is called stalled or lost for it.
+    fn last_arrival(&self, state: &TraceState, now_unix_ms: u64) -> u64 {
+        let arrival = state.last_arrival_unix_ms;
+        match arrival > now_unix_ms + CLOCK_SLACK_MS {
+            true => now_unix_ms.saturating_sub(self.patience.grace_ms),
+            false => arrival,
+        }
+    }
+
     /// Looks at one trace, and settles its run if it ended.
     ///
     /// # Errors
@@ -99,10 +125,11 @@ impl Log {
         if state.ended().is_some() {
             return Ok(Look::Settled);
         }
-        let stalled_at = state
-            .last_arrival_unix_ms
+        let now = self.sure_now().await?;
+        let stalled_at = self
+            .last_arrival(&state, now)
             .saturating_add(self.patience.stalled_ms);
-        if !state.may_have_ended && state.run == 0 && now_unix_ms() < stalled_at {
+        if !state.may_have_ended && state.run == 0 && now < stalled_at {
             // Nothing came that may have ended it, and it is not silent: not worth a fold.
             return Ok(Look::Again {
                 at_unix_ms: stalled_at,
@@ -118,13 +145,12 @@ impl Log {
         if state.seq == state.base {
             // Replaced, and nothing has come since.
             return Ok(Look::Again {
-                at_unix_ms: now_unix_ms() + self.patience.stalled_ms,
+                at_unix_ms: now + self.patience.stalled_ms,
             });
         }
-        let now = now_unix_ms();
         let status = match decide(
             &folded.state,
-            state.last_arrival_unix_ms,
+            self.last_arrival(state, now),
             now,
             &self.patience,
         ) {
@@ -183,19 +209,25 @@ impl Log {
             Look::Settled
         } else {
             Look::Again {
-                at_unix_ms: now_unix_ms() + self.patience.grace_ms,
+                at_unix_ms: now + self.patience.grace_ms,
             }
         })
     }
 
     /// A row whose trace never came, or is gone: drops it when it is old enough. Returns the next due time, empty for none.
-    async fn orphan(&self, tenant: &TenantId, trace: &TraceId) -> Result<String, LogError> {
+    async fn orphan(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        now: u64,
+    ) -> Result<String, LogError> {
         let traces = self.keys.tenant(tenant).traces;
         let args = vec![Arg::from(&traces), Arg::from(trace.as_str())];
         let started = self.redis.command("ZSCORE", &traces, args).await?.number();
         match started {
-            Some(started) if started + ORPHAN_ROW_MS > now_unix_ms() => {
-                Ok((started + ORPHAN_ROW_MS).to_string())
+            Some(started) if started + ORPHAN_ROW_MS > now => {
+                let at = started + ORPHAN_ROW_MS;
+                Ok(at.min(self.latest_due(now)).to_string())
             }
             Some(_) => {
                 self.drop_rows(tenant, std::slice::from_ref(trace)).await?;

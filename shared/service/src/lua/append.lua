@@ -32,7 +32,10 @@ end
 local first, last = seq + 1, seq + count
 local last_text = string.format('%.0f', last)
 redis.call('XADD', KEYS[1], last_text .. '-' .. ARGV[2], 'n', ARGV[3], 't', ARGV[1], 'p', previous or '0', 'b', ARGV[4])
-redis.call('HSET', KEYS[2], 'seq', last_text, 'mark', ARGV[2], 'at', ARGV[1], 'armed', '1')
+-- On Redis's own clock: silence is told by it, and not by that of whoever wrote last.
+local time = redis.call('TIME')
+local at_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('HSET', KEYS[2], 'seq', last_text, 'mark', ARGV[2], 'at', at_ms, 'armed', '1')
 redis.call('HSETNX', KEYS[2], 'from', ARGV[1])
 if ARGV[10] ~= '0' then redis.call('HINCRBY', KEYS[2], 'spans', ARGV[10]) end
 -- What is late for a settled run leaves it ended: followers look again.

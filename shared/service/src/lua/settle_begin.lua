@@ -3,6 +3,8 @@
 local state = redis.call('HMGET', KEYS[1], 'seq', 'dead', 'settled', 'settled_seq', 'settling', 'run')
 if not state[1] or state[2] or state[1] ~= ARGV[1] then return {'moved'} end
 if state[3] and state[4] == ARGV[1] then return {'done'} end
-if state[5] and tonumber(state[5]) > tonumber(ARGV[2]) then return {'busy'} end
+-- A lease that ends long after ours would was taken under a clock that was set back since.
+local lease = tonumber(state[5] or '0')
+if lease > tonumber(ARGV[2]) and lease <= tonumber(ARGV[3]) + 60000 then return {'busy'} end
 redis.call('HSET', KEYS[1], 'settling', ARGV[3])
 return {'go', state[6] or '0'}

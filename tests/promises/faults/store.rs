@@ -1,0 +1,210 @@
+//! Faults of the store itself: a slot that moves, a master that dies, a Redis that hangs.
+
+use super::*;
+use crate::{stores::Watched, support::Store};
+
+const BELL: &str = "{default/faulty}:bell";
+
+/// Waits until so much is written, or the writer ended.
+async fn until_written(written: &AtomicU64, events: u64, writer: &tokio::task::JoinHandle<()>) {
+    while written.load(Ordering::SeqCst) < events && !writer.is_finished() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Asks until an answer holds what it must.
+async fn until_said(server: &RedisServer, words: &[&str], expected: &str) {
+    for _ in 0..1_500 {
+        if server.cli(words).await.contains(expected) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!(
+        "{words:?} did not say {expected} in 30 s: {}",
+        server.cli(words).await
+    );
+}
+
+/// The number in an answer such as `:12`, or of a bulk string.
+fn number(answer: &str) -> u64 {
+    let last = answer.lines().last().unwrap_or_default();
+    last.trim_start_matches(':').parse().expect("a number")
+}
+
+/// Every viewer saw all that is in the log, and those who had seen more were told.
+fn assert_exact_or_told(seen: &[Seen], written: u64, last: u64) {
+    assert_exact(seen, 1, last);
+    for viewer in seen {
+        let told = viewer.gaps.iter().all(|gap| gap.contains("replaced"));
+        assert!(told && viewer.gaps.len() <= 1, "{:?}", viewer.gaps);
+        assert!(
+            last == written || !viewer.gaps.is_empty() || viewer.cuts == 0,
+            "nothing was told"
+        );
+    }
+    if last == written {
+        assert!(seen.iter().all(|viewer| viewer.gaps.is_empty()), "{seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_moves_while_it_is_written_and_watched_takes_its_bell_along() {
+    let cluster = Store::cluster().await;
+    let Store::Cluster(nodes) = &cluster else {
+        panic!("a cluster");
+    };
+    let slot = number(&nodes[0].cli(&["CLUSTER", "KEYSLOT", BELL]).await);
+    let owner = usize::try_from(slot / 5_462).expect("small");
+    let (from, to) = (&nodes[owner], &nodes[(owner + 1) % 3]);
+    let id = async |node: &RedisServer| {
+        let answer = node.cli(&["CLUSTER", "MYID"]).await;
+        answer.lines().last().unwrap_or_default().to_owned()
+    };
+    let (from_id, to_id, slot) = (id(from).await, id(to).await, slot.to_string());
+
+    let scene = Scene::start(&cluster.url(), Weather::CALM).await;
+    let enough = Arc::default();
+    let viewers = scene.viewers(10, 0, &enough);
+    let writing = scene.writing();
+    let urls = writing.urls.clone();
+    let written = Arc::clone(&writing.written);
+    let writer = tokio::spawn(async move { write(&writing, 1, 3_000).await });
+    until_written(&written, 500, &writer).await;
+    to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id])
+        .await;
+    from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id])
+        .await;
+    loop {
+        let answer = from.cli(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await;
+        let keys: Vec<_> = answer.lines().filter(|line| line.contains('{')).collect();
+        if keys.is_empty() {
+            break;
+        }
+        // One at a time: between two of them the scripts find half of their keys here and half there.
+        for key in keys {
+            let port = to.port.to_string();
+            let moved = from
+                .cli(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"])
+                .await;
+            assert!(moved.starts_with('+'), "{moved}");
+        }
+    }
+    for node in [to, from, &nodes[(owner + 2) % 3]] {
+        node.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id])
+            .await;
+    }
+    until_written(&written, 1_500, &writer).await;
+    // The followers hear the bell where it rings now.
+    until_said(to, &["PUBSUB", "SHARDNUMSUB", BELL], ":2").await;
+    writer.await.expect("written");
+    end_run(&urls).await;
+    let seen = viewers.join_all().await;
+    assert_exact(&seen, 1, 3_001);
+    assert!(seen.iter().all(|viewer| viewer.gaps.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_whose_master_dies_goes_on_with_its_replica() {
+    let mut cluster = Store::cluster().await;
+    let url = cluster.url();
+    let Store::Cluster(nodes) = &mut cluster else {
+        panic!("a cluster");
+    };
+    let slot = number(&nodes[0].cli(&["CLUSTER", "KEYSLOT", BELL]).await);
+    let owner = usize::try_from(slot / 5_462).expect("small");
+    let options = [
+        "--save",
+        "",
+        "--cluster-enabled",
+        "yes",
+        "--cluster-node-timeout",
+        "2000",
+    ];
+    let replica = RedisServer::start_with(&options).await;
+    let port = nodes[owner].port.to_string();
+    replica.cli(&["CLUSTER", "MEET", "127.0.0.1", &port]).await;
+    let id = nodes[owner].cli(&["CLUSTER", "MYID"]).await;
+    let id = id.lines().last().unwrap_or_default();
+    until_said(&replica, &["CLUSTER", "NODES"], id).await;
+    until_said(&replica, &["CLUSTER", "REPLICATE", id], "+OK").await;
+    until_said(&replica, &["INFO", "replication"], "master_link_status:up").await;
+    for node in nodes.iter() {
+        until_said(node, &["CLUSTER", "NODES"], "slave").await;
+    }
+
+    let scene = Scene::start(&url, Weather::CALM).await;
+    let enough = Arc::default();
+    let viewers = scene.viewers(10, 0, &enough);
+    let writing = scene.writing();
+    let urls = writing.urls.clone();
+    let written = Arc::clone(&writing.written);
+    let writer = tokio::spawn(async move { write(&writing, 1, 1_500).await });
+    until_written(&written, 500, &writer).await;
+    nodes[owner].kill();
+    writer.await.expect("written");
+    end_run(&urls).await;
+    let seen = viewers.join_all().await;
+    let last = number(
+        &replica
+            .cli(&["HGET", "{default/faulty}:trace", "seq"])
+            .await,
+    );
+    assert_exact_or_told(&seen, 1_501, last);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_dies_behind_a_sentinel_is_replaced_while_streams_go_on() {
+    let mut watched = Watched::start().await;
+    let scene = Scene::start(&watched.url(), Weather::CALM).await;
+    let enough = Arc::default();
+    let viewers = scene.viewers(10, 0, &enough);
+    let writing = scene.writing();
+    let urls = writing.urls.clone();
+    let written = Arc::clone(&writing.written);
+    let writer = tokio::spawn(async move { write(&writing, 1, 1_500).await });
+    until_written(&written, 500, &writer).await;
+    watched.sees_the_replica().await;
+
+    watched.master.kill();
+    writer.await.expect("written");
+
+    end_run(&urls).await;
+
+    let seen = viewers.join_all().await;
+    let answer = watched
+        .replica
+        .cli(&["HGET", "{default/faulty}:trace", "seq"])
+        .await;
+    assert_exact_or_told(&seen, 1_501, number(&answer));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_hangs_is_told_in_time_and_doubles_nothing_when_it_goes_on() {
+    let redis = RedisServer::durable().await;
+    let scene = Scene::start(&redis.url(), Weather::CALM).await;
+    let enough = Arc::default();
+    let viewers = scene.viewers(10, 0, &enough);
+    let writing = scene.writing();
+    let urls = writing.urls.clone();
+    let written = Arc::clone(&writing.written);
+    let writer = tokio::spawn(async move { write(&writing, 1, 1_500).await });
+    for hang_at in [300, 900] {
+        until_written(&written, hang_at, &writer).await;
+        redis.signal("STOP");
+        // Answered while it hangs: the client would give up after 20 s.
+        let during = http()
+            .post(&urls[0])
+            .body("{\"event_type\":\"step\",\"event_id\":\"e1\"}")
+            .send();
+        let answer = during.await.expect("answered in time");
+        assert_eq!(answer.status(), 503);
+        assert!(answer.headers().contains_key("retry-after"));
+        redis.signal("CONT");
+    }
+    writer.await.expect("written");
+    end_run(&urls).await;
+    let seen = viewers.join_all().await;
+    assert_exact(&seen, 1, 1_501);
+    assert!(seen.iter().all(|viewer| viewer.gaps.is_empty()));
+}
