@@ -44,8 +44,9 @@ const DICTIONARY: u8 = 1;
 const NO_DICTIONARY: u8 = 0;
 /// Up to here the dictionary is used; more bytes have their words in themselves, and with a dictionary zstd takes them half as fast.
 const SMALL_BYTES: usize = 16 * 1024;
-/// Pieces between 256 bytes and 8 KiB, about 1 KiB: smaller ones cost more in hash entries than they share.
-const PIECE_BYTES: (usize, usize, usize) = (256, 1024, 8192);
+/// Least, aimed-at and most bytes of a piece. Smaller ones cost more in hash entries than they share; of larger ones a history that was flattened to
+/// attributes shares less from call to call.
+const PIECE_BYTES: (usize, usize, usize) = (640, 640, 8192);
 /// A text this long is cut from its own first byte: what stands before it has other lengths and numbers in every call.
 const LONG_TEXT_BYTES: usize = 4096;
 /// What a block may unfold to: the largest accepted request (16 MiB) with room for what surrounds it.
