@@ -274,6 +274,23 @@ impl Http {
     /// # Errors
     /// Anything but 200, with the body.
     pub(crate) fn post(&mut self, path: &str, content_type: &str, body: &[u8]) -> Result<()> {
+        let (status, answer) = self.answer_to(path, content_type, body)?;
+        if status != 200 || answer.len() > 2 {
+            bail!(
+                "{path} answered {status}: {}",
+                String::from_utf8_lossy(&answer)
+            );
+        }
+        Ok(())
+    }
+
+    /// The status and body of the answer to a request.
+    pub(crate) fn answer_to(
+        &mut self,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<(u16, Vec<u8>)> {
         let mut request = format!(
             "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\r\n",
             body.len()
@@ -284,13 +301,7 @@ impl Http {
         let (status, length) = self.head()?;
         let mut answer = vec![0; length];
         self.reader.read_exact(&mut answer)?;
-        if status != 200 || answer.len() > 2 {
-            bail!(
-                "{path} answered {status}: {}",
-                String::from_utf8_lossy(&answer)
-            );
-        }
-        Ok(())
+        Ok((status, answer))
     }
 
     /// The status and, where it is told, the length of the body.

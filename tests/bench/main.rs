@@ -5,6 +5,7 @@
 //! second process of this binary (`--serve`) with the product's routers. Redis is a child of its own, without persistence.
 
 mod agentevals;
+mod fanout;
 mod ingest;
 mod latency;
 mod memory;
@@ -43,6 +44,8 @@ enum Part {
     Ingest,
     /// From a producer's request to a viewer's frame.
     Latency,
+    /// One trace to thousands of viewers, and what an idle one costs.
+    Fanout,
     /// Bytes in Redis per span and per trace.
     Memory,
 }
@@ -61,6 +64,14 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Latency) {
         latency::measure(arguments.seconds)?;
+    }
+    if wanted(Part::Fanout) {
+        let nginx = fanout::installed();
+        fanout::measure(
+            nginx
+                .as_ref()
+                .map(|(program, modules)| (program.as_path(), modules.as_path())),
+        )?;
     }
     Ok(())
 }

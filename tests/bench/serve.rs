@@ -61,11 +61,24 @@ impl Server {
     pub(crate) fn cpu(&self) -> Result<Duration> {
         cpu_of(&self.child)
     }
+
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kibibytes: u64 = kibibytes.context("VmRSS of a process")?.trim().parse()?;
+        Ok(kibibytes * 1024)
+    }
 }
 
 /// CPU time of a process's threads until now, in ticks of 10 ms.
 pub(crate) fn cpu_of(child: &Child) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
+    cpu_of_process(child.id())
+}
+
+/// As [`cpu_of`], of any process.
+pub(crate) fn cpu_of_process(id: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
     // The name in parentheses may hold spaces; fields are counted behind it: proc(5), utime is field 14, stime 15.
     let (_, fields) = stat.rsplit_once(") ").context("a process's stat line")?;
     let fields: Vec<&str> = fields.split(' ').collect();
