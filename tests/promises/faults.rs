@@ -28,6 +28,8 @@ const SILENCE: Duration = Duration::from_millis(2500);
 struct Seen {
     /// Events since the start, or since the last announced replacement.
     seqs: Vec<u64>,
+    /// Their ids: of two logs, other ids.
+    ids: Vec<Option<String>>,
     gaps: Vec<String>,
     cuts: u32,
 }
@@ -136,12 +138,15 @@ async fn view(
         {
             match frame.name.as_str() {
                 "" if frame.data.is_empty() => {}
-                "" => seen
-                    .seqs
-                    .push(frame.json()["seq"].as_u64().expect("a number")),
+                "" => {
+                    seen.seqs
+                        .push(frame.json()["seq"].as_u64().expect("a number"));
+                    seen.ids.push(frame.id);
+                }
                 "gap" => {
                     if frame.json()["reason"] == "replaced" {
                         seen.seqs.clear();
+                        seen.ids.clear();
                     }
                     seen.gaps.push(frame.data);
                 }

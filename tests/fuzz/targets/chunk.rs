@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tailspan_core::chunk;
+use tailspan_core::{chunk, observed::Canonical};
 
 fuzz_target!(|input: &[u8]| {
     let (message, piece) = input.split_at(input.len() / 2);
@@ -17,7 +17,11 @@ fuzz_target!(|input: &[u8]| {
                 .map(|id| (id, piece.to_vec().into()))
                 .collect();
             let (observations, _) = decoded.resolve(&pieces);
-            let _ = chunk::encode(&observations);
+            let again: Vec<_> = observations
+                .iter()
+                .map(|seen| (&seen.context, Canonical::from(&seen.what)))
+                .collect();
+            let _ = chunk::encode(again.iter().map(|(context, what)| (*context, what)));
         }
     }
 });
