@@ -194,7 +194,7 @@ pub fn span_event_type(kind: Kind, is_open: bool, failed: bool) -> &'static str 
 fn of_span(span: Span) -> Event {
     let is_open = span.end_ns.is_none();
     let failed = span.failure.is_some();
-    let mut details = Map::new();
+    let mut details = span.details;
     let mut detail = |key: &str, value: Value| {
         details.insert(key.to_owned(), value);
     };
@@ -229,8 +229,8 @@ fn of_span(span: Span) -> Event {
         event_type: span_event_type(span.kind, is_open, failed).to_owned(),
         timestamp: rfc3339_ns(span.end_ns.unwrap_or(span.start_ns)),
         agent_id: span
-            .agent
-            .clone()
+            .agent_id
+            .or_else(|| span.agent.clone())
             .or_else(|| span.service.clone())
             .unwrap_or_default(),
         agent_name: span.agent,

@@ -13,6 +13,7 @@ pub mod frame;
 pub mod id;
 pub mod invocations;
 pub mod limits;
+pub mod mesh;
 pub mod model;
 pub mod native;
 pub mod observed;

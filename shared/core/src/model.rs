@@ -174,6 +174,8 @@ pub struct Span {
     /// `Some` when the span failed; control flow that is reported as an exception (a hand-off) is no failure.
     pub failure: Option<Failure>,
     pub agent: Option<String>,
+    /// The agent's own id, where its convention has one beside the name.
+    pub agent_id: Option<String>,
     /// Every conversation id the span carries, the most specific first.
     pub sessions: Vec<String>,
     pub user: Option<String>,
@@ -194,6 +196,8 @@ pub struct Span {
     pub invocation_id: Option<String>,
     /// The step never happened: a span that only an exporter needed. Shown, never counted.
     pub made_up: bool,
+    /// What the convention says beyond this model, shown as it is.
+    pub details: serde_json::Map<String, Value>,
 }
 
 impl Span {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Look, fields, parent_id};
+use super::{Look, fields, mesh, parent_id};
 use crate::model::Kind;
 
 /// One convention's way to say what a span is.
@@ -14,6 +14,10 @@ pub(super) struct Rule {
 
 /// First match wins. The order is that of specificity: a vendor's own type before a shared convention, a named kind before a guess.
 pub(super) const RULES: &[Rule] = &[
+    Rule {
+        name: "mesh:entry",
+        kind: mesh::kind,
+    },
     Rule {
         name: "langfuse:observation.type",
         kind: langfuse_kind,

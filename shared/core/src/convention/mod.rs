@@ -7,6 +7,7 @@
 mod content;
 mod fields;
 mod kinds;
+mod mesh;
 mod messages;
 mod native;
 
@@ -20,6 +21,7 @@ use crate::observed::{Canonical, Context};
 use crate::protobuf::{Fields, Raw, each_message};
 use crate::wire;
 
+pub(crate) use mesh::text_time_ns;
 pub use native::read_native;
 pub(crate) use native::{begins_run, ends_in_failure, ends_run};
 
@@ -83,6 +85,9 @@ pub fn read_span(span: &wire::Span, context: &Context) -> Span {
     }
     fields::read(&look, context, &mut read);
     content::read(&look, &mut read);
+    if look.scope == crate::mesh::SCOPE {
+        mesh::read(&look, context, &mut read);
+    }
     read
 }
 
