@@ -399,7 +399,7 @@ async fn a_full_redis_is_told_and_streams_go_on() {
 }
 
 /// `tailspan serve` as a process of its own on an outside Redis, always on the same port.
-struct Process {
+pub(crate) struct Process {
     port: u16,
     redis_url: String,
     variables: Vec<(String, String)>,
@@ -411,7 +411,7 @@ impl Process {
         Self::with(port, redis_url, Vec::new())
     }
 
-    fn with(port: u16, redis_url: &str, variables: Vec<(String, String)>) -> Self {
+    pub(crate) fn with(port: u16, redis_url: &str, variables: Vec<(String, String)>) -> Self {
         let mut child = std::process::Command::new(program())
             .args([
                 "serve",

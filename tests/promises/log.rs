@@ -16,7 +16,7 @@ use tailspan_service::{
     },
 };
 
-use crate::support::Store;
+use crate::{mesh::a_meshs_entries_are_taken_once_and_its_readers_vanish, support::Store};
 
 pub(crate) fn native(identity: Option<i64>, json: &str) -> Incoming {
     Incoming {
@@ -73,14 +73,15 @@ on_every_store! {
     notices_cover_every_event_and_a_lost_one_is_healed_by_the_next,
     a_trace_begun_again_while_it_is_removed_keeps_its_row_and_deadline,
     a_deadline_given_during_a_settlement_outlives_it,
+    a_meshs_entries_are_taken_once_and_its_readers_vanish,
 }
 
 const PLAIN: AppendOptions = AppendOptions { replace: false };
 const REPLACE: AppendOptions = AppendOptions { replace: true };
 
-struct Case {
-    server: Store,
-    app: App,
+pub(crate) struct Case {
+    pub(crate) server: Store,
+    pub(crate) app: App,
     tenant: TenantId,
     trace: TraceId,
 }
@@ -108,6 +109,33 @@ impl Case {
     async fn has_score(&self, set: &str, member: &str) -> bool {
         let score = self.server.cli(&["ZSCORE", set, member]).await;
         score.starts_with('$') && !score.starts_with("$-1")
+    }
+
+    /// How often a span of each name is in the trace `shared`.
+    pub(crate) async fn spans(&self) -> std::collections::BTreeMap<String, u64> {
+        let trace = TraceId::parse("shared").expect("valid");
+        let mut names = std::collections::BTreeMap::new();
+        let mut from = ReadFrom::Holding(0);
+        loop {
+            let page = self
+                .app
+                .log
+                .page(&self.tenant, &trace, from, PageSize::LARGE)
+                .await
+                .expect("a page");
+            let Some(last) = page.chunks.last() else {
+                return names;
+            };
+            from = ReadFrom::After(Cursor::new(last.span.last, last.span.mark));
+            for chunk in &page.chunks {
+                let recorded = self.app.log.recorded(&self.tenant, &trace, chunk).await;
+                for recorded in recorded.expect("a chunk") {
+                    if let What::Span(span) = recorded.observation.what {
+                        *names.entry(span.name).or_default() += 1;
+                    }
+                }
+            }
+        }
     }
 
     /// The texts of all events, in order, with their numbers.

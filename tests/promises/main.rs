@@ -8,6 +8,7 @@ mod embedded;
 mod faults;
 mod intake;
 mod log;
+mod mesh;
 mod proxy;
 mod stores;
 mod stream;

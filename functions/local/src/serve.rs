@@ -48,6 +48,10 @@ pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
     };
     if let Some(embedded) = &embedded {
         config.redis_url = embedded.url();
+        // No agent reaches a private Redis, unless somebody means it to.
+        if config.mesh.redis_url.is_none() && std::env::var_os("TAILSPAN_MESH_STREAM").is_none() {
+            config.mesh.stream = None;
+        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -132,6 +136,7 @@ async fn serve(
     background.spawn(tailspan_worker::run(app.clone(), |run| {
         say(&run.to_string())
     }));
+    background.spawn(tailspan_mesh::run(app.clone()));
     background.spawn(tailspan_cleanup::run_forever(
         app.clone(),
         Duration::from_secs(SWEEP_SECONDS),

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use crate::{
     config::Config,
     log::{Log, LogError, follow::Hub},
+    mesh::Intake,
     metrics::Metrics,
     redis::{Arg, Redis, RedisError, Reply, Script},
 };
@@ -33,6 +34,8 @@ pub struct Shared {
     /// Cancelled when the process is to end: streams end with their cursor, loops stop.
     pub shutdown: CancellationToken,
     redis: Redis,
+    /// Where the mesh's stream is: the same Redis unless another is named.
+    pub(crate) mesh_redis: Redis,
     /// Sentences about what the Redis user was found not to be allowed.
     refusals: Mutex<Vec<String>>,
 }
@@ -80,6 +83,10 @@ impl App {
     /// The URL cannot be read.
     pub async fn start(config: Config) -> Result<Self, LogError> {
         let redis = Redis::connect(&config.redis_url, &config.redis_tls).await?;
+        let mesh_redis = match &config.mesh.redis_url {
+            Some(url) => Redis::connect(url, &config.redis_tls).await?,
+            None => redis.clone(),
+        };
         let metrics = Arc::new(Metrics::default());
         let log = Log::new(redis.clone(), &config, Arc::clone(&metrics));
         let app = Self(Arc::new(Shared {
@@ -89,6 +96,7 @@ impl App {
             metrics,
             shutdown: CancellationToken::new(),
             redis,
+            mesh_redis,
             refusals: Mutex::default(),
         }));
         match app.store_memory().await {
@@ -221,11 +229,17 @@ impl App {
             set(&metrics.work_set_aside, work.set_aside);
             set(&metrics.work_consumers, work.consumers);
         }
+        if let Some(mesh) = Intake::of(self) {
+            mesh.count().await;
+        }
     }
 
     /// Ends the connections, after everything else.
     pub async fn close(&self) {
         self.shutdown.cancel();
         self.redis.close().await;
+        if self.config.mesh.redis_url.is_some() {
+            self.mesh_redis.close().await;
+        }
     }
 }

@@ -14,6 +14,14 @@
 //! | `TAILSPAN_MAX_STREAMS` | 10000 | open streams of this process; more are answered 429 |
 //! | `TAILSPAN_GRACE_MS` | 1000 | how long after its root's end a run may still get late spans |
 //! | `TAILSPAN_STALLED_SECONDS`, `TAILSPAN_LOST_SECONDS` | 60, 900 | silence after which an open run is stalled, then lost |
+//! | `TAILSPAN_MESH_STREAM` | `mesh:trace` | the stream of an agent mesh; empty: none is read. `tailspan serve` with its private Redis reads one only when this or the next is set |
+//! | `TAILSPAN_MESH_REDIS_URL` | our own | the Redis of the mesh, where it is another one; written as `TAILSPAN_REDIS_URL` |
+//! | `TAILSPAN_MESH_GROUP` | `tailspan` | the consumer group that all instances share; the key prefix is put before it |
+//! | `TAILSPAN_MESH_TENANT` | `default` | whose traces the mesh's are |
+//! | `TAILSPAN_MESH_TAKE_OVER_SECONDS` | 30 | an entry that was read and not acknowledged for this long is taken over |
+//! | `TAILSPAN_MESH_TRIES` | 5 | an entry that was refused so often, or of which so many readers died, is set aside |
+//! | `TAILSPAN_MESH_RETENTION_SECONDS` | none | entries older than this, and done with, are removed from the stream |
+//! | `TAILSPAN_MESH_SECONDS` | up to the deadline | how long one invocation of the function reads, at most |
 //! | `TAILSPAN_MAX_BODY_BYTES` | 16777216 | a request's body after decompression |
 //! | `TAILSPAN_MAX_IN_FLIGHT_BYTES` | 268435456 | bodies being taken in at once; more are answered 429 |
 
@@ -40,6 +48,38 @@ pub struct Config {
     pub patience: Patience,
     pub max_body_bytes: usize,
     pub max_in_flight_bytes: usize,
+    pub mesh: MeshConfig,
+}
+
+/// An agent mesh whose trace stream is read.
+#[derive(Clone)]
+pub struct MeshConfig {
+    /// `None`: none is read.
+    pub stream: Option<String>,
+    /// `None`: it lies in our own Redis.
+    pub redis_url: Option<String>,
+    pub group: String,
+    pub tenant: TenantId,
+    pub take_over: Duration,
+    pub tries: u64,
+    pub retention: Option<Duration>,
+    /// How long one invocation reads; `None`: up to its deadline.
+    pub longest_read: Option<Duration>,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        Self {
+            stream: Some("mesh:trace".to_owned()),
+            redis_url: None,
+            group: "tailspan".to_owned(),
+            tenant: TenantId::default(),
+            take_over: Duration::from_secs(30),
+            tries: 5,
+            retention: None,
+            longest_read: None,
+        }
+    }
 }
 
 /// Files that TLS to Redis needs, where the system's own will not do.
@@ -77,6 +117,7 @@ impl Default for Config {
             patience: Patience::default(),
             max_body_bytes: 16 * 1024 * 1024,
             max_in_flight_bytes: 256 * 1024 * 1024,
+            mesh: MeshConfig::default(),
         }
     }
 }
@@ -131,6 +172,39 @@ impl Config {
         number("TAILSPAN_MAX_IN_FLIGHT_BYTES", 1024, &mut |bytes| {
             config.max_in_flight_bytes = to_usize(bytes)
         });
+        number("TAILSPAN_MESH_TAKE_OVER_SECONDS", 1, &mut |seconds| {
+            config.mesh.take_over = Duration::from_secs(seconds)
+        });
+        number("TAILSPAN_MESH_TRIES", 1, &mut |tries| {
+            config.mesh.tries = tries
+        });
+        number("TAILSPAN_MESH_RETENTION_SECONDS", 1, &mut |seconds| {
+            config.mesh.retention = Some(Duration::from_secs(seconds))
+        });
+        number("TAILSPAN_MESH_SECONDS", 1, &mut |seconds| {
+            config.mesh.longest_read = Some(Duration::from_secs(seconds))
+        });
+        if let Some(stream) = var("TAILSPAN_MESH_STREAM") {
+            config.mesh.stream = Some(stream).filter(|stream| !stream.is_empty());
+        }
+        if let Some(group) = var("TAILSPAN_MESH_GROUP").filter(|group| !group.is_empty()) {
+            config.mesh.group = group;
+        }
+        if let Some(tenant) = var("TAILSPAN_MESH_TENANT").filter(|tenant| !tenant.is_empty()) {
+            match TenantId::parse(&tenant) {
+                Ok(tenant) => config.mesh.tenant = tenant,
+                Err(invalid) => mistakes.push(format!("TAILSPAN_MESH_TENANT: {invalid}")),
+            }
+        }
+        if let Some(url) = var("TAILSPAN_MESH_REDIS_URL").filter(|url| !url.is_empty()) {
+            if let Err(all) = RedisUrl::parse(&url) {
+                let told = all
+                    .into_iter()
+                    .map(|mistake| format!("TAILSPAN_MESH_REDIS_URL: {mistake}"));
+                mistakes.extend(told);
+            }
+            config.mesh.redis_url = Some(url);
+        }
         if let Some(url) = var("TAILSPAN_REDIS_URL").or_else(|| var("REDIS_URL")) {
             match RedisUrl::parse(&url) {
                 Ok(parsed) => {

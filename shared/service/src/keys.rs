@@ -120,6 +120,16 @@ impl Keys {
     pub fn set_aside(&self) -> String {
         format!("{}work:set-aside", self.prefix)
     }
+
+    /// Stream: entries of a mesh that cannot be stored, capped.
+    pub fn mesh_set_aside(&self) -> String {
+        format!("{}mesh:set-aside", self.prefix)
+    }
+
+    /// Hash: how often entries of a mesh were looked at that kill whoever reads them.
+    pub fn mesh_tries(&self) -> String {
+        format!("{}mesh:tries", self.prefix)
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +169,8 @@ mod tests {
             keys.tenants(),
             keys.work(),
             keys.set_aside(),
+            keys.mesh_set_aside(),
+            keys.mesh_tries(),
         ]);
         all
     }
@@ -186,7 +198,7 @@ mod tests {
             if !same_trace {
                 let others = all(&keys, &other.0, &other.1, &other.2);
                 for (at, (mine, theirs)) in ones.iter().zip(&others).enumerate() {
-                    // The first six are a trace's; a tenant's and a session's may be shared, the last three always are.
+                    // The first six are a trace's; a tenant's and a session's may be shared, the last five always are.
                     prop_assert!(at > 5 || mine != theirs, "{}", mine);
                 }
             }

@@ -4,11 +4,14 @@ pub mod app;
 pub mod config;
 pub mod error;
 pub mod extract;
+mod group;
 pub mod keys;
 pub mod log;
+pub mod mesh;
 pub mod metrics;
 pub mod redis;
 pub mod redis_url;
+pub mod schedule;
 pub mod telemetry;
 
 pub use app::App;

@@ -40,6 +40,12 @@ pub struct Metrics {
     pub work_pending: Gauge,
     pub work_set_aside: Gauge,
     pub work_consumers: Gauge,
+    pub mesh_entries: Counter,
+    pub mesh_set_aside: Counter,
+    pub mesh_lost: Counter,
+    pub mesh_pending: Gauge,
+    pub mesh_lag: Gauge,
+    pub mesh_consumers: Gauge,
     pub subscriptions: Gauge,
     pub tasks: Gauge,
     pub redis_memory_bytes: Gauge,
@@ -158,6 +164,36 @@ impl Default for Metrics {
             work_consumers: metric!(
                 "work_consumers",
                 "Members of the worker group, also those that left in the last hour, all processes",
+                Gauge::default()
+            ),
+            mesh_entries: metric!(
+                "mesh_entries",
+                "Entries of the mesh's stream stored",
+                Counter::default()
+            ),
+            mesh_set_aside: metric!(
+                "mesh_set_aside",
+                "Entries of the mesh's stream set aside: no event, or refused too often",
+                Counter::default()
+            ),
+            mesh_lost: metric!(
+                "mesh_lost",
+                "Entries that were trimmed from the mesh's stream before they were stored",
+                Counter::default()
+            ),
+            mesh_pending: metric!(
+                "mesh_pending",
+                "Entries of the mesh's stream read and not acknowledged, all processes",
+                Gauge::default()
+            ),
+            mesh_lag: metric!(
+                "mesh_lag",
+                "Entries of the mesh's stream not read yet, all processes (Redis 7.0 and newer)",
+                Gauge::default()
+            ),
+            mesh_consumers: metric!(
+                "mesh_consumers",
+                "Readers of the mesh's stream, all processes",
                 Gauge::default()
             ),
             subscriptions: metric!(

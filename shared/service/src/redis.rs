@@ -333,6 +333,16 @@ impl Redis {
         }
     }
 
+    /// Milliseconds since 1970 on the clock of Redis.
+    ///
+    /// # Errors
+    /// As [`Redis::command`].
+    pub async fn now_unix_ms(&self) -> Result<u64, RedisError> {
+        let time = self.command("TIME", "", Vec::new()).await?.list();
+        let part = |at: usize| time.get(at).and_then(Reply::number).unwrap_or_default();
+        Ok(part(0).saturating_mul(1000).saturating_add(part(1) / 1000))
+    }
+
     /// Rings of the channels this process subscribed to.
     pub fn rings(&self) -> broadcast::Receiver<Ring> {
         self.rings.subscribe()

@@ -142,8 +142,14 @@ impl Run<'_> {
             return ends_in_failure(&last.event_type) || last.failure.is_some();
         }
         let last_root = self.true_roots().max_by_key(|step| step.end_or_start());
-        if last_root.is_some_and(|step| step.facts.failure.is_some()) {
-            return true;
+        if let Some(root) = last_root {
+            if root.facts.failure.is_some() {
+                return true;
+            }
+            // A mesh's agents always say how a call ended: who caught the error of another agent did not fail.
+            if root.facts.rule == "mesh:entry" {
+                return false;
+            }
         }
         let calls = self.llm_calls();
         let answers = || {

@@ -106,6 +106,15 @@ impl Log {
         tenant: &TenantId,
         traces: Vec<(TraceId, Vec<Incoming>)>,
     ) -> Result<Vec<Appended>, LogError> {
+        self.append_each(tenant, traces).await.into_iter().collect()
+    }
+
+    /// As [`Log::append_all`], and says of each trace what became of it.
+    pub async fn append_each(
+        &self,
+        tenant: &TenantId,
+        traces: Vec<(TraceId, Vec<Incoming>)>,
+    ) -> Vec<Result<Appended, LogError>> {
         let appends = traces.into_iter().map(|(trace, events)| async move {
             let sessions = sessions_of(&events);
             let appended = self.append_counted(tenant, &trace, events).await;
@@ -126,7 +135,8 @@ impl Log {
             })
             .collect();
         self.note(tenant, &notices).await;
-        answers.into_iter().map(|(_, _, answer)| answer).collect()
+        let answers = answers.into_iter().map(|(_, _, answer)| answer);
+        answers.collect()
     }
 
     async fn append_counted(

@@ -29,7 +29,7 @@ use crate::{
     config::Config,
     keys::Keys,
     metrics::Metrics,
-    redis::{Redis, RedisError, Reply},
+    redis::{Redis, RedisError},
 };
 
 /// How long keys outlive the retention when no sweep comes: the net, not the rule.
@@ -108,10 +108,7 @@ impl Log {
     /// Milliseconds since 1970 by which silence and age are told: the earlier of Redis's clock and ours. So one clock that jumps ahead, or a process whose clock is wrong,
     /// ends no run as lost and removes no trace before its time.
     pub(crate) async fn sure_now(&self) -> Result<u64, LogError> {
-        let time = self.redis.command("TIME", "", Vec::new()).await?.list();
-        let part = |at: usize| time.get(at).and_then(Reply::number).unwrap_or_default();
-        let redis_ms = part(0).saturating_mul(1000).saturating_add(part(1) / 1000);
-        Ok(redis_ms.min(now_unix_ms()))
+        Ok(self.redis.now_unix_ms().await?.min(now_unix_ms()))
     }
 
     /// How the doorbell rings: a sharded channel in a cluster reaches only the nodes of its slot.
