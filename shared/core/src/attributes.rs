@@ -3,7 +3,8 @@
 //! Producers write the same fact as an integer or as its digits, as a structure or as JSON text, as one key or flattened over
 //! `a.0.b`, `a.1.b`. Whoever asks here says what it wants and gets it in whichever of these forms it came.
 
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use base64::Engine;
 use serde_json::{Map, Value};
@@ -19,6 +20,40 @@ const MAX_SEGMENTS: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct Attributes<'a> {
     by_key: HashMap<&'a str, &'a any_value::Value>,
+    /// Who wants to know what is read.
+    readings: Option<&'a Readings>,
+    /// Put before the keys there: of a span's own attributes nothing.
+    place: &'static str,
+}
+
+/// What facts were read from which keys: for who asks why a span was read as it was.
+#[derive(Clone, Debug, Default)]
+pub struct Readings {
+    about: Cell<&'static str>,
+    keys: RefCell<BTreeMap<&'static str, BTreeSet<String>>>,
+}
+
+impl Readings {
+    /// What is read from now on is for this fact.
+    pub(crate) fn begin(&self, fact: &'static str) {
+        self.about.set(fact);
+    }
+
+    /// What was read for this fact was of no use.
+    pub(crate) fn forget(&self, fact: &'static str) {
+        self.keys.borrow_mut().remove(fact);
+    }
+
+    /// A key (or a part of the span that is no attribute) that said something.
+    pub(crate) fn note(&self, key: String) {
+        let mut keys = self.keys.borrow_mut();
+        keys.entry(self.about.get()).or_default().insert(key);
+    }
+
+    /// The keys by fact.
+    pub(crate) fn into_keys(self) -> BTreeMap<&'static str, BTreeSet<String>> {
+        self.keys.into_inner()
+    }
 }
 
 impl<'a> Attributes<'a> {
@@ -27,15 +62,57 @@ impl<'a> Attributes<'a> {
             .iter()
             .filter_map(|pair| Some((pair.key.as_str(), pair.value.as_ref()?.value.as_ref()?)))
             .collect();
-        Self { by_key }
+        Self {
+            by_key,
+            readings: None,
+            place: "",
+        }
+    }
+
+    /// As [`Attributes::new`]; what is read is noted, with `place` before the key.
+    pub(crate) fn noting(
+        list: &'a [KeyValue],
+        place: &'static str,
+        readings: Option<&'a Readings>,
+    ) -> Self {
+        Self {
+            readings,
+            place,
+            ..Self::new(list)
+        }
+    }
+
+    /// What is read from now on is for this fact.
+    pub(crate) fn about(&self, fact: &'static str) {
+        if let Some(readings) = self.readings {
+            readings.begin(fact);
+        }
+    }
+
+    fn note(&self, key: &str) {
+        if let Some(readings) = self.readings {
+            readings.note(format!("{}{key}", self.place));
+        }
+    }
+
+    fn get(&self, key: &str) -> Option<&'a any_value::Value> {
+        let value = self.by_key.get(key).copied();
+        if value.is_some() {
+            self.note(key);
+        }
+        value
     }
 
     pub fn has(&self, key: &str) -> bool {
-        self.by_key.contains_key(key)
+        self.get(key).is_some()
     }
 
     pub fn has_prefix(&self, prefix: &str) -> bool {
-        self.by_key.keys().any(|key| key.starts_with(prefix))
+        let found = self.by_key.keys().any(|key| key.starts_with(prefix));
+        if found {
+            self.note(&format!("{prefix}*"));
+        }
+        found
     }
 
     /// All of them as one JSON object, by key.
@@ -50,7 +127,7 @@ impl<'a> Attributes<'a> {
 
     /// A string that says something: not empty, and none of the fillers that instrumentations write for "nothing".
     pub fn str(&self, key: &str) -> Option<&'a str> {
-        match self.by_key.get(key)? {
+        match self.get(key)? {
             any_value::Value::String(text) => said(text),
             _ => None,
         }
@@ -63,7 +140,7 @@ impl<'a> Attributes<'a> {
 
     /// Any scalar as text.
     pub fn text(&self, key: &str) -> Option<String> {
-        match self.by_key.get(key)? {
+        match self.get(key)? {
             any_value::Value::String(text) => said(text).map(str::to_owned),
             any_value::Value::Int(number) => Some(number.to_string()),
             any_value::Value::Double(number) => Some(number.to_string()),
@@ -78,7 +155,7 @@ impl<'a> Attributes<'a> {
 
     /// An integer, also when it came as a whole double or as digits.
     pub fn int(&self, key: &str) -> Option<i64> {
-        match self.by_key.get(key)? {
+        match self.get(key)? {
             any_value::Value::Int(number) => Some(*number),
             any_value::Value::Double(number) => whole(*number),
             any_value::Value::String(text) => text.trim().parse().ok(),
@@ -93,7 +170,7 @@ impl<'a> Attributes<'a> {
     }
 
     pub fn bool(&self, key: &str) -> Option<bool> {
-        match self.by_key.get(key)? {
+        match self.get(key)? {
             any_value::Value::Bool(truth) => Some(*truth),
             any_value::Value::String(text) if text.eq_ignore_ascii_case("true") => Some(true),
             any_value::Value::String(text) if text.eq_ignore_ascii_case("false") => Some(false),
@@ -103,7 +180,7 @@ impl<'a> Attributes<'a> {
 
     /// The value as JSON. Text that holds a JSON object, array or string is parsed; other text stays text.
     pub fn json(&self, key: &str) -> Option<Value> {
-        match self.by_key.get(key)? {
+        match self.get(key)? {
             any_value::Value::String(text) => said(text).map(parse_text),
             value => Some(value_to_json(value, 0)),
         }
@@ -148,6 +225,9 @@ impl<'a> Attributes<'a> {
             }
             found = true;
             root.insert(path, value_to_json(value, 0));
+        }
+        if found {
+            self.note(&format!("{prefix}.*"));
         }
         found.then(|| root.into_json())
     }

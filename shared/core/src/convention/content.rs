@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Look, messages};
+use super::{Look, keys, messages};
 use crate::attributes::{Attributes, list_to_json, parse_text};
 use crate::model::{Kind, Log, Message, Span};
 
@@ -11,54 +11,54 @@ pub(super) fn read(look: &Look, span: &mut Span) {
         return; // its arguments and result are read with the tool
     }
     let attributes = &look.attributes;
+    attributes.about("input_messages");
     span.input = input_messages(attributes);
+    attributes.about("output_messages");
     span.output = output_messages(attributes);
     if span.input.is_empty() && span.output.is_empty() {
         from_events(look, span);
     }
+    if span.input.is_empty() && span.output.is_empty() {
+        from_event_list(attributes, span);
+    }
+    attributes.about("input_messages");
     if let Some(instructions) = attributes.json("gen_ai.system_instructions") {
         add_system(&instructions, &mut span.input);
     }
-    let input = attributes.first_json(&[
-        "input.value",
-        "traceloop.entity.input",
-        "ai.prompt",
-        "input",
-    ]);
-    let output = attributes.first_json(&[
-        "output.value",
-        "traceloop.entity.output",
-        "final_result",
-        "output",
-    ]);
     if span.kind == Kind::Llm {
         // The instrumentation may know the client's request and response only as a whole.
         if span.input.is_empty()
-            && let Some(value) = &input
+            && let Some(value) = attributes.first_json(keys::INPUT)
         {
             span.input = messages::read(&prompt_or(value), "user");
         }
+        attributes.about("output_messages");
         if span.output.is_empty()
             && span.failure.is_none()
-            && let Some(value) = &output
+            && let Some(value) = attributes.first_json(keys::OUTPUT)
         {
-            span.output = messages::read(value, "assistant");
+            span.output = messages::read(&value, "assistant");
             span.output.retain(|message| message.role == "assistant");
         }
     } else {
+        attributes.about("input");
+        span.input_value = attributes.first_json(keys::INPUT);
         if span.input.is_empty()
-            && let Some(value) = input.as_ref().filter(|value| value.get("prompt").is_some())
+            && let Some(value) = &span.input_value
+            && value.get("prompt").is_some()
         {
-            span.input = messages::read(&prompt_or(value), "user");
+            span.input = messages::read(&prompt_or(value.clone()), "user");
         }
-        span.input_value = input;
-        span.output_value = output;
+        attributes.about("output");
+        span.output_value = attributes.first_json(keys::OUTPUT);
     }
     if span.kind == Kind::Retriever {
+        attributes.about("input");
         span.input_value = span
             .input_value
             .take()
             .or_else(|| attributes.json("gen_ai.retrieval.query.text"));
+        attributes.about("output");
         span.output_value = attributes
             .first_json(&["gen_ai.retrieval.documents"])
             .or_else(|| attributes.structure("retrieval.documents"))
@@ -67,10 +67,10 @@ pub(super) fn read(look: &Look, span: &mut Span) {
 }
 
 /// `{"system": .., "prompt": ..}`: how the Vercel SDK writes a call without messages.
-fn prompt_or(value: &Value) -> Value {
+fn prompt_or(value: Value) -> Value {
     match value.get("prompt") {
         Some(prompt) if value.get("messages").is_none() => prompt.clone(),
-        _ => value.clone(),
+        _ => value,
     }
 }
 
@@ -87,14 +87,10 @@ fn input_messages(attributes: &Attributes) -> Vec<Message> {
         }
         return read;
     }
-    for key in [
-        "gen_ai.input.messages",
-        "pydantic_ai.all_messages",
-        "ai.prompt.messages",
-    ] {
+    for key in keys::INPUT_MESSAGES {
         if let Some(value) = attributes.json(key) {
             let mut read = messages::read(&value, "user");
-            if key == "pydantic_ai.all_messages" {
+            if matches!(*key, "pydantic_ai.all_messages" | "all_messages_events") {
                 // The whole conversation with its answer: what came after the last question is the output.
                 let asked = read.iter().rposition(|message| message.role == "user");
                 read.truncate(asked.map_or(0, |at| at + 1));
@@ -104,7 +100,7 @@ fn input_messages(attributes: &Attributes) -> Vec<Message> {
             }
         }
     }
-    for prefix in ["llm.input_messages", "gen_ai.prompt", "llm.prompts"] {
+    for prefix in keys::FLATTENED_INPUT {
         if let Some(value) = attributes.structure(prefix) {
             let read = messages::read(&value, "user");
             if !read.is_empty() {
@@ -127,10 +123,10 @@ fn output_messages(attributes: &Attributes) -> Vec<Message> {
     if let Some(value) = attributes.json("gen_ai.output.messages") {
         return messages::read(&value, "assistant");
     }
-    if attributes.has("ai.response.text") || attributes.has("ai.response.toolCalls") {
-        return vec![vercel_answer(attributes)];
+    if let Some(answer) = vercel_answer(attributes) {
+        return vec![answer];
     }
-    for prefix in ["llm.output_messages", "gen_ai.completion", "llm.choices"] {
+    for prefix in keys::FLATTENED_OUTPUT {
         if let Some(value) = attributes.structure(prefix) {
             let read: Vec<Message> = messages::read(&value, "assistant")
                 .into_iter()
@@ -147,17 +143,22 @@ fn output_messages(attributes: &Attributes) -> Vec<Message> {
         .unwrap_or_default()
 }
 
-fn vercel_answer(attributes: &Attributes) -> Message {
-    let tool_calls = match attributes.json("ai.response.toolCalls") {
+fn vercel_answer(attributes: &Attributes) -> Option<Message> {
+    let text = attributes.first_text(keys::ANSWER_TEXT);
+    let calls = attributes.first_json(keys::ANSWER_CALLS);
+    if text.is_none() && calls.is_none() && !attributes.has("ai.response.text") {
+        return None;
+    }
+    let tool_calls = match calls {
         Some(Value::Array(calls)) => calls.iter().filter_map(messages::tool_call).collect(),
         _ => Vec::new(),
     };
-    Message {
+    Some(Message {
         role: "assistant".to_owned(),
-        text: attributes.text("ai.response.text").unwrap_or_default(),
+        text: text.unwrap_or_default(),
         tool_calls,
         tool_call_id: None,
-    }
+    })
 }
 
 /// A system prompt beside the messages stands before them, unless they hold it too.
@@ -183,7 +184,7 @@ fn add_system(instructions: &Value, into: &mut Vec<Message>) {
 /// Messages told by span events: one event per message (older OTel, Strands) or per call (newer).
 fn from_events(look: &Look, span: &mut Span) {
     for event in &look.span.events {
-        let values = Attributes::new(&event.attributes);
+        let values = Attributes::noting(&event.attributes, "event: ", look.readings);
         match event.name.as_str() {
             "gen_ai.client.inference.operation.details" => {
                 span.input.extend(input_messages(&values));
@@ -193,10 +194,25 @@ fn from_events(look: &Look, span: &mut Span) {
             "gen_ai.content.completion" => span.output.extend(output_messages(&values)),
             name => {
                 if let Some(role) = message_role(name) {
+                    look.note(&format!("event {name}"));
                     let body = list_to_json(&event.attributes);
                     add_message(role, &body, &mut span.input, &mut span.output);
                 }
             }
+        }
+    }
+}
+
+/// Pydantic AI's first format: the same events as JSON in one attribute.
+fn from_event_list(attributes: &Attributes, span: &mut Span) {
+    attributes.about("input_messages");
+    let Some(Value::Array(events)) = attributes.json("events") else {
+        return;
+    };
+    for event in events {
+        let role = event.get("event.name").and_then(Value::as_str);
+        if let Some(role) = role.and_then(message_role) {
+            add_message(role, &event, &mut span.input, &mut span.output);
         }
     }
 }

@@ -6,15 +6,19 @@
 
 mod content;
 mod fields;
+mod keys;
 mod kinds;
 mod mesh;
 mod messages;
 mod native;
+mod tools;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use serde_json::Value;
 
-use crate::attributes::{self, Attributes};
+use crate::attributes::{self, Attributes, Readings};
 use crate::id::hex;
 use crate::model::{Kind, Link, Log, Span};
 use crate::observed::{Canonical, Context};
@@ -37,6 +41,38 @@ struct Look<'a> {
     scope: &'a str,
     /// OpenInference's `metadata` or Traceloop's association properties, where LangChain names agents and threads.
     metadata: Value,
+    /// Who wants to know what is read.
+    readings: Option<&'a Readings>,
+}
+
+impl Look<'_> {
+    /// A part of the span that is no attribute told the fact at hand.
+    fn note(&self, part: &str) {
+        if let Some(readings) = self.readings {
+            readings.note(format!("({part})"));
+        }
+    }
+}
+
+/// Why a span was read as it was.
+#[derive(Clone, Debug)]
+pub struct Why {
+    pub span: Span,
+    /// Rules that were asked before the one that decided, and did not know the span.
+    pub passed_over: Vec<&'static str>,
+    /// The keys that told each fact; `(name)` and `(status)` are the span's own.
+    pub read_from: BTreeMap<&'static str, BTreeSet<String>>,
+}
+
+/// Reads a span as [`read_span`] does, and says why.
+pub fn why(span: &wire::Span, context: &Context) -> Why {
+    let readings = Readings::default();
+    let (span, passed_over) = read_noting(span, context, Some(&readings));
+    Why {
+        span,
+        passed_over,
+        read_from: readings.into_keys(),
+    }
 }
 
 /// Reads a span by the first convention that knows it.
@@ -44,7 +80,16 @@ struct Look<'a> {
 /// Every input gives a span: missing ends stay open, an end before its start is moved to the start (clocks of strangers), unknown
 /// kinds are [`Kind::Span`].
 pub fn read_span(span: &wire::Span, context: &Context) -> Span {
-    let attributes = Attributes::new(&span.attributes);
+    read_noting(span, context, None).0
+}
+
+fn read_noting(
+    span: &wire::Span,
+    context: &Context,
+    readings: Option<&Readings>,
+) -> (Span, Vec<&'static str>) {
+    let attributes = Attributes::noting(&span.attributes, "", readings);
+    attributes.about("metadata");
     let metadata = attributes
         .json("metadata")
         .filter(Value::is_object)
@@ -55,11 +100,22 @@ pub fn read_span(span: &wire::Span, context: &Context) -> Span {
         attributes,
         scope: &context.scope.name,
         metadata,
+        readings,
     };
-    let (kind, rule) = kinds::RULES
-        .iter()
-        .find_map(|rule| Some(((rule.kind)(&look)?, rule.name)))
-        .unwrap_or((Kind::Span, "plain"));
+    look.attributes.about("kind");
+    let mut passed_over = Vec::new();
+    let mut decided = None;
+    for rule in kinds::RULES {
+        if let Some(kind) = (rule.kind)(&look) {
+            decided = Some((kind, rule.name));
+            break;
+        }
+        if let Some(readings) = readings {
+            passed_over.push(rule.name);
+            readings.forget("kind");
+        }
+    }
+    let (kind, rule) = decided.unwrap_or((Kind::Span, "plain"));
 
     let mut read = Span {
         id: hex(&span.span_id),
@@ -88,7 +144,7 @@ pub fn read_span(span: &wire::Span, context: &Context) -> Span {
     if look.scope == crate::mesh::SCOPE {
         mesh::read(&look, context, &mut read);
     }
-    read
+    (read, passed_over)
 }
 
 /// Logfire announces a span that began by a copy of no length: its parent is the span that it stands for, the true parent lies in

@@ -1,0 +1,191 @@
+//! Where each fact of a span stands, by convention: the keys that are asked, in this order. The first that says something holds.
+//!
+//! docs/conventions.md shows this table; a test holds the two equal.
+
+/// A fact, and the attributes that may hold it.
+pub(super) struct Fact {
+    /// As `why` calls it.
+    pub(super) name: &'static str,
+    pub(super) keys: &'static [&'static str],
+}
+
+macro_rules! facts {
+    ($($(#[$about:meta])* $fact:ident $name:literal [$($key:literal),* $(,)?])*) => {
+        $($(#[$about])* pub(super) const $fact: &[&str] = &[$($key),*];)*
+        /// All of them.
+        pub(super) const FACTS: &[Fact] = &[$(Fact { name: $name, keys: $fact }),*];
+    };
+}
+
+facts! {
+    /// Conversation ids, the most deliberate first; all of them count.
+    SESSIONS "sessions" [
+        "session.id",
+        "langfuse.session.id",
+        "gen_ai.conversation.id",
+        "gen_ai.session.id",
+        "gcp.vertex.agent.session_id",
+        "ai.telemetry.metadata.sessionId",
+        "traceloop.association.properties.session_id",
+        "traceloop.association.properties.thread_id",
+        "lmnr.association.properties.session_id",
+        "langsmith.trace.session_id",
+        "langsmith.metadata.session_id",
+        "langsmith.metadata.thread_id",
+        "mlflow.trace.session",
+    ]
+    USER "user" [
+        "user.id",
+        "enduser.id",
+        "langfuse.user.id",
+        "ai.telemetry.metadata.userId",
+        "traceloop.association.properties.user_id",
+        "lmnr.association.properties.user_id",
+        "langsmith.metadata.user_id",
+        "mlflow.trace.user",
+        "llm.user",
+    ]
+    AGENT "agent" ["gen_ai.agent.name", "agent.name", "agent_name"]
+    PROVIDER "provider" [
+        "gen_ai.provider.name",
+        "llm.provider",
+        "gen_ai.system",
+        "llm.system",
+        "ai.model.provider",
+    ]
+    REQUEST_MODEL "request_model" [
+        "gen_ai.request.model",
+        "llm.request.model_name",
+        "llm.request.model",
+        "ai.model.id",
+        "embedding.model_name",
+        "reranker.model_name",
+        "langfuse.observation.model.name",
+    ]
+    RESPONSE_MODEL "response_model" [
+        "gen_ai.response.model",
+        "llm.response.model_name",
+        "llm.response.model",
+        "ai.response.model",
+        "llm.model_name",
+    ]
+    FINISH_REASONS "finish_reasons" [
+        "gen_ai.response.finish_reasons",
+        "llm.finish_reason",
+        "ai.response.finishReason",
+        "ai.finishReason",
+        "llm.response.finish_reason",
+        "gen_ai.completion.0.finish_reason",
+    ]
+    INPUT_TOKENS "input_tokens" [
+        "gen_ai.usage.input_tokens",
+        "gen_ai.usage.prompt_tokens",
+        "llm.token_count.prompt",
+        "ai.usage.inputTokens",
+        "ai.usage.promptTokens",
+        "ai.usage.tokens",
+        "llm.usage.prompt_tokens",
+        "traceloop.usage.prompt_tokens",
+    ]
+    OUTPUT_TOKENS "output_tokens" [
+        "gen_ai.usage.output_tokens",
+        "gen_ai.usage.completion_tokens",
+        "llm.token_count.completion",
+        "ai.usage.outputTokens",
+        "ai.usage.completionTokens",
+        "llm.usage.completion_tokens",
+        "traceloop.usage.completion_tokens",
+    ]
+    /// Asked only when input or output is not told: the rest of the total is the other.
+    TOTAL_TOKENS "total_tokens" [
+        "gen_ai.usage.total_tokens",
+        "llm.token_count.total",
+        "ai.usage.totalTokens",
+        "llm.usage.total_tokens",
+    ]
+    REASONING_TOKENS "reasoning_tokens" [
+        "gen_ai.usage.reasoning.output_tokens",
+        "gen_ai.usage.reasoning_tokens",
+        "gen_ai.usage.experimental.reasoning_tokens",
+        "gen_ai.usage.details.reasoning_tokens",
+        "llm.token_count.completion_details.reasoning",
+        "ai.usage.reasoningTokens",
+        "ai.usage.outputTokenDetails.reasoningTokens",
+        "llm.usage.reasoning_tokens",
+    ]
+    CACHE_READ_TOKENS "cache_read_tokens" [
+        "gen_ai.usage.cache_read.input_tokens",
+        "gen_ai.usage.cache_read_input_tokens",
+        "gen_ai.usage.details.cache_read_tokens",
+        "gen_ai.usage.details.cache_read_input_tokens",
+        "llm.token_count.prompt_details.cache_read",
+        "llm.token_count.prompt_details.cache_input",
+        "ai.usage.inputTokenDetails.cacheReadTokens",
+        "ai.usage.cachedInputTokens",
+    ]
+    CACHE_WRITE_TOKENS "cache_write_tokens" [
+        "gen_ai.usage.cache_write.input_tokens",
+        "gen_ai.usage.cache_write_input_tokens",
+        "gen_ai.usage.cache_creation.input_tokens",
+        "gen_ai.usage.cache_creation_input_tokens",
+        "gen_ai.usage.details.cache_write_tokens",
+        "gen_ai.usage.details.cache_creation_input_tokens",
+        "llm.token_count.prompt_details.cache_write",
+        "ai.usage.inputTokenDetails.cacheWriteTokens",
+    ]
+    TOOL_NAME "tool_name" ["gen_ai.tool.name", "tool.name", "ai.toolCall.name"]
+    TOOL_CALL_ID "tool_call_id" [
+        "gen_ai.tool.call.id",
+        "tool_call.id",
+        "ai.toolCall.id",
+        "tool.id",
+    ]
+    TOOL_ARGUMENTS "tool_arguments" [
+        "gen_ai.tool.call.arguments",
+        "gcp.vertex.agent.tool_call_args",
+        "tool_arguments",
+        "ai.toolCall.args",
+        "mcp.request.argument",
+    ]
+    TOOL_RESULT "tool_result" [
+        "gen_ai.tool.call.result",
+        "gcp.vertex.agent.tool_response",
+        "tool_response",
+        "ai.toolCall.result",
+        "mcp.response.value",
+    ]
+    /// Whole messages.
+    INPUT_MESSAGES "input_messages" [
+        "gen_ai.input.messages",
+        "pydantic_ai.all_messages",
+        "all_messages_events",
+        "ai.prompt.messages",
+    ]
+    /// Messages in many attributes, or in one of this name.
+    FLATTENED_INPUT "input_messages" ["llm.input_messages", "gen_ai.prompt", "llm.prompts"]
+    FLATTENED_OUTPUT "output_messages" ["llm.output_messages", "gen_ai.completion", "llm.choices"]
+    /// What Vercel's SDK answered: text, calls, an object.
+    ANSWER_TEXT "output_messages" ["ai.response.text", "ai.result.text", "ai.response.object", "ai.result.object"]
+    ANSWER_CALLS "output_messages" ["ai.response.toolCalls", "ai.result.toolCalls"]
+    /// What went in and came out, whatever it is; the messages of a model call that tells them nowhere else.
+    INPUT "input" [
+        "input.value",
+        "traceloop.entity.input",
+        "ai.prompt",
+        "langfuse.observation.input",
+        "lmnr.span.input",
+        "mlflow.spanInputs",
+        "request_data",
+        "input",
+    ]
+    OUTPUT "output" [
+        "output.value",
+        "traceloop.entity.output",
+        "langfuse.observation.output",
+        "lmnr.span.output",
+        "mlflow.spanOutputs",
+        "response_data",
+        "final_result",
+        "output",
+    ]
+}
