@@ -14,3 +14,4 @@ mod stores;
 mod stream;
 mod support;
 mod tenants;
+mod why;

@@ -4,11 +4,12 @@ use tailspan_core::id::TenantId;
 
 use crate::support::{Instance, RedisServer, config, http};
 
-const ROUTES: [&str; 6] = [
+const ROUTES: [&str; 7] = [
     "/traces/shared",
     "/traces/shared/events",
     "/traces/shared/summary",
     "/traces/shared/invocations",
+    "/traces/shared/spans/step/why",
     "/traces/shared/stream",
     "/traces/shared/stream?wait=50ms",
 ];
@@ -60,8 +61,11 @@ async fn a_tenant_sees_counts_and_deletes_only_its_own() {
         token,
     };
     let (a, b, nobody) = (client("token-a"), client("token-b"), client(""));
-    let event =
-        |n: u32| format!("{{\"event_type\":\"step\",\"event_id\":\"{n}\",\"session_id\":\"s\"}}");
+    let event = |n: u32| {
+        format!(
+            "{{\"event_type\":\"step\",\"event_id\":\"{n}\",\"span_id\":\"step\",\"session_id\":\"s\"}}"
+        )
+    };
     assert_eq!(
         a.ask("POST", "/traces/shared/events", &event(1)).await.0,
         200

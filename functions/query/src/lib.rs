@@ -3,6 +3,7 @@
 mod health;
 mod list;
 mod trace;
+mod why;
 
 use axum::{Router, routing::get};
 use tailspan_service::App;
@@ -21,6 +22,7 @@ pub fn router(app: App) -> Router {
             "/traces/{trace_id}/invocations",
             get(trace::get_invocations),
         )
+        .route("/traces/{trace_id}/spans/{span_id}/why", get(why::get_why))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -127,8 +127,10 @@ impl From<Tool> for EventTool {
 
 /// What an observation of a trace looks like to its viewers.
 pub fn view(trace_id: &TraceId, recorded: &Recorded) -> Event {
-    let context = &recorded.observation.context;
-    let mut event = match &recorded.observation.what {
+    let (observation, is_partial) = convention::told(&recorded.observation);
+    let context = &observation.context;
+    let mut event = match &observation.what {
+        What::Span(span) if is_partial => of_partial(convention::read_span(span, context)),
         What::Span(span) => of_span(convention::read_span(span, context)),
         What::Log(record) => of_log(
             convention::read_log(record, context),
@@ -144,7 +146,8 @@ pub fn view(trace_id: &TraceId, recorded: &Recorded) -> Event {
 /// As [`view`], with the producer's own words: `attributes`, `span_events`, `resource`.
 pub fn view_with_attributes(trace_id: &TraceId, recorded: &Recorded) -> Event {
     let mut event = view(trace_id, recorded);
-    let (list, span_events) = match &recorded.observation.what {
+    let (observation, _) = convention::told(&recorded.observation);
+    let (list, span_events) = match &observation.what {
         What::Span(span) => (&span.attributes, Some(&span.events)),
         What::Log(record) => (&record.attributes, None),
         What::Native(_) => return event,
@@ -164,9 +167,7 @@ pub fn view_with_attributes(trace_id: &TraceId, recorded: &Recorded) -> Event {
                 })
                 .collect()
         });
-    event.resource = Some(attributes::list_to_json(
-        &recorded.observation.context.resource,
-    ));
+    event.resource = Some(attributes::list_to_json(&observation.context.resource));
     event
 }
 
@@ -189,6 +190,19 @@ pub fn span_event_type(kind: Kind, is_open: bool, failed: bool) -> &'static str 
         (_, false, false) => "node_finished",
         (_, false, true) => "node_failed",
     }
+}
+
+/// A span that a log record tells of while it runs: it may be told every few seconds, so what says that it runs is no start.
+fn of_partial(span: Span) -> Event {
+    let is_open = span.end_ns.is_none();
+    let mut event = of_span(Span {
+        rule: convention::PARTIAL,
+        ..span
+    });
+    if is_open {
+        "task_progress".clone_into(&mut event.event_type);
+    }
+    event
 }
 
 fn of_span(span: Span) -> Event {

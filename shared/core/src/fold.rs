@@ -23,7 +23,7 @@ use crate::observed::{Recorded, What};
 /// Bump when the form of [`State`] changes.
 const FORMAT: u8 = 2;
 /// Bump when a convention is read differently: older snapshots are folded anew.
-const MAPPER: u8 = 1;
+const MAPPER: u8 = 2;
 /// Decompressed size beyond which a snapshot is not one of ours.
 const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
 
@@ -171,16 +171,20 @@ impl State {
         self.last_arrival_unix_ms = self.last_arrival_unix_ms.max(recorded.arrived_unix_ms);
         self.events = self.events.saturating_add(1);
         self.last_seq = self.last_seq.max(recorded.seq);
-        match &recorded.observation.what {
+        let (observation, is_partial) = convention::told(&recorded.observation);
+        match &observation.what {
             What::Span(span) => {
                 let hash = xxh3_64(&prost::Message::encode_to_vec(span.as_ref()));
-                let read = convention::read_span(span, &recorded.observation.context);
+                let mut read = convention::read_span(span, &observation.context);
+                if is_partial {
+                    read.rule = convention::PARTIAL;
+                }
                 let (id, facts) = SpanFacts::of(read, recorded.seq, hash);
                 self.spans.add(id, facts, SpanFacts::version);
             }
             What::Log(record) => {
                 let hash = xxh3_64(&prost::Message::encode_to_vec(record.as_ref()));
-                let mut log = convention::read_log(record, &recorded.observation.context);
+                let mut log = convention::read_log(record, &observation.context);
                 if log.time_ns == 0 {
                     log.time_ns = recorded.arrived_unix_ms.saturating_mul(1_000_000);
                 }
@@ -223,6 +227,14 @@ impl State {
     }
 }
 
+/// See [`rank`].
+pub(crate) type Rank = (bool, u64, u64);
+
+/// Which of several observations of a span counts, the greatest: an end before none, then the later end, then the later word.
+pub(crate) fn rank(end_ns: Option<u64>, seq: u64) -> Rank {
+    (end_ns.is_some(), end_ns.unwrap_or(0), seq)
+}
+
 impl SpanFacts {
     fn of(span: Span, seq: u64, hash: u64) -> (String, Self) {
         let said = if span.kind == Kind::Llm {
@@ -257,14 +269,8 @@ impl SpanFacts {
         (span.id, facts)
     }
 
-    /// Which of two versions of a span counts: an end before none, then the later end, then the later word.
-    fn version(&self) -> (bool, u64, u64, u64) {
-        (
-            self.end_ns.is_some(),
-            self.end_ns.unwrap_or(0),
-            self.seq,
-            self.hash,
-        )
+    fn version(&self) -> (Rank, u64) {
+        (rank(self.end_ns, self.seq), self.hash)
     }
 }
 

@@ -22,6 +22,7 @@ pub mod propagation;
 pub mod settle;
 pub mod summary;
 pub mod tree;
+pub mod why;
 pub mod wire;
 
 mod protobuf;

@@ -56,6 +56,15 @@ impl ApiError {
         )
     }
 
+    /// 404: nothing in the trace names such a span.
+    pub fn span_not_found(trace: &TraceId, span_id: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "span_not_found",
+            format!("there is no span {span_id:?} in trace {trace}"),
+        )
+    }
+
     /// 404: no route has this path.
     pub fn not_found() -> Self {
         Self::new(

@@ -117,6 +117,37 @@ impl<S: Send + Sync> FromRequestParts<S> for TracePath {
     }
 }
 
+/// The trace and the span that the path names, as `{trace_id}` and `{span_id}`.
+///
+/// A span id is 16 hex digits, or what a native event calls its span: 1 to 128 characters that can be printed.
+pub struct SpanPath(pub TraceId, pub String);
+
+#[derive(Deserialize)]
+struct SpanSegment {
+    span_id: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SpanPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let TracePath(trace) = TracePath::from_request_parts(parts, state).await?;
+        let span = Path::<SpanSegment>::from_request_parts(parts, state).await;
+        match span {
+            Ok(Path(SpanSegment { span_id }))
+                if (1..=128).contains(&span_id.chars().count())
+                    && !span_id.chars().any(char::is_control) =>
+            {
+                Ok(Self(trace, span_id))
+            }
+            _ => Err(ApiError::invalid(
+                "invalid_span_id",
+                "span_id must be 16 hex digits, or the 1 to 128 characters that a native event named",
+            )),
+        }
+    }
+}
+
 /// Query parameters; what cannot be read is 400 with the reason, not ignored.
 pub struct Params<T>(pub T);
 

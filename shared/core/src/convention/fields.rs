@@ -250,6 +250,8 @@ fn usage(look: &Look, span: &Span) -> Option<Usage> {
         ("langfuse.observation.usage_details", None),
         ("mlflow.chat.tokenUsage", None),
         ("response_data", Some("usage")),
+        ("genkit:output", Some("usage")),
+        ("genkit:output", Some("usage")),
     ]
     .iter()
     .filter_map(|(key, inner)| {
@@ -278,6 +280,7 @@ fn usage(look: &Look, span: &Span) -> Option<Usage> {
             "prompt_token_count",
             "input_tokens",
             "prompt_tokens",
+            "inputTokens",
             "input",
         ],
     );
@@ -288,6 +291,7 @@ fn usage(look: &Look, span: &Span) -> Option<Usage> {
             "candidates_token_count",
             "output_tokens",
             "completion_tokens",
+            "outputTokens",
             "output",
         ],
     );

@@ -2,6 +2,7 @@
 //!
 //! docs/conventions.md shows this table; a test holds the two equal.
 
+#[cfg(test)]
 /// A fact, and the attributes that may hold it.
 pub(super) struct Fact {
     /// As `why` calls it.
@@ -13,6 +14,7 @@ macro_rules! facts {
     ($($(#[$about:meta])* $fact:ident $name:literal [$($key:literal),* $(,)?])*) => {
         $($(#[$about])* pub(super) const $fact: &[&str] = &[$($key),*];)*
         /// All of them.
+        #[cfg(test)]
         pub(super) const FACTS: &[Fact] = &[$(Fact { name: $name, keys: $fact }),*];
     };
 }
@@ -61,6 +63,7 @@ facts! {
         "embedding.model_name",
         "reranker.model_name",
         "langfuse.observation.model.name",
+        "genkit:name",
     ]
     RESPONSE_MODEL "response_model" [
         "gen_ai.response.model",
@@ -133,7 +136,7 @@ facts! {
         "llm.token_count.prompt_details.cache_write",
         "ai.usage.inputTokenDetails.cacheWriteTokens",
     ]
-    TOOL_NAME "tool_name" ["gen_ai.tool.name", "tool.name", "ai.toolCall.name"]
+    TOOL_NAME "tool_name" ["gen_ai.tool.name", "tool.name", "ai.toolCall.name", "genkit:name"]
     TOOL_CALL_ID "tool_call_id" [
         "gen_ai.tool.call.id",
         "tool_call.id",
@@ -172,6 +175,7 @@ facts! {
         "input.value",
         "traceloop.entity.input",
         "ai.prompt",
+        "genkit:input",
         "langfuse.observation.input",
         "lmnr.span.input",
         "mlflow.spanInputs",
@@ -181,6 +185,7 @@ facts! {
     OUTPUT "output" [
         "output.value",
         "traceloop.entity.output",
+        "genkit:output",
         "langfuse.observation.output",
         "lmnr.span.output",
         "mlflow.spanOutputs",

@@ -6,87 +6,185 @@ use super::{Look, fields, mesh, parent_id};
 use crate::model::Kind;
 
 /// One convention's way to say what a span is.
-pub(super) struct Rule {
+pub struct Rule {
     /// `convention:what`, shown beside every span that the rule decided.
-    pub(super) name: &'static str,
+    pub name: &'static str,
+    /// Who writes so.
+    pub written_by: &'static str,
+    /// What the span must have.
+    pub looks_for: &'static str,
+    /// Where the conventions are collected: the sections of `conventions.md` in the reference.
+    pub reference: &'static str,
     pub(super) kind: fn(&Look) -> Option<Kind>,
 }
 
-/// First match wins. The order is that of specificity: a vendor's own type before a shared convention, a named kind before a guess.
+/// First match wins. The order is that of specificity: a vendor's own type before a shared convention, a named kind before a guess. docs/conventions.md shows this
+/// table; a test holds the two equal.
 pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "mesh:entry",
+        written_by: "an agent mesh's Redis stream",
+        looks_for: "scope `mesh:trace`, which the intake gives entries; `llm_model` or `llm_provider` is a model call",
+        reference: "4.9 (mcp-mesh)",
         kind: mesh::kind,
     },
     Rule {
         name: "langfuse:observation.type",
+        written_by: "Langfuse SDK",
+        looks_for: "`langfuse.observation.type`; `span` says nothing",
+        reference: "4.1 step 1",
         kind: langfuse_kind,
     },
     Rule {
         name: "lmnr:span.type",
+        written_by: "Laminar",
+        looks_for: "`lmnr.span.type`; `DEFAULT` says nothing",
+        reference: "4.1 step 1",
         kind: lmnr_kind,
     },
     Rule {
+        name: "mlflow:spanType",
+        written_by: "MLflow",
+        looks_for: "`mlflow.spanType`; `UNKNOWN` says nothing",
+        reference: "4.1 step 1",
+        kind: mlflow_kind,
+    },
+    Rule {
+        name: "langsmith:span.kind",
+        written_by: "LangSmith",
+        looks_for: "`langsmith.span.kind`",
+        reference: "4.1 step 1",
+        kind: langsmith_kind,
+    },
+    Rule {
+        name: "mastra:span.type",
+        written_by: "Mastra",
+        looks_for: "`mastra.span.type`",
+        reference: "4.1 step 1",
+        kind: mastra_kind,
+    },
+    Rule {
         name: "openinference:span.kind",
+        written_by: "OpenInference",
+        looks_for: "`openinference.span.kind`",
+        reference: "4.1 step 2, 4.5",
         kind: openinference_kind,
     },
     Rule {
         name: "gen_ai:operation.name",
+        written_by: "OpenTelemetry GenAI, old and new; Strands, Pydantic AI, Microsoft's agent framework, AI SDK 7, Google ADK 2",
+        looks_for: "`gen_ai.operation.name`, a value that is known",
+        reference: "4.1 step 3, 4.2",
         kind: operation_kind,
     },
     Rule {
         name: "mcp:method.name",
+        written_by: "OpenTelemetry MCP",
+        looks_for: "`mcp.method.name`",
+        reference: "4.1 step 4, 4.4",
         kind: mcp_kind,
     },
     Rule {
         name: "traceloop:span.kind",
+        written_by: "OpenLLMetry (Traceloop)",
+        looks_for: "`traceloop.span.kind`, else `llm.request.type`",
+        reference: "4.1 step 5, 4.6",
         kind: traceloop_kind,
     },
     Rule {
         name: "vercel:operationId",
+        written_by: "Vercel AI SDK 3 to 6",
+        looks_for: "`ai.operationId`, else `operation.name`, beginning with `ai.`",
+        reference: "4.1 step 6, 4.8",
         kind: vercel_kind,
     },
     Rule {
         name: "genkit:subtype",
+        written_by: "Genkit",
+        looks_for: "`genkit:metadata:subtype`, else `genkit:type`",
+        reference: "4.1 step 7",
         kind: genkit_kind,
     },
     Rule {
         name: "adk:span.name",
+        written_by: "Google ADK 1",
+        looks_for: "scope `gcp.vertex.agent` or attributes of it; the first word of the span's name",
+        reference: "4.1 step 8, 4.7",
         kind: adk_kind,
     },
     Rule {
         name: "gen_ai:tool",
+        written_by: "any",
+        looks_for: "`gen_ai.tool.name` or `gen_ai.tool.call.id`",
+        reference: "4.1 step 9",
         kind: tool_kind,
     },
     Rule {
         name: "gen_ai:model",
+        written_by: "any",
+        looks_for: "a model: `gen_ai.request.model`, `gen_ai.response.model`, `llm.model_name`, `llm.request.model`",
+        reference: "4.1 step 10",
         kind: model_kind,
     },
     Rule {
         name: "logfire:span_type",
+        written_by: "Logfire",
+        looks_for: "`logfire.span_type` = `log`: a line, not a step",
+        reference: "4.9",
         kind: logfire_kind,
     },
     Rule {
         name: "name:agent",
+        written_by: "hand-written spans",
+        looks_for: "the name: `agent X`, `invoke_agent X`, `agent_run [X]`",
+        reference: "4.1 step 8",
         kind: named_agent_kind,
     },
 ];
 
-fn langfuse_kind(look: &Look) -> Option<Kind> {
-    let kind = look.attributes.str("langfuse.observation.type")?;
-    Some(match kind.to_ascii_lowercase().as_str() {
-        "generation" => Kind::Llm,
+/// A kind in Langfuse's, LangSmith's or MLflow's words. `span`, `unknown` and the like say nothing: a convention beside it may.
+fn kind_of_word(word: &str) -> Option<Kind> {
+    Some(match word.trim_matches('"').to_ascii_lowercase().as_str() {
+        "generation" | "llm" | "chat_model" => Kind::Llm,
         "agent" => Kind::Agent,
         "tool" => Kind::Tool,
-        "chain" => Kind::Task,
+        "chain" | "parser" | "task" => Kind::Task,
+        "workflow" => Kind::Workflow,
         "retriever" => Kind::Retriever,
         "embedding" => Kind::Embedding,
+        "reranker" => Kind::Reranker,
         "evaluator" => Kind::Evaluator,
         "guardrail" => Kind::Guardrail,
+        "memory" => Kind::Memory,
+        "prompt" => Kind::Prompt,
         "event" => Kind::Log,
-        // "span" says nothing: a convention beside it may.
         _ => return None,
     })
+}
+
+fn mlflow_kind(look: &Look) -> Option<Kind> {
+    // MLflow writes every value as JSON, the quotes of a text included.
+    kind_of_word(look.attributes.str("mlflow.spanType")?)
+}
+
+fn langsmith_kind(look: &Look) -> Option<Kind> {
+    kind_of_word(look.attributes.str("langsmith.span.kind")?)
+}
+
+fn mastra_kind(look: &Look) -> Option<Kind> {
+    Some(match look.attributes.str("mastra.span.type")? {
+        "agent_run" => Kind::Agent,
+        "model_generation" | "llm_generation" => Kind::Llm,
+        "tool_call" | "mcp_tool_call" => Kind::Tool,
+        "workflow_run" => Kind::Workflow,
+        "model_step" | "model_chunk" | "llm_chunk" | "processor_run" => Kind::Task,
+        step if step.starts_with("workflow_") => Kind::Task,
+        _ => return None,
+    })
+}
+
+fn langfuse_kind(look: &Look) -> Option<Kind> {
+    kind_of_word(look.attributes.str("langfuse.observation.type")?)
 }
 
 fn lmnr_kind(look: &Look) -> Option<Kind> {
@@ -259,7 +357,10 @@ fn vercel_kind(look: &Look) -> Option<Kind> {
 }
 
 fn genkit_kind(look: &Look) -> Option<Kind> {
-    Some(match look.attributes.str("genkit:metadata:subtype")? {
+    let kind = look
+        .attributes
+        .first_str(&["genkit:metadata:subtype", "genkit:type"])?;
+    Some(match kind {
         "model" => Kind::Llm,
         "tool" => Kind::Tool,
         "flow" => Kind::Workflow,

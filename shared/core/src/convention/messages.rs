@@ -109,7 +109,10 @@ fn is_block(value: &Value) -> bool {
     if object.contains_key("role") || object.contains_key("message") {
         return false;
     }
-    if object.contains_key("toolUse") || object.contains_key("toolResult") {
+    if ["toolUse", "toolResult", "toolRequest", "toolResponse"]
+        .iter()
+        .any(|key| object.contains_key(*key))
+    {
         return true;
     }
     match object.get("type").and_then(Value::as_str) {
@@ -250,11 +253,12 @@ fn add_content(content: &Value, to: &mut Message, depth: usize) {
             }
             if let Some(result) = object
                 .get("toolResult")
+                .or_else(|| object.get("toolResponse"))
                 .or_else(|| object.get("function_response"))
                 .or_else(|| object.get("functionResponse"))
             {
-                to.tool_call_id = string(result, &["toolUseId", "id"]);
-                let said = ["content", "response"]
+                to.tool_call_id = string(result, &["toolUseId", "id", "ref"]);
+                let said = ["content", "response", "output"]
                     .iter()
                     .find_map(|key| result.get(*key))
                     .map(text_of)
@@ -326,10 +330,19 @@ fn add_result(text: &str, to: &mut Message) {
 /// A call in any of its shapes: `{function: {name, arguments}}`, `{name, arguments}`, `{toolUse: {..}}`, `{function_call: {..}}`,
 /// `{tool_call: {..}}`, `{toolName, input}`. `None` for what names no tool.
 pub(super) fn tool_call(value: &Value) -> Option<ToolCall> {
-    for key in ["tool_call", "toolUse", "function_call", "functionCall"] {
+    for key in [
+        "tool_call",
+        "toolUse",
+        "toolRequest",
+        "function_call",
+        "functionCall",
+    ] {
         if let Some(inner @ Value::Object(_)) = value.get(key) {
             let mut call = tool_call(inner).or_else(|| bare_call(inner))?;
-            call.id = call.id.or_else(|| string(value, &["id", "call_id"]));
+            call.id = call
+                .id
+                .or_else(|| string(value, &["id", "call_id"]))
+                .or_else(|| string(inner, &["ref"]));
             return Some(call);
         }
     }

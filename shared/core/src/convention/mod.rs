@@ -11,6 +11,7 @@ mod kinds;
 mod mesh;
 mod messages;
 mod native;
+mod partial;
 mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,9 +26,11 @@ use crate::observed::{Canonical, Context};
 use crate::protobuf::{Fields, Raw, each_message};
 use crate::wire;
 
+pub use kinds::Rule;
 pub(crate) use mesh::text_time_ns;
 pub use native::read_native;
 pub(crate) use native::{begins_run, ends_in_failure, ends_run};
+pub(crate) use partial::told;
 
 /// The messages in a value of any known shape (OTel parts, OpenAI, Bedrock, Gemini, OpenInference, LangChain).
 pub(crate) fn read_messages(value: &Value, default_role: &str) -> Vec<crate::model::Message> {
@@ -52,6 +55,14 @@ impl Look<'_> {
             readings.note(format!("({part})"));
         }
     }
+}
+
+/// The rule of spans that log records tell of before they are over.
+pub(crate) const PARTIAL: &str = "partial:log";
+
+/// The rules that decide what a span is, in their order.
+pub fn rules() -> &'static [Rule] {
+    kinds::RULES
 }
 
 /// Why a span was read as it was.
@@ -236,6 +247,8 @@ pub fn read_log(record: &wire::LogRecord, context: &Context) -> Log {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::wire::{AnyValue, KeyValue, any_value};
 
@@ -452,5 +465,47 @@ mod tests {
             read_span(&early, &Context::default()).duration_ns(),
             Some(0)
         );
+    }
+
+    /// The tables of docs/conventions.md; with TAILSPAN_BLESS set they are written anew.
+    #[test]
+    fn the_document_shows_the_rules_and_the_keys() {
+        let mut rules =
+            "| # | rule | written by | looks for | reference |\n| --- | --- | --- | --- | --- |\n"
+                .to_owned();
+        for (at, rule) in kinds::RULES.iter().enumerate() {
+            let (name, written_by, looks_for) = (rule.name, rule.written_by, rule.looks_for);
+            let number = at + 1;
+            let _ = writeln!(
+                rules,
+                "| {number} | `{name}` | {written_by} | {looks_for} | {} |",
+                rule.reference
+            );
+        }
+        let mut keys = "| fact | attributes, in this order |\n| --- | --- |\n".to_owned();
+        for fact in keys::FACTS {
+            let all: Vec<_> = fact.keys.iter().map(|key| format!("`{key}`")).collect();
+            let _ = writeln!(keys, "| {} | {} |", fact.name, all.join(", "));
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/conventions.md");
+        let mut document = std::fs::read_to_string(path).unwrap();
+        for (name, table) in [("rules", rules), ("keys", keys)] {
+            let (begin, end) = (
+                format!("<!-- {name} -->\n"),
+                format!("<!-- end of {name} -->"),
+            );
+            let from = document.find(&begin).expect("the table's mark") + begin.len();
+            let to = document.find(&end).expect("the table's mark");
+            if std::env::var_os("TAILSPAN_BLESS").is_some() {
+                document.replace_range(from..to, &table);
+                std::fs::write(path, &document).unwrap();
+            } else {
+                assert_eq!(
+                    &document[from..to],
+                    table,
+                    "run this test with TAILSPAN_BLESS=1 to write it anew"
+                );
+            }
+        }
     }
 }

@@ -1,0 +1,51 @@
+//! Why a span is shown as it is.
+
+use axum::{Json, extract::State};
+use serde::Deserialize;
+use tailspan_core::{
+    cursor::Cursor,
+    why::{Collector, Explanation},
+};
+use tailspan_service::{
+    App,
+    error::ApiError,
+    extract::{Params, SpanPath, Tenant},
+    log::read::{PageSize, ReadFrom},
+};
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct WhyQuery {
+    /// `false`: without what the producer sent, which may be long.
+    attributes: Option<bool>,
+}
+
+/// Reads the whole trace: a span is sent once or twice, and its log records come at any time.
+pub(crate) async fn get_why(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    SpanPath(trace, span_id): SpanPath,
+    Params(query): Params<WhyQuery>,
+) -> Result<Json<Explanation>, ApiError> {
+    let with_attributes = query.attributes.unwrap_or(true);
+    let mut collector = Collector::new(trace.clone(), &span_id, with_attributes);
+    let mut cursor = Cursor::START;
+    loop {
+        let from = ReadFrom::After(cursor);
+        let page = app.log.page(&tenant, &trace, from, PageSize::LARGE).await?;
+        let state = page.state.filter(|state| !state.dead);
+        state.ok_or_else(|| ApiError::trace_not_found(&trace))?;
+        let Some(last) = page.chunks.last() else {
+            break;
+        };
+        cursor = last.span.end();
+        for chunk in &page.chunks {
+            for recorded in app.log.recorded(&tenant, &trace, chunk).await? {
+                collector.take(&recorded);
+            }
+        }
+    }
+    let explanation = collector.finish();
+    explanation
+        .map(Json)
+        .ok_or_else(|| ApiError::span_not_found(&trace, &span_id))
+}
