@@ -268,6 +268,11 @@ impl Log {
                     };
                     return Ok((appended, false));
                 }
+                // A connection that broke; what happened is unknown, and found out by the next attempt.
+                "" => match pauses.next() {
+                    Some(pause) => tokio::time::sleep(*pause).await,
+                    None => return Err(LogError::Unavailable("an empty answer".to_owned())),
+                },
                 other => {
                     return Err(LogError::Internal(format!(
                         "append answered \"{other}\" for trace {trace}"

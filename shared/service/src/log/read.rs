@@ -192,16 +192,15 @@ impl Log {
             Arg::from(size.chunks),
             Arg::from(size.bytes),
         ];
-        let mut reply = self
-            .redis
-            .script(&READ, &[&keys.trace, &keys.events], args)
-            .await?
-            .list()
-            .into_iter();
-        let state = reply.next().and_then(|fields| parse_state(&fields.list()));
-        let chunks = reply.next().map(Reply::list).unwrap_or_default();
+        let read = self.redis.script(&READ, &[&keys.trace, &keys.events], args);
+        let mut reply = read.await?.list().into_iter();
+        let (Some(Reply::List(state)), Some(Reply::List(chunks))) = (reply.next(), reply.next())
+        else {
+            // A connection that breaks may leave an answer that is none. It must not be taken for "there is no such trace".
+            return Err(LogError::Unavailable("an empty answer".to_owned()));
+        };
         Ok(Page {
-            state,
+            state: parse_state(&state),
             chunks: chunks
                 .into_iter()
                 .filter_map(|entry| parse_chunk(&entry.list()))
