@@ -17,7 +17,7 @@ use self::said::{
 };
 pub(crate) use self::said::{Said, shorten, text_hash};
 use crate::convention::{self, begins_run, ends_run};
-use crate::model::{Failure, Kind, Span, Tool, ToolKind, Usage};
+use crate::model::{Ancestor, Failure, Kind, Span, Tool, ToolKind, Usage};
 use crate::observed::{Recorded, What};
 
 /// Bump when the form of [`State`] changes.
@@ -86,6 +86,8 @@ pub(crate) struct SpanFacts {
     pub invocation_id: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub made_up: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<Ancestor>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -265,6 +267,14 @@ impl SpanFacts {
             said,
             invocation_id: span.invocation_id.map(name),
             made_up: span.made_up,
+            ancestors: span
+                .ancestors
+                .into_iter()
+                .map(|above| Ancestor {
+                    name: name(above.name),
+                    ..above
+                })
+                .collect(),
         };
         (span.id, facts)
     }

@@ -157,6 +157,17 @@ pub struct Link {
     pub span_id: String,
 }
 
+/// A span above another, as the lower one tells of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ancestor {
+    /// 16 hex digits.
+    pub id: String,
+    pub name: String,
+    /// Nanoseconds since 1970; 0 when not said.
+    #[serde(default)]
+    pub start_ns: u64,
+}
+
 /// A span, understood.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Span {
@@ -192,6 +203,8 @@ pub struct Span {
     pub input_value: Option<Value>,
     pub output_value: Option<Value>,
     pub links: Vec<Link>,
+    /// The spans above it, the root first, where the producer writes them on every span.
+    pub ancestors: Vec<Ancestor>,
     /// The producer's own name of the user turn this belongs to.
     pub invocation_id: Option<String>,
     /// The step never happened: a span that only an exporter needed. Shown, never counted.

@@ -202,8 +202,11 @@ fn next_run_began(run: &Run) -> bool {
     let ends = run.true_roots().filter_map(|step| step.facts.end_ns);
     let first_ghost = run.steps.len();
     let mut ghosts = first_ghost..first_ghost + run.forest.ghosts.len();
-    ends.max()
-        .is_some_and(|last_end| ghosts.any(|ghost| run.ghost_start_ns(ghost) > last_end))
+    ends.max().is_some_and(|last_end| {
+        let mut told = run.steps.iter().filter(|step| step.estimated);
+        ghosts.any(|ghost| run.ghost_start_ns(ghost) > last_end)
+            || told.any(|step| step.facts.start_ns > last_end)
+    })
 }
 
 /// A span without a parent that has ended.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Look, keys, tools};
 use crate::attributes::Attributes;
-use crate::model::{Failure, Kind, Log, Span, Usage};
+use crate::model::{Ancestor, Failure, Kind, Log, Span, Usage};
 use crate::observed::Context;
 
 /// Exceptions that steer a LangGraph run rather than end it.
@@ -32,6 +32,8 @@ pub(super) fn read(look: &Look, context: &Context, span: &mut Span) {
     span.invocation_id = attributes
         .str("gcp.vertex.agent.invocation_id")
         .map(str::to_owned);
+    attributes.about("ancestors");
+    span.ancestors = ancestors(attributes);
     attributes.about("failure");
     span.failure = failure(look);
     attributes.about("agent");
@@ -55,6 +57,39 @@ pub(super) fn read(look: &Look, context: &Context, span: &mut Span) {
         span.made_up = tool.name.starts_with("(merged");
         span.tool = Some(tool);
     }
+}
+
+/// Laminar and TraceRoot write the whole path from the root on every span: ids, names, and (the latter) starts; its last step is the span itself.
+fn ancestors(attributes: &Attributes) -> Vec<Ancestor> {
+    /// Deeper than any run; a longer path is somebody's mistake.
+    const DEEPEST: usize = 64;
+    for producer in ["lmnr", "traceroot"] {
+        let list = |part: &str| attributes.texts(&format!("{producer}.span.{part}"));
+        let ids = list("ids_path");
+        if ids.len() < 2 || ids.len() > DEEPEST {
+            continue;
+        }
+        let (names, starts) = (list("path"), list("starts_path"));
+        let all = ids.iter().enumerate().map(|(at, id)| {
+            // As 16 hex digits, or as a UUID with the id in its second half.
+            let digits: String = id.chars().filter(char::is_ascii_hexdigit).collect();
+            let id = digits.get(digits.len().checked_sub(16)?..)?;
+            Some(Ancestor {
+                id: id.to_ascii_lowercase(),
+                name: names.get(at).cloned().unwrap_or_default(),
+                start_ns: starts
+                    .get(at)
+                    .and_then(|start| super::text_time_ns(start))
+                    .unwrap_or(0),
+            })
+        });
+        let mut all: Vec<_> = all.map_while(|above| above).collect();
+        if all.len() == ids.len() {
+            all.pop();
+            return all;
+        }
+    }
+    Vec::new()
 }
 
 pub(super) fn read_log(attributes: &Attributes, context: &Context, log: &mut Log) {

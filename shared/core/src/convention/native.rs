@@ -224,19 +224,39 @@ pub(crate) fn time_ms(value: &Value) -> Option<u64> {
             if let Ok(number) = text.parse::<f64>() {
                 return number_ms(number);
             }
-            let parse = |text: &str| {
-                time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
-                    .ok()
-            };
-            let moment = parse(text)
-                .or_else(|| parse(&format!("{text}Z")))
-                .or_else(|| parse(&format!("{}Z", text.replacen(' ', "T", 1))))
-                .or_else(|| parse(&text.replacen(' ', "T", 1)))?;
+            let moment = time::OffsetDateTime::parse(
+                &as_rfc3339(text),
+                &time::format_description::well_known::Rfc3339,
+            );
+            let moment = moment.ok()?;
             u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).ok()
         }
         Value::Number(number) => number_ms(number.as_f64()?),
         _ => None,
     }
+}
+
+/// What ISO 8601 allows beside RFC 3339, written as the latter: a space for the `T`, no time (midnight), no seconds, no zone (UTC), a zone without a colon or minutes.
+fn as_rfc3339(text: &str) -> String {
+    let date_ends = text.char_indices().nth(10).map_or(text.len(), |(at, _)| at);
+    let (date, rest) = text.split_at(date_ends);
+    let rest = rest.trim_start_matches(['T', 't', ' ']).trim();
+    let zone_at = rest.find(['+', '-', 'Z', 'z']).unwrap_or(rest.len());
+    let (time, zone) = rest.split_at(zone_at);
+    let time = match time.trim() {
+        "" => "00:00:00".to_owned(),
+        time if time.len() == 5 => format!("{time}:00"),
+        time => time.replace(',', "."),
+    };
+    let zone = match zone {
+        "" => "Z".to_owned(),
+        zone if zone.len() == 5 && zone.is_ascii() && !zone.contains(':') => {
+            format!("{}:{}", &zone[..3], &zone[3..])
+        }
+        zone if zone.len() == 3 => format!("{zone}:00"),
+        zone => zone.to_owned(),
+    };
+    format!("{date}T{time}{zone}")
 }
 
 /// The size tells the unit: seconds until the year 5138, then milliseconds, microseconds, nanoseconds.
@@ -318,6 +338,10 @@ mod tests {
             "\"2025-01-20T10:30:45Z\"",
             "\"2025-01-20T12:30:45+02:00\"",
             "\"2025-01-20 10:30:45\"",
+            "\"2025-01-20T12:30:45+0200\"",
+            "\"2025-01-20 12:30:45.000 +02\"",
+            "\"2025-01-20T10:30:45,000Z\"",
+            "\"2025-01-20T10:30:45\"",
             "1737369045",
             "1737369045.0",
             "1737369045000",
@@ -326,7 +350,18 @@ mod tests {
             let event = read_native(&format!(r#"{{"event_type":"x","timestamp":{form}}}"#), 5);
             assert_eq!(event.timestamp_ms, 1_737_369_045_000, "{form}");
         }
-        for form in ["-1", "null", "\"soon\"", "[1]"] {
+        let midnight = read_native(r#"{"event_type":"x","timestamp":"2025-01-20"}"#, 5);
+        assert_eq!(midnight.timestamp_ms, 1_737_331_200_000);
+        let minute = read_native(r#"{"event_type":"x","timestamp":"2025-01-20T10:30Z"}"#, 5);
+        assert_eq!(minute.timestamp_ms, 1_737_369_000_000);
+        for form in [
+            "-1",
+            "\"2025-01-20Tää+0ä\"",
+            "\"2025\"",
+            "null",
+            "\"soon\"",
+            "[1]",
+        ] {
             let event = read_native(&format!(r#"{{"event_type":"x","timestamp":{form}}}"#), 5);
             assert_eq!(event.timestamp_ms, 5, "{form}");
         }

@@ -32,6 +32,7 @@ pub(super) fn steps(state: &State) -> Vec<Step<'_>> {
             native: false,
         });
     }
+    add_ancestors(&mut steps);
     for (id, logs) in said_in_logs {
         // Messages of a span that has not come (yet): a call under way, or one that was given up.
         let first = logs.iter().map(|log| log.time_ns).min().unwrap_or(0);
@@ -52,6 +53,43 @@ pub(super) fn steps(state: &State) -> Vec<Step<'_>> {
     }
     native_steps(state, &mut steps);
     steps
+}
+
+/// Spans that have not come, of which those below them tell: they run, since their first child at least.
+fn add_ancestors(steps: &mut Vec<Step<'_>>) {
+    let known: HashSet<String> = steps.iter().map(|step| step.id.clone()).collect();
+    let mut missing: BTreeMap<String, SpanFacts> = BTreeMap::new();
+    for step in steps.iter() {
+        let mut parent: Option<&str> = None;
+        for above in &step.facts.ancestors {
+            if !known.contains(&above.id) {
+                let began = match above.start_ns {
+                    0 => step.facts.start_ns,
+                    told => told,
+                };
+                let facts = missing
+                    .entry(above.id.clone())
+                    .or_insert_with(|| SpanFacts {
+                        seq: step.facts.seq,
+                        parent: parent.map(str::to_owned),
+                        name: above.name.clone(),
+                        rule: Cow::Borrowed("path:ancestor"),
+                        start_ns: began,
+                        ..SpanFacts::default()
+                    });
+                facts.start_ns = facts.start_ns.min(began);
+                facts.seq = facts.seq.min(step.facts.seq);
+            }
+            parent = Some(&above.id);
+        }
+    }
+    steps.extend(missing.into_iter().map(|(id, facts)| Step {
+        id,
+        facts: Cow::Owned(facts),
+        said: Cow::Owned(Said::default()),
+        estimated: true,
+        native: false,
+    }));
 }
 
 fn join(logs: &[&LogFacts]) -> Said {

@@ -192,8 +192,9 @@ impl Log {
             Arg::from(size.chunks),
             Arg::from(size.bytes),
         ];
-        let read = self.redis.script(&READ, &[&keys.trace, &keys.events], args);
-        let mut reply = read.await?.list().into_iter();
+        let both = [keys.trace.as_str(), &keys.events];
+        let reply = self.redis.script(&READ, &both, args).await?;
+        let mut reply = reply.list().into_iter();
         let (Some(Reply::List(state)), Some(Reply::List(chunks))) = (reply.next(), reply.next())
         else {
             // A connection that breaks may leave an answer that is none. It must not be taken for "there is no such trace".

@@ -1,0 +1,536 @@
+//! One span of each dialect, written by hand after its specification: what is read from it. Whole runs of real frameworks are in the corpus (`corpus.rs`).
+
+use serde_json::{Value, json};
+use tailspan_core::{
+    event,
+    fold::State,
+    limits::Limits,
+    observed::Recorded,
+    otlp::{Encoding, decode_logs, decode_traces},
+    settle::Status,
+    summary::summary,
+    tree,
+};
+
+const TRACE: &str = "5b8efff798038103d269b633813fc60c";
+
+fn any(value: &Value) -> Value {
+    match value {
+        Value::Bool(truth) => json!({"boolValue": truth}),
+        Value::Number(number) if number.is_f64() => json!({"doubleValue": number}),
+        Value::Number(number) => json!({"intValue": number.to_string()}),
+        Value::Array(items) => {
+            json!({"arrayValue": {"values": items.iter().map(any).collect::<Vec<_>>()}})
+        }
+        Value::Object(_) => json!({"stringValue": value.to_string()}),
+        Value::String(text) => json!({"stringValue": text}),
+        Value::Null => json!({}),
+    }
+}
+
+fn attributes(all: &Value) -> Value {
+    let all = all.as_object().expect("an object");
+    all.iter()
+        .map(|(key, value)| json!({"key": key, "value": any(value)}))
+        .collect()
+}
+
+/// A span of a scope; `more` are further fields of it.
+fn span(scope: &str, name: &str, said: &Value, more: &Value) -> Value {
+    let mut span = json!({
+        "traceId": TRACE, "spanId": "00000000000000a1", "parentSpanId": "00000000000000a0", "name": name,
+        "startTimeUnixNano": "1800000000000000000", "endTimeUnixNano": "1800000001000000000", "attributes": attributes(said),
+    });
+    for (key, value) in more.as_object().expect("an object") {
+        span[key] = value.clone();
+    }
+    json!({"resourceSpans": [{"scopeSpans": [{"scope": {"name": scope}, "spans": [span]}]}]})
+}
+
+fn recorded(bodies: &[(bool, Value)]) -> Vec<Recorded> {
+    let mut all = Vec::new();
+    for (is_log, body) in bodies {
+        let decode = if *is_log { decode_logs } else { decode_traces };
+        let decoded = decode(
+            Encoding::Json,
+            body.to_string().as_bytes(),
+            &Limits::default(),
+        )
+        .expect("decoded");
+        assert_eq!(decoded.rejected, []);
+        for (_, incoming) in decoded.traces {
+            for incoming in incoming {
+                let seq = all.len() as u64 + 1;
+                all.push(Recorded {
+                    seq,
+                    arrived_unix_ms: 1_800_000_002_000,
+                    observation: incoming.observation(),
+                });
+            }
+        }
+    }
+    all
+}
+
+/// What is told of one span, by name of the fact; text of messages without their roles.
+fn read(body: Value) -> Value {
+    let trace = tailspan_core::id::TraceId::parse(TRACE).expect("an id");
+    let event =
+        serde_json::to_value(event::view(&trace, &recorded(&[(false, body)])[0])).expect("JSON");
+    let said = |messages: &Value| match messages {
+        Value::Array(messages) => messages
+            .iter()
+            .filter_map(|message| message["content"].as_str().filter(|text| !text.is_empty()))
+            .collect::<Vec<_>>()
+            .join(" | ")
+            .into(),
+        other => other.clone(),
+    };
+    json!({
+        "kind": event["kind"], "rule": event["convention"], "agent": event["agent_name"], "model": event["model"], "provider": event["provider"],
+        "tokens": event["usage"].as_object().map(|usage| json!([usage["input_tokens"], usage["output_tokens"], usage["cached_tokens"]])),
+        "tool": event["tool"]["name"], "arguments": event["tool"]["arguments"], "result": event["tool"]["result"],
+        "input": said(&event["input"]), "output": said(&event["output"]),
+        "session": event["session_id"], "user": event["user_id"], "error": event["error"]["message"],
+    })
+}
+
+/// The facts of `expected` are as told; those that it does not name are not looked at.
+fn check(body: Value, expected: &Value) {
+    let told = read(body);
+    for (fact, value) in expected.as_object().expect("an object") {
+        assert_eq!(&told[fact], value, "{fact} of {told:#}");
+    }
+}
+
+fn checked(scope: &str, name: &str, said: &Value, expected: &Value) {
+    check(span(scope, name, said, &json!({})), expected);
+}
+
+#[test]
+fn opentelemetry_genai_new_and_old() {
+    checked(
+        "x",
+        "chat a-model",
+        &json!({
+            "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "a-model", "gen_ai.response.model": "a-model-1",
+            "gen_ai.usage.input_tokens": 100, "gen_ai.usage.output_tokens": 7, "gen_ai.usage.cache_read.input_tokens": 64, "gen_ai.conversation.id": "c1",
+            "gen_ai.input.messages": [], "gen_ai.output.messages": json!([{"role": "assistant", "parts": [{"type": "text", "content": "hi"}]}]).to_string(),
+        }),
+        &json!({"kind": "llm", "rule": "gen_ai:operation.name", "model": "a-model", "provider": "openai", "tokens": [100, 7, 64], "session": "c1", "output": "hi"}),
+    );
+    checked(
+        "x",
+        "chat a-model",
+        &json!({
+            "gen_ai.system": "az.ai.openai", "gen_ai.request.model": "a-model", "gen_ai.usage.prompt_tokens": "10", "gen_ai.usage.completion_tokens": 2.0,
+            "gen_ai.prompt.0.role": "user", "gen_ai.prompt.0.content": "hello", "gen_ai.completion.0.role": "assistant", "gen_ai.completion.0.content": "hi",
+        }),
+        &json!({"kind": "llm", "rule": "gen_ai:model", "provider": "azure.ai.openai", "tokens": [10, 2, 0], "input": "hello", "output": "hi"}),
+    );
+    // A total alone, and a total beside the answer's.
+    checked(
+        "x",
+        "chat",
+        &json!({"gen_ai.operation.name": "chat", "gen_ai.usage.total_tokens": 9}),
+        &json!({"tokens": [9, 0, 0]}),
+    );
+    checked(
+        "x",
+        "chat",
+        &json!({"gen_ai.operation.name": "chat", "llm.usage.total_tokens": 9, "gen_ai.usage.output_tokens": 4}),
+        &json!({"tokens": [5, 4, 0]}),
+    );
+    // Anthropic's own count leaves out what the cache had.
+    checked(
+        "x",
+        "chat",
+        &json!({"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 3, "gen_ai.usage.output_tokens": 4,
+            "gen_ai.usage.cache_read_input_tokens": 1000, "gen_ai.usage.cache_creation_input_tokens": 20}),
+        &json!({"tokens": [1023, 4, 1000]}),
+    );
+    checked(
+        "x",
+        "execute_tool roll",
+        &json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "roll", "gen_ai.tool.call.arguments": {"sides": 6}, "gen_ai.tool.call.result": 4, "error.type": "x"}),
+        &json!({"kind": "tool", "tool": "roll", "arguments": {"sides": 6}, "result": 4, "error": ""}),
+    );
+    for (operation, kind) in [
+        ("generate_content", "llm"),
+        ("embeddings", "embedding"),
+        ("retrieval", "retriever"),
+        ("create_agent", "agent_admin"),
+        ("invoke_agent", "agent"),
+        ("invoke_workflow", "workflow"),
+        ("plan", "plan"),
+        ("search_memory", "memory"),
+        ("execute_event_loop_cycle", "task"),
+        ("invoke_node", "task"),
+        ("chat.streaming_completions", "llm"),
+        ("load_skill", "tool"),
+    ] {
+        checked(
+            "x",
+            "s",
+            &json!({"gen_ai.operation.name": operation}),
+            &json!({"kind": kind}),
+        );
+    }
+}
+
+#[test]
+fn mcp() {
+    checked(
+        "x",
+        "tools/call roll",
+        &json!({"mcp.method.name": "tools/call", "gen_ai.tool.name": "roll", "mcp.session.id": "m", "rpc.response.status_code": "0"}),
+        &json!({"kind": "tool", "rule": "mcp:method.name", "tool": "roll"}),
+    );
+    // Merged into the tool's own span.
+    checked(
+        "x",
+        "execute_tool roll",
+        &json!({"gen_ai.operation.name": "execute_tool", "mcp.method.name": "tools/call", "gen_ai.tool.name": "roll"}),
+        &json!({"kind": "tool", "rule": "gen_ai:operation.name"}),
+    );
+    checked(
+        "x",
+        "initialize",
+        &json!({"mcp.method.name": "initialize"}),
+        &json!({"kind": "mcp"}),
+    );
+}
+
+#[test]
+fn openinference() {
+    checked(
+        "openinference.instrumentation.openai",
+        "ChatCompletion",
+        &json!({
+            "openinference.span.kind": "LLM", "llm.model_name": "a-model-1", "llm.invocation_parameters": {"model": "a-model"}, "llm.provider": "openai",
+            "llm.token_count.prompt": 12, "llm.token_count.completion": 3, "llm.token_count.prompt_details.cache_read": 4, "session.id": "s", "user.id": "u",
+            "llm.input_messages.0.message.role": "user", "llm.input_messages.0.message.contents.0.message_content.type": "text",
+            "llm.input_messages.0.message.contents.0.message_content.text": "hello",
+            "llm.output_messages.0.message.role": "assistant", "llm.output_messages.0.message.content": "hi",
+        }),
+        &json!({"kind": "llm", "model": "a-model", "tokens": [12, 3, 4], "input": "hello", "output": "hi", "session": "s", "user": "u"}),
+    );
+    checked(
+        "x",
+        "ChatCompletion",
+        &json!({"openinference.span.kind": "LLM", "llm.token_count.total": 8}),
+        &json!({"tokens": [8, 0, 0]}),
+    );
+    checked(
+        "x",
+        "roll",
+        &json!({"openinference.span.kind": "TOOL", "tool.name": "roll", "input.value": "{\"sides\": 6}", "input.mime_type": "application/json", "output.value": "4"}),
+        &json!({"kind": "tool", "tool": "roll", "arguments": {"sides": 6}, "result": "4"}),
+    );
+    for (word, kind) in [
+        ("CHAIN", "task"),
+        ("RETRIEVER", "retriever"),
+        ("RERANKER", "reranker"),
+        ("GUARDRAIL", "guardrail"),
+        ("EVALUATOR", "evaluator"),
+        ("PROMPT", "prompt"),
+        ("EMBEDDING", "embedding"),
+    ] {
+        checked(
+            "x",
+            "s",
+            &json!({"openinference.span.kind": word}),
+            &json!({"kind": kind}),
+        );
+    }
+    checked(
+        "x",
+        "s",
+        &json!({"openinference.span.kind": "UNKNOWN"}),
+        &json!({"kind": "span", "rule": "plain"}),
+    );
+}
+
+#[test]
+fn traceloop() {
+    checked(
+        "opentelemetry.instrumentation.openai.v1",
+        "openai.chat",
+        &json!({
+            "llm.request.type": "chat", "gen_ai.system": "openai", "gen_ai.request.model": "a-model", "gen_ai.usage.input_tokens": 5, "gen_ai.usage.output_tokens": 6,
+            "llm.usage.total_tokens": 11, "gen_ai.prompt.0.role": "system", "gen_ai.prompt.0.content": "be kind", "gen_ai.prompt.1.role": "user", "gen_ai.prompt.1.content": "hello",
+            "gen_ai.completion.0.tool_calls.0.name": "roll", "gen_ai.completion.0.tool_calls.0.arguments": "{}", "gen_ai.completion.0.role": "assistant",
+            "traceloop.association.properties.session_id": "s", "traceloop.association.properties.user_id": "u",
+        }),
+        &json!({"kind": "llm", "rule": "traceloop:span.kind", "tokens": [5, 6, 0], "input": "be kind | hello", "session": "s", "user": "u"}),
+    );
+    checked(
+        "x",
+        "roll.tool",
+        &json!({"traceloop.span.kind": "tool", "traceloop.entity.name": "roll", "traceloop.entity.input": "{\"input_str\": \"{'sides': 6}\", \"inputs\": {\"sides\": 6}}", "traceloop.entity.output": "4"}),
+        &json!({"kind": "tool", "tool": "roll", "arguments": {"sides": 6}, "result": "4"}),
+    );
+    checked(
+        "x",
+        "writer.agent",
+        &json!({"traceloop.span.kind": "agent", "traceloop.entity.name": "writer"}),
+        &json!({"kind": "agent", "agent": "writer"}),
+    );
+    checked(
+        "x",
+        "flow.workflow",
+        &json!({"traceloop.span.kind": "workflow"}),
+        &json!({"kind": "workflow"}),
+    );
+}
+
+#[test]
+fn vercel_ai_sdk() {
+    // Version 3: the answer under its first name.
+    checked(
+        "ai",
+        "ai.generateText.doGenerate",
+        &json!({"operation.name": "ai.generateText.doGenerate writer", "ai.operationId": "ai.generateText.doGenerate", "ai.telemetry.functionId": "writer", "ai.model.id": "a-model",
+            "ai.prompt.messages": "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"hello\"}]}]", "ai.result.text": "hi", "ai.finishReason": "stop",
+            "ai.usage.promptTokens": 5, "ai.usage.completionTokens": 6, "ai.telemetry.metadata.sessionId": "s"}),
+        &json!({"kind": "llm", "agent": "writer", "model": "a-model", "tokens": [5, 6, 0], "input": "hello", "output": "hi", "session": "s"}),
+    );
+    // Version 5 and 6, an object as the answer, the cache in its details.
+    checked(
+        "ai",
+        "ai.generateObject.doGenerate",
+        &json!({"ai.operationId": "ai.generateObject.doGenerate", "ai.response.object": "{\"n\":4}", "ai.usage.inputTokens": 50, "ai.usage.outputTokens": 6,
+            "ai.usage.inputTokenDetails.cacheReadTokens": 40}),
+        &json!({"kind": "llm", "tokens": [50, 6, 40], "output": "{\"n\":4}"}),
+    );
+    // The cache in the provider's own words.
+    checked(
+        "ai",
+        "ai.streamText.doStream",
+        &json!({"ai.operationId": "ai.streamText.doStream", "ai.response.text": "hi", "ai.usage.inputTokens": 3, "ai.usage.outputTokens": 6,
+            "ai.response.providerMetadata": {"anthropic": {"usage": {"cache_read_input_tokens": 100, "cache_creation_input_tokens": 10}}}}),
+        &json!({"tokens": [113, 6, 100]}),
+    );
+    checked(
+        "ai",
+        "ai.toolCall",
+        &json!({"ai.operationId": "ai.toolCall", "ai.toolCall.name": "roll", "ai.toolCall.id": "c1", "ai.toolCall.args": "{\"sides\":6}", "ai.toolCall.result": "4"}),
+        &json!({"kind": "tool", "tool": "roll", "arguments": {"sides": 6}, "result": "4"}),
+    );
+    // Version 7.
+    checked(
+        "gen_ai",
+        "invoke_agent a-model",
+        &json!({"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "writer", "gen_ai.usage.input_tokens": 5}),
+        &json!({"kind": "agent", "agent": "writer", "tokens": null}),
+    );
+}
+
+#[test]
+fn genkit() {
+    checked(
+        "genkit-tracer",
+        "openai/a-model",
+        &json!({"genkit:type": "action", "genkit:metadata:subtype": "model", "genkit:name": "openai/a-model",
+            "genkit:input": {"messages": [{"role": "user", "content": [{"text": "hello"}]}], "config": {}},
+            "genkit:output": {"message": {"role": "model", "content": [{"text": "hi"}]}, "finishReason": "stop", "usage": {"inputTokens": 5, "outputTokens": 6, "totalTokens": 11}}}),
+        &json!({"kind": "llm", "rule": "genkit:subtype", "model": "openai/a-model", "tokens": [5, 6, 0], "input": "hello", "output": "hi"}),
+    );
+    checked(
+        "genkit-tracer",
+        "roll",
+        &json!({"genkit:type": "action", "genkit:metadata:subtype": "tool", "genkit:name": "roll", "genkit:input": {"sides": 6}, "genkit:output": "4"}),
+        &json!({"kind": "tool", "tool": "roll", "arguments": {"sides": 6}, "result": "4"}),
+    );
+    checked(
+        "genkit-tracer",
+        "flow",
+        &json!({"genkit:metadata:subtype": "flow"}),
+        &json!({"kind": "workflow"}),
+    );
+}
+
+#[test]
+fn pydantic_ai_and_logfire() {
+    // The first format: events as JSON in one attribute.
+    checked(
+        "pydantic-ai",
+        "chat a-model",
+        &json!({"gen_ai.operation.name": "chat", "gen_ai.request.model": "a-model",
+            "events": json!([{"event.name": "gen_ai.user.message", "role": "user", "content": "hello", "gen_ai.message.index": 0},
+                {"event.name": "gen_ai.choice", "index": 0, "message": {"role": "assistant", "content": "hi"}}]).to_string()}),
+        &json!({"kind": "llm", "input": "hello", "output": "hi"}),
+    );
+    checked(
+        "pydantic-ai",
+        "agent run",
+        &json!({"agent_name": "writer", "model_name": "a-model", "gen_ai.operation.name": "invoke_agent", "logfire.span_type": "span", "final_result": "done",
+            "all_messages_events": json!([{"role": "user", "content": "hello", "event.name": "gen_ai.user.message"}, {"role": "assistant", "content": "hi", "event.name": "gen_ai.assistant.message"}]).to_string()}),
+        &json!({"kind": "agent", "agent": "writer", "input": "hello"}),
+    );
+    // Logfire's instrumentation of a client has request and response as a whole.
+    checked(
+        "logfire.openai",
+        "Chat Completion with 'a-model'",
+        &json!({"gen_ai.request.model": "a-model", "request_data": {"messages": [{"role": "user", "content": "hello"}], "model": "a-model"},
+            "response_data": {"message": {"role": "assistant", "content": "hi"}, "usage": {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}}}),
+        &json!({"kind": "llm", "tokens": [5, 6, 0], "input": "hello", "output": "hi"}),
+    );
+}
+
+#[test]
+fn vendors_own_types() {
+    checked(
+        "langfuse-sdk",
+        "generation",
+        &json!({"langfuse.observation.type": "generation", "langfuse.observation.model.name": "a-model", "langfuse.observation.usage_details": {"input": 5, "output": 6, "total": 11},
+            "langfuse.observation.input": "[{\"role\":\"user\",\"content\":\"hello\"}]", "langfuse.observation.output": "{\"role\":\"assistant\",\"content\":\"hi\"}",
+            "langfuse.observation.level": "ERROR", "langfuse.observation.status_message": "too long", "session.id": "s"}),
+        &json!({"kind": "llm", "model": "a-model", "tokens": [5, 6, 0], "input": "hello", "session": "s", "error": "too long"}),
+    );
+    checked(
+        "lmnr",
+        "roll",
+        &json!({"lmnr.span.type": "TOOL", "lmnr.span.input": "{\"sides\":6}", "lmnr.span.output": "4"}),
+        &json!({"kind": "tool", "tool": "roll", "arguments": {"sides": 6}}),
+    );
+    checked(
+        "mlflow",
+        "chat",
+        &json!({"mlflow.spanType": "\"CHAT_MODEL\"", "mlflow.spanInputs": "{\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}]}",
+            "mlflow.spanOutputs": "{\"choices\": [{\"message\": {\"role\": \"assistant\", \"content\": \"hi\"}}]}", "mlflow.chat.tokenUsage": "{\"input_tokens\": 5, \"output_tokens\": 6, \"total_tokens\": 11}"}),
+        &json!({"kind": "llm", "tokens": [5, 6, 0], "input": "hello", "output": "hi"}),
+    );
+    checked(
+        "langsmith",
+        "roll",
+        &json!({"langsmith.span.kind": "tool", "langsmith.metadata.thread_id": "s"}),
+        &json!({"kind": "tool", "session": "s"}),
+    );
+    checked(
+        "@mastra/otel",
+        "agent run",
+        &json!({"mastra.span.type": "agent_run", "gen_ai.agent.name": "writer"}),
+        &json!({"kind": "agent", "agent": "writer"}),
+    );
+}
+
+#[test]
+fn a_span_that_fits_nothing_is_plain() {
+    check(
+        span(
+            "my.app",
+            "GET /orders",
+            &json!({"http.request.method": "GET", "agent": 3}),
+            &json!({"status": {"code": 2, "message": "no"}}),
+        ),
+        &json!({"kind": "span", "rule": "plain", "tokens": null, "tool": null, "error": "no"}),
+    );
+}
+
+fn state(bodies: &[(bool, Value)]) -> State {
+    let mut state = State::default();
+    recorded(bodies)
+        .iter()
+        .for_each(|recorded| state.apply(recorded));
+    state
+}
+
+/// (name, depth, status, estimated) of every row of the tree.
+fn rows(state: &State) -> Vec<(String, usize, &'static str, bool)> {
+    tree::rows(state)
+        .into_iter()
+        .map(|row| (row.name, row.depth, row.status, row.estimated))
+        .collect()
+}
+
+#[test]
+fn a_path_on_every_span_draws_the_spans_that_have_not_come() {
+    for (producer, ids) in [
+        (
+            "lmnr",
+            json!([
+                "00000000-0000-0000-0000-0000000000f0",
+                "00000000-0000-0000-0000-0000000000a0",
+                "00000000-0000-0000-0000-0000000000a1"
+            ]),
+        ),
+        (
+            "traceroot",
+            json!(["00000000000000f0", "00000000000000A0", "00000000000000a1"]),
+        ),
+    ] {
+        let said = json!({format!("{producer}.span.ids_path"): ids, format!("{producer}.span.path"): ["run", "agent", "chat"]});
+        let state = state(&[(false, span("x", "chat", &said, &json!({})))]);
+        let expected = [
+            ("run", 0, "running", true),
+            ("agent", 1, "running", true),
+            ("chat", 2, "ok", false),
+        ];
+        let expected = expected
+            .map(|(name, depth, status, estimated)| (name.to_owned(), depth, status, estimated));
+        assert_eq!(rows(&state), expected, "{producer}");
+        assert_eq!(
+            summary(&state, TRACE, Status::Running).total_spans,
+            1,
+            "{producer}"
+        );
+    }
+}
+
+#[test]
+fn a_span_is_known_from_the_log_records_that_tell_of_it_while_it_runs() {
+    let heartbeat = |event: &str, whole: bool, more: &Value| {
+        let body = span(
+            "x",
+            "invoke_agent writer",
+            &json!({"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "writer"}),
+            more,
+        );
+        let told = match whole {
+            true => body.to_string(),
+            false => body["resourceSpans"][0]["scopeSpans"][0]["spans"][0].to_string(),
+        };
+        let record = json!({"traceId": TRACE, "spanId": "00000000000000a1", "timeUnixNano": "1800000000500000000", "body": {"stringValue": told},
+            "attributes": [{"key": "partial.event", "value": {"stringValue": event}}]});
+        (
+            true,
+            json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}),
+        )
+    };
+    for whole in [true, false] {
+        let open = heartbeat("heartbeat", whole, &json!({"parentSpanId": ""}));
+        let row = |status| vec![("invoke_agent writer".to_owned(), 0, status, false)];
+        assert_eq!(rows(&state(&[open.clone(), open.clone()])), row("running"));
+        let stop = heartbeat("stop", whole, &json!({"parentSpanId": ""}));
+        for bodies in [[open.clone(), stop.clone()], [stop, open.clone()]] {
+            assert_eq!(rows(&state(&bodies)), row("ok"));
+        }
+        let trace = tailspan_core::id::TraceId::parse(TRACE).expect("an id");
+        let event = event::view(&trace, &recorded(&[open])[0]);
+        assert_eq!(
+            (event.event_type.as_str(), event.convention, event.status),
+            ("task_progress", "partial:log", Some("running"))
+        );
+    }
+}
+
+#[test]
+fn a_span_may_come_twice_first_open() {
+    let open = span(
+        "genkit-tracer",
+        "flow",
+        &json!({"genkit:metadata:subtype": "flow"}),
+        &json!({"endTimeUnixNano": "0", "parentSpanId": ""}),
+    );
+    let ended = span(
+        "genkit-tracer",
+        "flow",
+        &json!({"genkit:metadata:subtype": "flow"}),
+        &json!({"parentSpanId": ""}),
+    );
+    for bodies in [[open.clone(), ended.clone()], [ended, open]] {
+        let bodies = bodies.map(|body| (false, body));
+        assert_eq!(rows(&state(&bodies)), [("flow".to_owned(), 0, "ok", false)]);
+    }
+}
