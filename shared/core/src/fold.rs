@@ -21,9 +21,9 @@ use crate::model::{Ancestor, Failure, Kind, Span, Tool, ToolKind, Usage};
 use crate::observed::{Recorded, What};
 
 /// Bump when the form of [`State`] changes.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 /// Bump when a convention is read differently: older snapshots are folded anew.
-const MAPPER: u8 = 2;
+const MAPPER: u8 = 3;
 /// Decompressed size beyond which a snapshot is not one of ours.
 const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
 
@@ -88,6 +88,11 @@ pub(crate) struct SpanFacts {
     pub made_up: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<Ancestor>,
+    /// Of model calls and tools: what tells a call that two instrumentations watched.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub scope: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -275,6 +280,11 @@ impl SpanFacts {
                     ..above
                 })
                 .collect(),
+            scope: match span.kind {
+                Kind::Llm | Kind::Tool => name(span.scope),
+                _ => String::new(),
+            },
+            response_id: span.response_id.map(name),
         };
         (span.id, facts)
     }

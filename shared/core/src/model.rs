@@ -178,6 +178,10 @@ pub struct Span {
     pub kind: Kind,
     /// The rule that decided the kind, as `convention:what`.
     pub rule: &'static str,
+    /// The instrumentation that wrote it.
+    pub scope: String,
+    /// Of a model call: the provider's id of the answer.
+    pub response_id: Option<String>,
     /// Nanoseconds since 1970.
     pub start_ns: u64,
     /// `None`: not ended. Never before the start.

@@ -6,6 +6,7 @@ mod calls;
 mod failures;
 mod forest;
 mod steps;
+mod twins;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,6 +14,7 @@ use std::collections::HashSet;
 pub(crate) use self::calls::{Call, LlmCall};
 use self::forest::{Forest, Leaf, arrange};
 use self::steps::steps;
+use self::twins::twins;
 use crate::convention::ends_run;
 use crate::fold::{NativeFacts, Said, SpanFacts, State};
 use crate::model::Kind;
@@ -66,6 +68,8 @@ pub(crate) struct Run<'a> {
     /// The nearest agent's name above or here.
     pub(crate) agent_of: Vec<Option<String>>,
     pub(crate) root_of: Vec<usize>,
+    /// Of a call that is told a second time: the step that tells it first.
+    twin_of: Vec<Option<usize>>,
 }
 
 impl<'a> Run<'a> {
@@ -106,7 +110,9 @@ impl<'a> Run<'a> {
             }
             agent_of[index] = agent;
         }
+        let twin_of = twins(&steps, &forest);
         Self {
+            twin_of,
             state,
             steps,
             forest,

@@ -42,7 +42,9 @@ pub(super) fn read(look: &Look, span: &mut Span) {
         }
     } else {
         attributes.about("input");
-        span.input_value = attributes.first_json(keys::INPUT);
+        span.input_value = attributes
+            .first_json(keys::INPUT)
+            .or_else(|| crew_task(attributes));
         if span.input.is_empty()
             && let Some(value) = &span.input_value
             && value.get("prompt").is_some()
@@ -63,6 +65,17 @@ pub(super) fn read(look: &Look, span: &mut Span) {
             .first_json(&["gen_ai.retrieval.documents"])
             .or_else(|| attributes.structure("retrieval.documents"))
             .or_else(|| span.output_value.take());
+    }
+}
+
+/// What a crew was asked: CrewAI's spans have its inputs and its tasks.
+fn crew_task(attributes: &Attributes) -> Option<Value> {
+    let tasks = attributes.first_json(&["crew_tasks", "crewai.crew.tasks"])?;
+    let first = tasks.get(0)?.get("description")?;
+    match attributes.json("crew_inputs") {
+        // A description that still has its gaps is made for any question.
+        Some(inputs) if first.as_str().is_some_and(|text| text.contains('{')) => Some(inputs),
+        _ => Some(first.clone()),
     }
 }
 

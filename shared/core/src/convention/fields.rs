@@ -48,6 +48,13 @@ pub(super) fn read(look: &Look, context: &Context, span: &mut Span) {
         attributes.about("finish_reasons");
         span.finish_reasons = finish_reasons(attributes);
     }
+    if span.kind == Kind::Llm {
+        attributes.about("response_id");
+        span.response_id = attributes.first_text(keys::RESPONSE_ID).or_else(|| {
+            // OpenInference keeps the client's whole answer.
+            metadata_text(&attributes.json("output.value")?, &["id"])
+        });
+    }
     if matches!(span.kind, Kind::Llm | Kind::Embedding) {
         span.usage = usage(look, span);
     }
@@ -106,6 +113,33 @@ pub(super) fn read_log(attributes: &Attributes, context: &Context, log: &mut Log
             message: attributes.text("exception.message").unwrap_or_default(),
         });
     }
+}
+
+/// What a producer adds to its spans, wherever its instrumentation puts it: LangChain names agents, graph nodes and threads there.
+pub(super) fn metadata(attributes: &Attributes) -> Value {
+    if let Some(metadata) = attributes.json("metadata").filter(Value::is_object) {
+        return metadata;
+    }
+    for prefix in [
+        "traceloop.association.properties",
+        "langsmith.metadata",
+        "langfuse.observation.metadata",
+    ] {
+        let Some(Value::Object(mut metadata)) = attributes.structure(prefix) else {
+            continue;
+        };
+        for value in metadata.values_mut() {
+            // Langfuse writes every value as JSON, the quotes of a text included.
+            if let Value::String(text) = value
+                && text.starts_with('"')
+                && let Ok(unquoted) = serde_json::from_str(text)
+            {
+                *value = Value::String(unquoted);
+            }
+        }
+        return Value::Object(metadata);
+    }
+    Value::Null
 }
 
 /// The sessions that attributes name, each once.
@@ -209,8 +243,14 @@ fn agent(look: &Look, kind: Kind) -> Option<String> {
                 .iter()
                 .find_map(|end| name.strip_suffix(end))
                 .unwrap_or(name);
-            (attributes.has("openinference.span.kind") || attributes.has("traceloop.span.kind"))
-                .then(|| bare.to_owned())
+            [
+                "openinference.span.kind",
+                "traceloop.span.kind",
+                "langfuse.observation.type",
+            ]
+            .iter()
+            .any(|key| attributes.has(key))
+            .then(|| bare.to_owned())
         })
 }
 
@@ -286,7 +326,6 @@ fn usage(look: &Look, span: &Span) -> Option<Usage> {
         ("mlflow.chat.tokenUsage", None),
         ("response_data", Some("usage")),
         ("genkit:output", Some("usage")),
-        ("genkit:output", Some("usage")),
     ]
     .iter()
     .filter_map(|(key, inner)| {
@@ -294,7 +333,7 @@ fn usage(look: &Look, span: &Span) -> Option<Usage> {
         let value = attributes.json(key)?;
         match inner {
             Some(inner) => value.get(inner).cloned(),
-            None => Some(value),
+            None => Some(units_joined(value)),
         }
     })
     .collect();
@@ -355,6 +394,7 @@ fn usage(look: &Look, span: &Span) -> Option<Usage> {
             "thoughts_token_count",
             "reasoning_tokens",
             "output_reasoning_tokens",
+            "output_reasoning",
         ],
     )
     .unwrap_or(0);
@@ -368,6 +408,7 @@ fn usage(look: &Look, span: &Span) -> Option<Usage> {
                 "cached_content_token_count",
                 "cache_read_input_tokens",
                 "input_cached_tokens",
+                "input_cache_read",
                 "cache_read_tokens",
             ],
         )
@@ -391,6 +432,25 @@ fn usage(look: &Look, span: &Span) -> Option<Usage> {
         usage.input = usage.input.saturating_add(cached);
     }
     Some(usage)
+}
+
+/// Langfuse divides a call's tokens into units that exclude one another (`input`, `input_cache_read`, `output`, `output_reasoning`), as far as its
+/// total says so: then `input` and `output` become their sums.
+fn units_joined(mut details: Value) -> Value {
+    let Value::Object(units) = &mut details else {
+        return details;
+    };
+    let sum = |start: &str| {
+        let counts = units.iter().filter(|(unit, _)| unit.starts_with(start));
+        counts.filter_map(|(_, count)| count.as_u64()).sum::<u64>()
+    };
+    let (input, output) = (sum("input"), sum("output"));
+    let total = units.get("total").and_then(Value::as_u64);
+    if units.contains_key("input") && total.is_none_or(|total| total == input + output) {
+        units.insert("input".to_owned(), Value::from(input));
+        units.insert("output".to_owned(), Value::from(output));
+    }
+    details
 }
 
 /// Vercel's SDK leaves what the cache gave and took to the provider's own words: `(read, written)`.

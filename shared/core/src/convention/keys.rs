@@ -72,6 +72,7 @@ facts! {
         "ai.response.model",
         "llm.model_name",
     ]
+    RESPONSE_ID "response_id" ["gen_ai.response.id", "llm.response.id", "ai.response.id"]
     FINISH_REASONS "finish_reasons" [
         "gen_ai.response.finish_reasons",
         "llm.finish_reason",
@@ -147,6 +148,7 @@ facts! {
         "gen_ai.tool.call.arguments",
         "gcp.vertex.agent.tool_call_args",
         "tool_arguments",
+        "tool.arguments",
         "ai.toolCall.args",
         "mcp.request.argument",
     ]

@@ -168,7 +168,15 @@ fn mlflow_kind(look: &Look) -> Option<Kind> {
 }
 
 fn langsmith_kind(look: &Look) -> Option<Kind> {
-    kind_of_word(look.attributes.str("langsmith.span.kind")?)
+    kind_of_chain(look, "langsmith.span.kind")
+}
+
+/// LangChain's callbacks know no agents: a run of one is the chain that bears the agent's name.
+fn kind_of_chain(look: &Look, key: &str) -> Option<Kind> {
+    match kind_of_word(look.attributes.str(key)?)? {
+        Kind::Task if is_langchain_agent(look) => Some(Kind::Agent),
+        kind => Some(kind),
+    }
 }
 
 fn mastra_kind(look: &Look) -> Option<Kind> {
@@ -184,7 +192,7 @@ fn mastra_kind(look: &Look) -> Option<Kind> {
 }
 
 fn langfuse_kind(look: &Look) -> Option<Kind> {
-    kind_of_word(look.attributes.str("langfuse.observation.type")?)
+    kind_of_chain(look, "langfuse.observation.type")
 }
 
 fn lmnr_kind(look: &Look) -> Option<Kind> {
@@ -206,6 +214,8 @@ fn openinference_kind(look: &Look) -> Option<Kind> {
         "CHAIN" if is_llamaindex_agent(look) => Kind::Agent,
         // LangChain's instrumentation knows no agents: a run of one is the chain that bears the agent's name.
         "CHAIN" if is_langchain_agent(look) => Kind::Agent,
+        // CrewAI's crew.
+        "CHAIN" if look.attributes.has("crew_tasks") => Kind::Workflow,
         "CHAIN" => Kind::Task,
         "RETRIEVER" => Kind::Retriever,
         "RERANKER" => Kind::Reranker,
@@ -276,12 +286,13 @@ fn operation_kind(look: &Look) -> Option<Kind> {
         | "delete_memory" => Kind::Memory,
         "create_agent" => Kind::AgentAdmin,
         "invoke_agent" => {
-            if is_swarm_or_graph(look)
-                || look.attributes.str("traceloop.span.kind") == Some("workflow")
-            {
-                Kind::Workflow
-            } else {
-                Kind::Agent
+            // OpenLLMetry names this operation for whatever belongs to an agent framework, and says beside it what it is.
+            match look.attributes.str("traceloop.span.kind") {
+                Some("workflow") => Kind::Workflow,
+                Some("task") => Kind::Task,
+                Some("tool") => Kind::Tool,
+                _ if is_swarm_or_graph(look) || is_nameless_workflow(look) => Kind::Workflow,
+                _ => Kind::Agent,
             }
         }
         "execute_tool" | "load_skill" | "handoff" | "agent_handoff" => Kind::Tool,
@@ -304,6 +315,11 @@ fn is_swarm_or_graph(look: &Look) -> bool {
             .is_none_or(|name| matches!(name, "swarm" | "graph"))
 }
 
+/// OpenLLMetry's span of a whole crew: `crewai.workflow`, without an agent.
+fn is_nameless_workflow(look: &Look) -> bool {
+    look.span.name.ends_with(".workflow") && !look.attributes.has("gen_ai.agent.name")
+}
+
 fn mcp_kind(look: &Look) -> Option<Kind> {
     // One call may show up as client, server and tool; the fold joins those that nest.
     Some(match look.attributes.str("mcp.method.name")? {
@@ -316,6 +332,8 @@ fn traceloop_kind(look: &Look) -> Option<Kind> {
     if let Some(kind) = look.attributes.str("traceloop.span.kind") {
         return Some(match kind {
             "workflow" => Kind::Workflow,
+            // A LlamaIndex agent's step that runs a tool.
+            "task" if look.attributes.has("tool.name") => Kind::Tool,
             "task" => Kind::Task,
             "agent" => Kind::Agent,
             "tool" => Kind::Tool,

@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use super::python;
 use crate::attributes::parse_text;
 use crate::model::{Message, ToolCall};
 
@@ -31,11 +32,18 @@ fn collect(value: &Value, default_role: &str, depth: usize, into: &mut Vec<Messa
     match value {
         Value::String(text) => match parse_text(text) {
             Value::String(text) if text.is_empty() => {}
-            Value::String(text) => into.push(Message {
-                role: role(default_role),
-                text,
-                ..Message::default()
-            }),
+            Value::String(text) => {
+                let printed = printed_messages(&text, default_role, depth);
+                if printed.is_empty() {
+                    into.push(Message {
+                        role: role(default_role),
+                        text,
+                        ..Message::default()
+                    });
+                } else {
+                    into.extend(printed);
+                }
+            }
             parsed => collect(&parsed, default_role, depth + 1, into),
         },
         Value::Array(items) => {
@@ -90,6 +98,20 @@ fn collect(value: &Value, default_role: &str, depth: usize, into: &mut Vec<Messa
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+/// The messages in what Python printed of them. A text of that form that holds none is what somebody said.
+fn printed_messages(text: &str, default_role: &str, depth: usize) -> Vec<Message> {
+    let mut read = Vec::new();
+    if let Some(value) = python::parse(text) {
+        collect(&value, default_role, depth + 1, &mut read);
+        read.retain(|message| {
+            !message.text.is_empty()
+                || !message.tool_calls.is_empty()
+                || message.tool_call_id.is_some()
+        });
+    }
+    read
 }
 
 /// OpenInference's `message.contents` is a list of parts, Gemini's `contents` a list of messages.
@@ -242,7 +264,14 @@ fn add_content(content: &Value, to: &mut Message, depth: usize) {
                     .iter()
                     .for_each(|item| add_content(item, to, depth + 1));
             }
-            _ => add_text(text, to),
+            _ => match python::parse(text) {
+                Some(Value::Array(items)) if !items.is_empty() && items.iter().all(is_block) => {
+                    items
+                        .iter()
+                        .for_each(|item| add_content(item, to, depth + 1));
+                }
+                _ => add_text(text, to),
+            },
         },
         Value::Array(items) => items
             .iter()
@@ -264,6 +293,13 @@ fn add_content(content: &Value, to: &mut Message, depth: usize) {
                     .map(text_of)
                     .unwrap_or_default();
                 return add_result(&said, to);
+            }
+            if let (Some(origin @ Value::Object(_)), Some(result)) =
+                (object.get("origin"), object.get("result"))
+            {
+                // Haystack's answer of a tool holds the call.
+                to.tool_call_id = string(origin, &["id"]);
+                return add_result(&text_of(result), to);
             }
             match object.get("type").and_then(Value::as_str) {
                 Some(
@@ -389,7 +425,12 @@ fn bare_call(value: &Value) -> Option<ToolCall> {
 pub(super) fn arguments(value: &Value) -> Value {
     match value {
         Value::String(text) if text.trim().is_empty() => empty_object(),
-        Value::String(text) => parse_text(text),
+        Value::String(text) => match parse_text(text) {
+            Value::String(text) => python::parse(&text)
+                .filter(Value::is_object)
+                .unwrap_or(Value::String(text)),
+            parsed => parsed,
+        },
         Value::Null => empty_object(),
         other => other.clone(),
     }

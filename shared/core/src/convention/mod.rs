@@ -12,6 +12,7 @@ mod mesh;
 mod messages;
 mod native;
 mod partial;
+mod python;
 mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,11 +102,7 @@ fn read_noting(
 ) -> (Span, Vec<&'static str>) {
     let attributes = Attributes::noting(&span.attributes, "", readings);
     attributes.about("metadata");
-    let metadata = attributes
-        .json("metadata")
-        .filter(Value::is_object)
-        .or_else(|| attributes.structure("traceloop.association.properties"))
-        .unwrap_or(Value::Null);
+    let metadata = fields::metadata(&attributes);
     let look = Look {
         span,
         attributes,
@@ -134,6 +131,7 @@ fn read_noting(
         name: span.name.clone(),
         kind,
         rule,
+        scope: context.scope.name.clone(),
         start_ns: span.start_time_unix_nano,
         end_ns: (span.end_time_unix_nano != 0)
             .then(|| span.end_time_unix_nano.max(span.start_time_unix_nano)),

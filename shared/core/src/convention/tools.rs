@@ -131,6 +131,12 @@ fn tool_events(look: &Look, tool: &mut Tool) {
 fn unwrap_arguments(tool: &mut Tool) {
     let inner = tool.arguments.as_ref().and_then(|value| {
         let object = value.as_object()?;
+        if let (2, Some(Value::Array(list)), Some(Value::Object(kwargs))) =
+            (object.len(), object.get("args"), object.get("kwargs"))
+        {
+            // Langfuse's decorator: how Python called the function.
+            return (list.is_empty() || !kwargs.is_empty()).then(|| Value::Object(kwargs.clone()));
+        }
         if object.contains_key("tool_name") {
             object.get("arguments").cloned()
         } else if let (1, Some(kwargs @ Value::Object(_))) = (object.len(), object.get("kwargs")) {

@@ -109,8 +109,11 @@ pub(super) fn digest(input: &[Message], output: &[Message]) -> Said {
         .rev()
         .find(|message| message.role == "user" && !message.text.trim().is_empty())
         .map(|message| text(&message.text));
+    // An agent may tell all that it said on the way; its answer is what it said after the last tool.
+    let last_tool = output.iter().rposition(|message| message.role == "tool");
     let answer: String = output
         .iter()
+        .skip(last_tool.map_or(0, |at| at + 1))
         // Some exports do not know who speaks (`unknown`); an output is the model's.
         .filter(|message| !matches!(message.role.as_str(), "user" | "system" | "tool"))
         .map(|message| message.text.as_str())
@@ -154,11 +157,12 @@ pub(crate) fn text_hash(text: &str) -> u64 {
 
 /// The user's words in what a step took in: plain text, or one of the fields that are usual for it.
 pub(super) fn question_in(value: &Value) -> Option<String> {
-    const FIELDS: [&str; 9] = [
+    const FIELDS: [&str; 10] = [
         "question",
         "query",
         "input",
         "prompt",
+        "task",
         "user_input",
         "message",
         "text",
@@ -170,8 +174,9 @@ pub(super) fn question_in(value: &Value) -> Option<String> {
 
 /// The answer in what a step gave back.
 pub(super) fn answer_in(value: &Value) -> Option<String> {
-    const FIELDS: [&str; 9] = [
+    const FIELDS: [&str; 10] = [
         "answer",
+        "raw",
         "output",
         "response",
         "final_output",
@@ -192,6 +197,14 @@ fn words_in(value: &Value, wrapper: &str, fields: &[&str], role: &str) -> Option
         .unwrap_or(value);
     let found = match value {
         Value::String(words) => Some(words.clone()),
+        // A Python function and what it was called with.
+        Value::Object(call) if call.len() == 2 && call.contains_key("kwargs") => {
+            let by_name = fields.iter().find_map(|key| value["kwargs"].get(*key));
+            by_name
+                .or_else(|| call.get("args")?.get(0))
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        }
         Value::Object(_) => fields
             .iter()
             .find_map(|key| value.get(*key).and_then(Value::as_str))

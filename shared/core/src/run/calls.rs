@@ -22,6 +22,23 @@ pub(crate) struct LlmCall<'a> {
     pub(crate) said: &'a Said,
 }
 
+impl<'a> LlmCall<'a> {
+    /// Takes what it lacks from another telling of the same call.
+    fn learn(&mut self, other: &'a Step<'a>) {
+        if self.usage.is_zero() {
+            self.usage = other.facts.usage.unwrap_or_default();
+        }
+        self.request_model = self.request_model.or(other.facts.request_model.as_deref());
+        self.response_model = self
+            .response_model
+            .or(other.facts.response_model.as_deref());
+        self.provider = self.provider.or(other.facts.provider.as_deref());
+        if self.said.is_empty() {
+            self.said = &other.said;
+        }
+    }
+}
+
 /// One tool call: what the model asked for and what was done, joined.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -58,9 +75,15 @@ impl Run<'_> {
                 inner.entry(wrapper).or_default().push(*index);
             }
         }
+        let mut told_again: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (index, twin) in self.twin_of.iter().enumerate() {
+            if let Some(twin) = twin {
+                told_again.entry(*twin).or_default().push(index);
+            }
+        }
         let mut calls = Vec::new();
         for index in self.by_start() {
-            if !is_call[index] || inner.contains_key(&index) {
+            if !is_call[index] || inner.contains_key(&index) || self.twin_of[index].is_some() {
                 continue;
             }
             let Some(step) = self.steps.get(index) else {
@@ -74,24 +97,17 @@ impl Run<'_> {
                 provider: step.facts.provider.as_deref(),
                 said: &step.said,
             };
+            for twin in told_again.get(&index).into_iter().flatten() {
+                if let Some(twin) = self.steps.get(*twin) {
+                    call.learn(twin);
+                }
+            }
             let mut above = llm_above[index];
             for _ in 0..MAX_WRAPPERS {
                 let Some(wrapper) = above else { break };
                 let is_only = inner.get(&wrapper).is_some_and(|inner| inner.len() == 1);
                 if let (true, Some(wrapping)) = (is_only, self.steps.get(wrapper)) {
-                    if call.usage.is_zero() {
-                        call.usage = wrapping.facts.usage.unwrap_or_default();
-                    }
-                    call.request_model = call
-                        .request_model
-                        .or(wrapping.facts.request_model.as_deref());
-                    call.response_model = call
-                        .response_model
-                        .or(wrapping.facts.response_model.as_deref());
-                    call.provider = call.provider.or(wrapping.facts.provider.as_deref());
-                    if call.said.is_empty() {
-                        call.said = &wrapping.said;
-                    }
+                    call.learn(wrapping);
                 }
                 above = llm_above[wrapper];
             }
@@ -190,9 +206,15 @@ impl Run<'_> {
             else {
                 continue;
             };
+            let twin = self.twin_of[*index].and_then(|twin| position_of.get(&twin).copied());
+            if twin.is_none() && self.twin_of[*index].is_some() {
+                // The one that is counted comes later.
+                continue;
+            }
             let outer = same_call_above[*index]
                 .and_then(|above| position_of.get(&above).copied())
-                .filter(|at| done.get(*at).is_some_and(|outer| outer.name == tool.name));
+                .filter(|at| done.get(*at).is_some_and(|outer| outer.name == tool.name))
+                .or(twin);
             if let Some(at) = outer {
                 position_of.insert(*index, at);
                 if let Some(outer) = done.get_mut(at) {

@@ -1,6 +1,6 @@
 //! The errors of a run, each once where it arose, and whether the run failed by them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Run, Step};
 use crate::convention::ends_in_failure;
@@ -85,6 +85,12 @@ impl Run<'_> {
                 failure,
             })
             .collect();
+        // A call that is told twice fails once.
+        let failed: HashSet<usize> = causes.iter().map(|cause| cause.step).collect();
+        causes.retain(|cause| {
+            let twin = self.twin_of.get(cause.step).copied().flatten();
+            twin.is_none_or(|twin| !failed.contains(&twin))
+        });
         self.join_siblings(&mut causes);
         causes.sort_by_key(|cause| {
             self.steps
