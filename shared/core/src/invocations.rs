@@ -369,6 +369,12 @@ fn answer(run: &Run, unit: Unit, members: &[usize], group: &[&LlmCall], only_one
         return String::new();
     }
     match &last.said.answer {
+        // What a program made of a model's structured answer is what its user sees.
+        Some(text) if last.said.calls.is_empty() && text.trim_start().starts_with('{') => {
+            root_answer()
+                .filter(|answer| !answer.is_empty())
+                .unwrap_or_else(|| text.clone())
+        }
         Some(text) if last.said.calls.is_empty() => text.clone(),
         _ => root_answer()
             .or_else(|| only_one.then(spoken).flatten())

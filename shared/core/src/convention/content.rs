@@ -53,6 +53,17 @@ pub(super) fn read(look: &Look, span: &mut Span) {
         }
         attributes.about("output");
         span.output_value = attributes.first_json(keys::OUTPUT);
+        // LlamaIndex's first step of an agent gives back what the agent is asked.
+        if span.kind == Kind::Agent
+            && span.input.is_empty()
+            && span.input_value.is_none()
+            && let Some(input) = span
+                .output_value
+                .as_ref()
+                .and_then(|value| value.get("input"))
+        {
+            span.input = messages::read(input, "user");
+        }
     }
     if span.kind == Kind::Retriever {
         attributes.about("input");
@@ -227,6 +238,15 @@ fn from_event_list(attributes: &Attributes, span: &mut Span) {
         if let Some(role) = role.and_then(message_role) {
             add_message(role, &event, &mut span.input, &mut span.output);
         }
+    }
+    // Logfire's events of OpenAI's agents end with the answer, as one more message.
+    if span.kind == Kind::Llm
+        && span.output.is_empty()
+        && let Some(answer) = span
+            .input
+            .pop_if(|last| last.role == "assistant" && span.failure.is_none())
+    {
+        span.output.push(answer);
     }
 }
 

@@ -220,6 +220,12 @@ fn agent(look: &Look, kind: Kind) -> Option<String> {
     if kind != Kind::Agent {
         return None;
     }
+    if look.scope == "logfire.openai_agents" {
+        return attributes.text("name");
+    }
+    if let Some(name) = llamaindex_agent(look) {
+        return Some(name);
+    }
     if look.scope.ends_with("llama_index") {
         let event = attributes
             .json("input.value")
@@ -252,6 +258,15 @@ fn agent(look: &Look, kind: Kind) -> Option<String> {
             .any(|key| attributes.has(key))
             .then(|| bare.to_owned())
         })
+}
+
+/// LlamaIndex's steps of an agent, as OpenLLMetry writes them, name it in what they give back.
+pub(super) fn llamaindex_agent(look: &Look) -> Option<String> {
+    if !look.scope.ends_with("llamaindex") {
+        return None;
+    }
+    let output = look.attributes.json("traceloop.entity.output")?;
+    metadata_text(&output, &["current_agent_name"])
 }
 
 /// The agent that a span's own name tells: `invoke_agent X`, `agent_run [X]`, `agent X`.

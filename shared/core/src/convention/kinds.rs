@@ -113,6 +113,13 @@ pub(super) const RULES: &[Rule] = &[
         kind: adk_kind,
     },
     Rule {
+        name: "logfire:openai_agents",
+        written_by: "Logfire, of OpenAI's agents",
+        looks_for: "scope `logfire.openai_agents`; `handoffs` (an agent), `from_agent` (a hand-off), `Function: ..` (a tool), `agent_trace_id` (the run)",
+        reference: "4.9",
+        kind: logfire_agents_kind,
+    },
+    Rule {
         name: "gen_ai:tool",
         written_by: "any",
         looks_for: "`gen_ai.tool.name` or `gen_ai.tool.call.id`",
@@ -214,6 +221,7 @@ fn openinference_kind(look: &Look) -> Option<Kind> {
         "CHAIN" if is_llamaindex_agent(look) => Kind::Agent,
         // LangChain's instrumentation knows no agents: a run of one is the chain that bears the agent's name.
         "CHAIN" if is_langchain_agent(look) => Kind::Agent,
+        "CHAIN" if look.scope.ends_with("haystack") && look.span.name == "Agent.run" => Kind::Agent,
         // CrewAI's crew.
         "CHAIN" if look.attributes.has("crew_tasks") => Kind::Workflow,
         "CHAIN" => Kind::Task,
@@ -334,6 +342,7 @@ fn traceloop_kind(look: &Look) -> Option<Kind> {
             "workflow" => Kind::Workflow,
             // A LlamaIndex agent's step that runs a tool.
             "task" if look.attributes.has("tool.name") => Kind::Tool,
+            "task" if fields::llamaindex_agent(look).is_some() => Kind::Agent,
             "task" => Kind::Task,
             "agent" => Kind::Agent,
             "tool" => Kind::Tool,
@@ -424,6 +433,25 @@ fn model_kind(look: &Look) -> Option<Kind> {
             "llm.request.model",
         ])
         .map(|_| Kind::Llm)
+}
+
+/// Logfire writes the agents SDK's own fields, by their names there; of model calls it writes OpenTelemetry's too.
+fn logfire_agents_kind(look: &Look) -> Option<Kind> {
+    if look.scope != "logfire.openai_agents" {
+        return None;
+    }
+    let has = |key: &str| look.attributes.has(key);
+    if has("handoffs") && has("name") {
+        Some(Kind::Agent)
+    } else if has("from_agent") || look.span.name.starts_with("Function: ") {
+        Some(Kind::Tool)
+    } else if has("agent_trace_id") {
+        Some(Kind::Workflow)
+    } else if has("triggered") {
+        Some(Kind::Guardrail)
+    } else {
+        None
+    }
 }
 
 fn logfire_kind(look: &Look) -> Option<Kind> {

@@ -270,6 +270,16 @@ fn add_content(content: &Value, to: &mut Message, depth: usize) {
                         .iter()
                         .for_each(|item| add_content(item, to, depth + 1));
                 }
+                // An answer's items, printed instead of written (`ResponseFunctionToolCall(name=.., arguments=..)`).
+                Some(printed @ Value::Object(_))
+                    if depth < 4 && text.starts_with(|c: char| c.is_ascii_uppercase()) =>
+                {
+                    let before = (to.text.len(), to.tool_calls.len());
+                    add_content(&printed, to, depth + 1);
+                    if before == (to.text.len(), to.tool_calls.len()) {
+                        add_text(text, to);
+                    }
+                }
                 _ => add_text(text, to),
             },
         },

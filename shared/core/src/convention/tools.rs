@@ -58,6 +58,12 @@ fn tool_in_name(look: &Look) -> Option<String> {
             return Some(rest.to_owned());
         }
     }
+    if look.scope == "logfire.openai_agents" {
+        let target = look.attributes.text("to_agent");
+        return target
+            .map(|target| format!("handoff to {target}"))
+            .or_else(|| look.attributes.text("name"));
+    }
     if look.attributes.has("traceloop.span.kind") {
         return look
             .attributes

@@ -213,12 +213,25 @@ fn words_in(value: &Value, wrapper: &str, fields: &[&str], role: &str) -> Option
     };
     found
         .or_else(|| last_text(value, role))
+        .or_else(|| {
+            // A field that is a message.
+            let inner = fields.iter().find_map(|key| {
+                let inner = value.get(*key)?;
+                (inner.get("role").is_some() || inner.get(0)?.get("role").is_some())
+                    .then_some(inner)
+            })?;
+            last_of(inner, role)
+        })
         .filter(|words| !words.trim().is_empty())
         .map(|words| text(&words))
 }
 
 fn last_text(value: &Value, role: &str) -> Option<String> {
     value.get("messages")?;
+    last_of(value, role)
+}
+
+fn last_of(value: &Value, role: &str) -> Option<String> {
     convention::read_messages(value, "")
         .into_iter()
         .rev()
