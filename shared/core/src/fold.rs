@@ -134,6 +134,8 @@ pub(crate) struct NativeFacts {
     pub seq: u64,
     pub event_type: String,
     pub timestamp_ms: u64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untimed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -338,6 +340,7 @@ impl NativeFacts {
             answer: event.outputs.as_ref().and_then(answer_in),
             event_type: name(event.event_type),
             timestamp_ms: event.timestamp_ms,
+            untimed: event.untimed,
             agent: event.agent_name.or(event.agent_id).map(name),
             span_id: event.span_id.map(name),
             parent_span_id: event.parent_span_id.map(name),

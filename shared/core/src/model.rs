@@ -256,6 +256,8 @@ pub struct Native {
     pub event_id: Option<String>,
     /// Milliseconds since 1970; the arrival where the producer said nothing that is a time.
     pub timestamp_ms: u64,
+    /// The producer said no time.
+    pub untimed: bool,
     pub agent_id: Option<String>,
     pub agent_name: Option<String>,
     pub span_id: Option<String>,

@@ -1,11 +1,13 @@
 //! One span of each dialect, written by hand after its specification: what is read from it. Whole runs of real frameworks are in the corpus (`corpus.rs`).
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use tailspan_core::{
     event,
     fold::State,
     limits::Limits,
-    observed::Recorded,
+    observed::{Observation, Recorded, What},
     otlp::{Encoding, decode_logs, decode_traces},
     settle::Status,
     summary::summary,
@@ -413,6 +415,235 @@ fn vendors_own_types() {
         &json!({"mastra.span.type": "agent_run", "gen_ai.agent.name": "writer"}),
         &json!({"kind": "agent", "agent": "writer"}),
     );
+}
+
+/// Taken from real exports of September to November 2026.
+#[test]
+fn what_frameworks_write_beside_the_conventions() {
+    checked(
+        "langfuse-sdk",
+        "writer",
+        &json!({"langfuse.observation.type": "chain", "langfuse.observation.metadata.lc_agent_name": "\"writer\""}),
+        &json!({"kind": "agent", "agent": "writer"}),
+    );
+    checked(
+        "langfuse-sdk",
+        "generation",
+        &json!({"langfuse.observation.type": "generation", "langfuse.observation.usage_details": {"input": 78, "input_cache_read": 38, "output": 26, "output_reasoning": 3, "total": 145}}),
+        &json!({"kind": "llm", "tokens": [116, 29, 38]}),
+    );
+    checked(
+        "langfuse-sdk",
+        "roll",
+        &json!({"langfuse.observation.type": "tool", "langfuse.observation.input": {"args": [], "kwargs": {"sides": 6}}}),
+        &json!({"kind": "tool", "tool": "roll", "arguments": {"sides": 6}}),
+    );
+    checked(
+        "langsmith",
+        "writer",
+        &json!({"langsmith.span.kind": "chain", "langsmith.metadata.lc_agent_name": "writer"}),
+        &json!({"kind": "agent", "agent": "writer"}),
+    );
+    checked(
+        "langwatch",
+        "llm",
+        &json!({"langwatch.span.type": "llm", "langwatch.input": {"type": "chat_messages", "value": [{"role": "user", "content": "hello"}]},
+            "langwatch.output": {"type": "chat_messages", "value": [{"role": "assistant", "content": "hi"}]}}),
+        &json!({"kind": "llm", "input": "hello", "output": "hi"}),
+    );
+    checked(
+        "@mastra/otel-exporter",
+        "invoke_agent writer",
+        &json!({"mastra.span.type": "agent_run", "mastra.agent_run.input": "hello"}),
+        &json!({"kind": "agent", "agent": "writer", "input": "hello"}),
+    );
+    let agents = "logfire.openai_agents";
+    checked(
+        agents,
+        "Agent run: {name!r}",
+        &json!({"name": "writer", "handoffs": "[]", "tools": "[]"}),
+        &json!({"kind": "agent", "agent": "writer"}),
+    );
+    checked(
+        agents,
+        "Function: {name}",
+        &json!({"name": "roll", "input": "{\"sides\":6}", "output": "4"}),
+        &json!({"kind": "tool", "tool": "roll", "arguments": {"sides": 6}}),
+    );
+    checked(
+        agents,
+        "Responses API",
+        &json!({"gen_ai.operation.name": "chat", "events": [{"event.name": "gen_ai.user.message", "role": "user", "content": "hello"},
+            {"event.name": "gen_ai.assistant.message", "role": "assistant", "content": "hi"}]}),
+        &json!({"kind": "llm", "input": "hello", "output": "hi"}),
+    );
+    let crewai = "opentelemetry.instrumentation.crewai";
+    checked(
+        crewai,
+        "crewai.workflow",
+        &json!({"gen_ai.operation.name": "invoke_agent", "crewai.crew.tasks": "[{\"description\": \"hello\"}]"}),
+        &json!({"kind": "workflow", "input": "hello"}),
+    );
+    checked(
+        crewai,
+        "hello.task",
+        &json!({"gen_ai.operation.name": "invoke_agent", "traceloop.span.kind": "task"}),
+        &json!({"kind": "task"}),
+    );
+    checked(
+        "opentelemetry.instrumentation.llamaindex",
+        "BaseWorkflowAgent.task",
+        &json!({"traceloop.span.kind": "task", "traceloop.entity.output": {"input": [{"role": "user", "blocks": [{"block_type": "text", "text": "hello"}]}], "current_agent_name": "writer"}}),
+        &json!({"kind": "agent", "agent": "writer", "input": "hello"}),
+    );
+    checked(
+        "openinference.instrumentation.langchain",
+        "call_agent",
+        &json!({"openinference.span.kind": "AGENT", "metadata": {"langgraph_node": "writer", "langgraph_checkpoint_ns": "writer:1"}}),
+        &json!({"kind": "agent", "agent": "writer"}),
+    );
+}
+
+#[test]
+fn what_python_printed_is_read_as_what_was_said() {
+    checked(
+        "x",
+        "chat",
+        &json!({"openinference.span.kind": "LLM", "input.value": "[ChatMessage(role=<Role.USER: 'user'>, blocks=[TextBlock(block_type='text', text='hello')])]",
+            "output.value": "{'role': 'assistant', 'content': 'it\\'s me'}"}),
+        &json!({"kind": "llm", "input": "hello", "output": "it's me"}),
+    );
+    checked(
+        "x",
+        "chat",
+        &json!({"gen_ai.operation.name": "chat",
+            "gen_ai.output.messages": [{"role": "assistant", "parts": [{"type": "text", "content": "ResponseOutputText(text='hi', annotations=[])"}]}]}),
+        &json!({"output": "hi"}),
+    );
+    // What a user says may look like it.
+    checked(
+        "x",
+        "chat",
+        &json!({"gen_ai.operation.name": "chat", "gen_ai.input.messages": [{"role": "user", "parts": [{"type": "text", "content": "Sort [3, 1, 2]"}, {"type": "text", "content": "{'a': 1}"}]}]}),
+        &json!({"input": "Sort [3, 1, 2] {'a': 1}"}),
+    );
+}
+
+/// A span of one call, beside another of the same parent.
+fn told(scope: &str, id: &str, start: u64, end: u64, said: &Value, more: &Value) -> (bool, Value) {
+    let mut about = json!({"spanId": id, "startTimeUnixNano": (1_800_000_000_000_000_000 + start).to_string(), "endTimeUnixNano": (1_800_000_000_000_000_000 + end).to_string()});
+    for (key, value) in more.as_object().expect("an object") {
+        about[key] = value.clone();
+    }
+    (false, span(scope, "a call", said, &about))
+}
+
+#[test]
+fn a_call_that_two_instrumentations_tell_side_by_side_is_one() {
+    const MS: u64 = 1_000_000;
+    let ours = json!({"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 5, "gen_ai.usage.output_tokens": 6,
+        "gen_ai.input.messages": [{"role": "user", "parts": [{"type": "text", "content": "hello"}]}]});
+    let clients = json!({"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 5, "gen_ai.usage.output_tokens": 6});
+    let failed = json!({"status": {"code": 2, "message": "no"}});
+    let none = json!({});
+    let count = |bodies: &[(bool, Value)]| {
+        let summary = summary(&state(bodies), TRACE, Status::Running);
+        (
+            summary.total_llm_calls,
+            summary.input_tokens,
+            summary.errors_count,
+        )
+    };
+    let pair = |more: &Value| {
+        [
+            told("ours", "00000000000000a1", 0, 100 * MS, &ours, more),
+            told(
+                "client",
+                "00000000000000a2",
+                10 * MS,
+                90 * MS,
+                &clients,
+                more,
+            ),
+        ]
+    };
+    assert_eq!(count(&pair(&none)), (1, 5, 0));
+    assert_eq!(count(&pair(&failed)), (1, 5, 1));
+    // One client's calls side by side are as many calls.
+    let parallel = [
+        told("client", "00000000000000a1", 0, 100 * MS, &clients, &none),
+        told(
+            "client",
+            "00000000000000a2",
+            10 * MS,
+            90 * MS,
+            &clients,
+            &none,
+        ),
+    ];
+    assert_eq!(count(&parallel), (2, 10, 0));
+    // One after the other too, whoever tells them, unless the provider's id says otherwise.
+    let later = |said: &Value| {
+        [
+            told("ours", "00000000000000a1", 0, 100 * MS, said, &none),
+            told(
+                "client",
+                "00000000000000a2",
+                200 * MS,
+                290 * MS,
+                said,
+                &none,
+            ),
+        ]
+    };
+    assert_eq!(count(&later(&clients)), (2, 10, 0));
+    let mut answered = clients.clone();
+    answered["gen_ai.response.id"] = "r1".into();
+    assert_eq!(count(&later(&answered)), (1, 5, 0));
+    let tool = json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "roll", "gen_ai.tool.call.arguments": {"sides": 6}});
+    let tools = [
+        told("ours", "00000000000000a1", 0, 100 * MS, &tool, &none),
+        told("client", "00000000000000a2", 10 * MS, 90 * MS, &tool, &none),
+    ];
+    let summary = summary(&state(&tools), TRACE, Status::Running);
+    assert_eq!(summary.total_tool_calls, 1);
+}
+
+#[test]
+fn an_end_that_overtook_its_start_ends_it() {
+    for (first, timed) in [
+        ("llm_call_completed", ""),
+        ("llm_call_started", ""),
+        (
+            "llm_call_started",
+            r#","timestamp":"2025-01-20T10:30:45+0200""#,
+        ),
+    ] {
+        let second = if first == "llm_call_started" {
+            "llm_call_completed"
+        } else {
+            "llm_call_started"
+        };
+        let mut state = State::default();
+        for (seq, event_type) in [(1, first), (2, second)] {
+            let text =
+                format!(r#"{{"event_type":"{event_type}","agent_id":"a","model":"m"{timed}}}"#);
+            state.apply(&Recorded {
+                seq,
+                arrived_unix_ms: 1_800_000_000_000 + seq,
+                observation: Observation {
+                    context: Arc::default(),
+                    what: What::Native(text.into()),
+                },
+            });
+        }
+        let summary = summary(&state, TRACE, Status::Running);
+        assert_eq!(
+            (summary.total_llm_calls, summary.open_spans),
+            (1, 0),
+            "{first}{timed}"
+        );
+    }
 }
 
 #[test]

@@ -28,23 +28,21 @@ pub(super) fn read(look: &Look, span: &mut Span) {
     if span.kind == Kind::Llm {
         // The instrumentation may know the client's request and response only as a whole.
         if span.input.is_empty()
-            && let Some(value) = attributes.first_json(keys::INPUT)
+            && let Some(value) = input_value(attributes)
         {
             span.input = messages::read(&prompt_or(value), "user");
         }
         attributes.about("output_messages");
         if span.output.is_empty()
             && span.failure.is_none()
-            && let Some(value) = attributes.first_json(keys::OUTPUT)
+            && let Some(value) = output_value(attributes)
         {
             span.output = messages::read(&value, "assistant");
             span.output.retain(|message| message.role == "assistant");
         }
     } else {
         attributes.about("input");
-        span.input_value = attributes
-            .first_json(keys::INPUT)
-            .or_else(|| crew_task(attributes));
+        span.input_value = input_value(attributes).or_else(|| crew_task(attributes));
         if span.input.is_empty()
             && let Some(value) = &span.input_value
             && value.get("prompt").is_some()
@@ -52,7 +50,7 @@ pub(super) fn read(look: &Look, span: &mut Span) {
             span.input = messages::read(&prompt_or(value.clone()), "user");
         }
         attributes.about("output");
-        span.output_value = attributes.first_json(keys::OUTPUT);
+        span.output_value = output_value(attributes);
         // LlamaIndex's first step of an agent gives back what the agent is asked.
         if span.kind == Kind::Agent
             && span.input.is_empty()
@@ -76,6 +74,24 @@ pub(super) fn read(look: &Look, span: &mut Span) {
             .first_json(&["gen_ai.retrieval.documents"])
             .or_else(|| attributes.structure("retrieval.documents"))
             .or_else(|| span.output_value.take());
+    }
+}
+
+pub(super) fn input_value(attributes: &Attributes) -> Option<Value> {
+    attributes.first_json(keys::INPUT).map(unwrapped)
+}
+
+pub(super) fn output_value(attributes: &Attributes) -> Option<Value> {
+    attributes.first_json(keys::OUTPUT).map(unwrapped)
+}
+
+/// LangWatch says of every value what it is: `{"type": "chat_messages", "value": [..]}`.
+fn unwrapped(mut value: Value) -> Value {
+    match value.as_object_mut() {
+        Some(object) if object.len() == 2 && object.contains_key("type") => {
+            object.remove("value").unwrap_or(value)
+        }
+        _ => value,
     }
 }
 
@@ -234,6 +250,10 @@ fn from_event_list(attributes: &Attributes, span: &mut Span) {
         return;
     };
     for event in events {
+        let event = match event {
+            Value::String(text) => parse_text(&text),
+            other => other,
+        };
         let role = event.get("event.name").and_then(Value::as_str);
         if let Some(role) = role.and_then(message_role) {
             add_message(role, &event, &mut span.input, &mut span.output);

@@ -223,6 +223,12 @@ fn agent(look: &Look, kind: Kind) -> Option<String> {
     if look.scope == "logfire.openai_agents" {
         return attributes.text("name");
     }
+    // A function of a graph's node bears any name; the node's is the agent's.
+    if attributes.has("openinference.span.kind")
+        && let Some(node) = graph_node(&look.metadata)
+    {
+        return Some(node);
+    }
     if let Some(name) = llamaindex_agent(look) {
         return Some(name);
     }

@@ -64,6 +64,13 @@ pub(super) const RULES: &[Rule] = &[
         kind: mastra_kind,
     },
     Rule {
+        name: "langwatch:span.type",
+        written_by: "LangWatch",
+        looks_for: "`langwatch.span.type`; `span` says nothing",
+        reference: "4.1 step 1",
+        kind: langwatch_kind,
+    },
+    Rule {
         name: "openinference:span.kind",
         written_by: "OpenInference",
         looks_for: "`openinference.span.kind`",
@@ -186,6 +193,14 @@ fn kind_of_chain(look: &Look, key: &str) -> Option<Kind> {
     }
 }
 
+fn langwatch_kind(look: &Look) -> Option<Kind> {
+    match look.attributes.str("langwatch.span.type")? {
+        "rag" => Some(Kind::Retriever),
+        "evaluation" => Some(Kind::Evaluator),
+        word => kind_of_word(word),
+    }
+}
+
 fn mastra_kind(look: &Look) -> Option<Kind> {
     Some(match look.attributes.str("mastra.span.type")? {
         "agent_run" => Kind::Agent,
@@ -230,6 +245,12 @@ fn openinference_kind(look: &Look) -> Option<Kind> {
         "TOOL" => Kind::Tool,
         // openai-agents' trace is an AGENT without a name, above the agents: the workflow.
         "AGENT" if is_nameless_root(look) => Kind::Workflow,
+        // LangChain's instrumentation calls so whatever has "agent" in its name, also the function that finds the first node.
+        "AGENT"
+            if look.metadata.get("langgraph_node").and_then(Value::as_str) == Some("__start__") =>
+        {
+            Kind::Task
+        }
         "AGENT" => Kind::Agent,
         "GUARDRAIL" => Kind::Guardrail,
         "EVALUATOR" => Kind::Evaluator,

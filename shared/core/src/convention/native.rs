@@ -28,15 +28,14 @@ pub fn read_native(text: &str, arrived_unix_ms: u64) -> Native {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
     };
-    let timestamp_ms = fields
-        .get("timestamp")
-        .and_then(time_ms)
-        .unwrap_or(arrived_unix_ms);
+    let told_ms = fields.get("timestamp").and_then(time_ms);
+    let timestamp_ms = told_ms.unwrap_or(arrived_unix_ms);
     fields.shift_remove("timestamp");
     let mut event = Native {
         event_type: take_text(&mut fields, &["event_type"]).unwrap_or_else(|| "unknown".to_owned()),
         event_id: take_text(&mut fields, &["event_id"]),
         timestamp_ms,
+        untimed: told_ms.is_none(),
         agent_id: take_text(&mut fields, &["agent_id"]),
         agent_name: take_text(&mut fields, &["agent_name"]),
         span_id: take_text(&mut fields, &["span_id"]),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Look, fields::metadata_text, keys, messages};
+use super::{Look, content, fields::metadata_text, keys, messages};
 use crate::attributes::{Attributes, parse_text};
 use crate::model::{Tool, ToolKind};
 
@@ -78,7 +78,7 @@ fn tool_io(look: &Look, tool: &mut Tool) {
     let attributes = &look.attributes;
     attributes.about("tool_arguments");
     if tool.arguments.is_none()
-        && let Some(input) = attributes.first_json(keys::INPUT)
+        && let Some(input) = content::input_value(attributes)
     {
         tool.arguments = Some(match input {
             // LangChain gives a tool of one argument its bare value; whoever called it knows the name (the fold looks).
@@ -88,7 +88,7 @@ fn tool_io(look: &Look, tool: &mut Tool) {
     }
     if tool.result.is_none() {
         attributes.about("tool_result");
-        tool.result = attributes.first_json(keys::OUTPUT);
+        tool.result = content::output_value(attributes);
     }
 }
 

@@ -7,6 +7,9 @@ use super::{Step, calls::kind_of_name};
 use crate::fold::{LogFacts, NativeFacts, Said, SpanFacts, State, ToolFacts};
 use crate::model::Kind;
 
+/// How far an end without a time may come before its start.
+const OVERTAKING_NS: u64 = 5_000_000_000;
+
 /// The state's spans with what log records say of them, the calls that only log records know, and the native events as steps.
 pub(super) fn steps(state: &State) -> Vec<Step<'_>> {
     let mut said_in_logs: BTreeMap<&str, Vec<&LogFacts>> = BTreeMap::new();
@@ -140,6 +143,8 @@ fn native_steps(state: &State, steps: &mut Vec<Step<'_>>) {
     let known: HashSet<String> = steps.iter().map(|step| step.id.clone()).collect();
     let mut position_of: HashMap<String, usize> = HashMap::new();
     let mut open: HashMap<String, VecDeque<usize>> = HashMap::new();
+    // Ends whose start has not come: of events without a time the order is only that of arrival.
+    let mut ended: HashMap<String, VecDeque<usize>> = HashMap::new();
     for event in state.natives() {
         let (kind, rule, phase) = family(&event.event_type);
         if event.span_id.as_ref().is_some_and(|id| known.contains(id)) {
@@ -162,8 +167,18 @@ fn native_steps(state: &State, steps: &mut Vec<Step<'_>>) {
         let at = match &named {
             Some(id) => position_of.get(id).copied(),
             None if phase == Phase::End => open.get_mut(&pairing).and_then(VecDeque::pop_front),
+            None if phase == Phase::Start && event.untimed => {
+                let time_ns = event.timestamp_ms.saturating_mul(1_000_000);
+                let waiting = ended.get_mut(&pairing);
+                let found = waiting.and_then(VecDeque::pop_front);
+                found.filter(|at| {
+                    let end_ns = steps.get(*at).map_or(0, Step::end_or_start);
+                    time_ns.abs_diff(end_ns) <= OVERTAKING_NS
+                })
+            }
             None => None,
         };
+        let is_joined = at.is_some();
         let at = at.unwrap_or_else(|| {
             let id = named
                 .clone()
@@ -185,7 +200,9 @@ fn native_steps(state: &State, steps: &mut Vec<Step<'_>>) {
             });
             steps.len() - 1
         });
-        if named.is_none() && phase == Phase::Start {
+        if named.is_none() && phase == Phase::End && event.untimed && !is_joined {
+            ended.entry(pairing).or_default().push_back(at);
+        } else if named.is_none() && phase == Phase::Start && !is_joined {
             open.entry(pairing).or_default().push_back(at);
         }
         if let Some(step) = steps.get_mut(at) {
