@@ -43,6 +43,8 @@ struct Shared {
     to: Mutex<SocketAddr>,
     weather: Mutex<Weather>,
     generation: AtomicU64,
+    /// Connections up to this generation stay open and carry nothing.
+    silent: AtomicU64,
 }
 
 impl Proxy {
@@ -53,7 +55,8 @@ impl Proxy {
             shared: Arc::new(Shared {
                 to: Mutex::new(target),
                 weather: Mutex::new(weather),
-                generation: AtomicU64::new(0),
+                generation: AtomicU64::new(1),
+                silent: AtomicU64::new(0),
             }),
         };
         let shared = Arc::clone(&proxy.shared);
@@ -69,6 +72,13 @@ impl Proxy {
     pub(crate) fn lead_to(&self, target: SocketAddr) {
         *self.shared.to.lock().expect("not poisoned") = target;
         self.cut_all();
+    }
+
+    /// From now on, nothing passes over the connections that are open, and nobody is told. New ones work.
+    pub(crate) fn silence_all(&self) {
+        let generation = self.shared.generation.load(Ordering::SeqCst);
+        self.shared.silent.store(generation, Ordering::SeqCst);
+        self.shared.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn cut_all(&self) {
@@ -121,7 +131,12 @@ async fn carry(client: TcpStream, shared: Arc<Shared>) {
     tokio::select! {
         () = pass(&mut from_client, &mut to_server, delay) => return,
         () = pass(&mut from_server, &mut to_client, delay) => return,
-        () = cut_by_hand => return,
+        () = cut_by_hand => {
+            if shared.silent.load(Ordering::SeqCst) >= generation {
+                std::future::pending::<()>().await;
+            }
+            return;
+        }
         () = cut => {}
     }
     match fate {

@@ -6,3 +6,4 @@ pub mod health;
 mod listen;
 pub mod options;
 pub mod serve;
+mod streams;

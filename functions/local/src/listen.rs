@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::streams;
+
 /// A client that is gone without a word (a closed laptop) is noticed when what was sent to it stays unconfirmed this long.
 const UNCONFIRMED_SECONDS: u64 = 60;
 /// From the end of an answer, or the opening of the connection, to the whole head of the next request. Exporters keep connections
@@ -133,6 +135,22 @@ async fn answer(
     _permit: OwnedSemaphorePermit,
 ) {
     set_socket_options(&stream);
+    let mut stream = stream;
+    let asked = tokio::select! {
+        asked = Box::pin(streams::asked(&mut stream, Duration::from_secs(HEAD_SECONDS))) => asked,
+        () = stop.cancelled() => None,
+    };
+    if let Some(request) = asked {
+        if let Err(error) = streams::answer(stream, router, request).await {
+            tracing::debug!("stream ended: {error}");
+        }
+        return;
+    }
+    Box::pin(answer_any(stream, router, stop)).await;
+}
+
+/// Whatever a client wants, by a general server.
+async fn answer_any(stream: TcpStream, router: Router, stop: CancellationToken) {
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let answer = router.clone().oneshot(request.map(Body::new));
         async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }

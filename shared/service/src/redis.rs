@@ -4,11 +4,18 @@
 //! safe for a log (no reconnect policy; with one, lost replies are replayed and writes double), so a policy is set, a command
 //! gets one attempt, and repeating is decided by those who know whether a repeat is harmless.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fred::{
     clients::{Client, SubscriberClient},
+    error::ErrorKind,
     interfaces::{ClientLike, EventInterface, PubsubInterface},
     types::{
         Builder, ClusterHash, CustomCommand, Value,
@@ -239,6 +246,7 @@ pub type Ring = Option<Arc<str>>;
 #[derive(Clone)]
 pub struct Redis {
     client: Client,
+    renewing: Renewing,
     subscriber: SubscriberClient,
     rings: broadcast::Sender<Ring>,
     config: FredConfig,
@@ -269,6 +277,7 @@ impl Redis {
         let (rings, _) = broadcast::channel(8192);
         let redis = Self {
             client,
+            renewing: Renewing::default(),
             subscriber,
             rings,
             config,
@@ -285,7 +294,10 @@ impl Redis {
     pub async fn blocking_connection(&self) -> Result<BlockingConnection, RedisError> {
         let client = builder(self.config.clone()).build()?;
         init(&client).await;
-        Ok(BlockingConnection { client })
+        Ok(BlockingConnection {
+            client,
+            renewing: Renewing::default(),
+        })
     }
 
     /// Whether commands are spread over slots; the doorbell is a sharded channel then.
@@ -303,7 +315,7 @@ impl Redis {
         key: &str,
         args: Vec<Arg>,
     ) -> Result<Reply, RedisError> {
-        command(&self.client, name, key, args, false).await
+        command(&self.client, &self.renewing, name, key, args, false).await
     }
 
     /// Runs a script over keys of one slot: by its hash, and with its text where the node does not know it yet.
@@ -410,6 +422,7 @@ impl Redis {
 /// Where `XREADGROUP ... BLOCK` may wait.
 pub struct BlockingConnection {
     client: Client,
+    renewing: Renewing,
 }
 
 impl BlockingConnection {
@@ -421,7 +434,7 @@ impl BlockingConnection {
         key: &str,
         args: Vec<Arg>,
     ) -> Result<Reply, RedisError> {
-        command(&self.client, name, key, args, true).await
+        command(&self.client, &self.renewing, name, key, args, true).await
     }
 }
 
@@ -657,8 +670,25 @@ async fn init(client: &impl ClientLike) {
     let _ = tokio::time::timeout(CONNECT_TIMEOUT, client.wait_for_connect()).await;
 }
 
+/// Whether a client's connections are being renewed because one of them fell silent.
+type Renewing = Arc<AtomicBool>;
+
+/// A connection on which a command was not answered in time may be open and dead, and everything behind it would wait as long: all are made anew. Where Redis itself is slow, it costs
+/// a connection.
+fn renew(client: &Client, renewing: &Renewing) {
+    if renewing.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let (client, renewing) = (client.clone(), Arc::clone(renewing));
+    tokio::spawn(async move {
+        let _ = tokio::time::timeout(CONNECT_TIMEOUT, client.force_reconnection()).await;
+        renewing.store(false, Ordering::SeqCst);
+    });
+}
+
 async fn command(
     client: &Client,
+    renewing: &Renewing,
     name: &'static str,
     key: &str,
     args: Vec<Arg>,
@@ -666,19 +696,24 @@ async fn command(
 ) -> Result<Reply, RedisError> {
     if !client.is_connected() {
         // Known to be away: a producer is told soon, and a connection that is just being renewed is used.
-        let _ = tokio::time::timeout(RECONNECT_GRACE, client.wait_for_connect()).await;
+        let connected = Box::pin(client.wait_for_connect());
+        let _ = tokio::time::timeout(RECONNECT_GRACE, connected).await;
         if !client.is_connected() {
             return Err(RedisError::Unavailable("not connected".to_owned()));
         }
     }
     let slot = ClusterHash::Custom(redis_keyslot(key.as_bytes()));
     let command = CustomCommand::new_static(name, slot, blocking);
-    match client.custom::<Value, _>(command, args).await {
+    // Boxed: fred's future has 7 KiB, which every viewer would hold for the reads it seldom needs.
+    match Box::pin(client.custom::<Value, _>(command, args)).await {
         Ok(value) => Ok(value.into()),
         Err(error) => {
+            if *error.kind() == ErrorKind::Timeout {
+                renew(client, renewing);
+            }
             // A master that became a replica keeps its connections where no sentinel cuts them: look again who the master is.
             if error.details().starts_with("READONLY") {
-                let _ = client.force_reconnection().await;
+                let _ = Box::pin(client.force_reconnection()).await;
             }
             Err(told(error.into()))
         }

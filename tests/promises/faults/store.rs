@@ -183,6 +183,33 @@ async fn a_master_that_dies_behind_a_sentinel_is_replaced_while_streams_go_on() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_redis_that_carry_nothing_are_given_up_and_nothing_is_lost() {
+    let redis = RedisServer::durable().await;
+    let door = Proxy::to(
+        SocketAddr::from(([127, 0, 0, 1], redis.port)),
+        Weather::CALM,
+    )
+    .await;
+    let scene = Scene::start(&format!("redis://{}", door.address), Weather::CALM).await;
+    let enough = Arc::default();
+    let viewers = scene.viewers(10, 0, &enough);
+    let writing = scene.writing();
+    let urls = writing.urls.clone();
+    let written = Arc::clone(&writing.written);
+    let writer = tokio::spawn(async move { write(&writing, 1, 2_000).await });
+    for silent_at in [300, 800, 1_300] {
+        until_written(&written, silent_at, &writer).await;
+        door.silence_all();
+        until_written(&written, silent_at + 100, &writer).await;
+    }
+    writer.await.expect("written");
+    end_run(&urls).await;
+    let seen = viewers.join_all().await;
+    assert_exact(&seen, 1, 2_001);
+    assert!(seen.iter().all(|viewer| viewer.gaps.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_hangs_is_told_in_time_and_doubles_nothing_when_it_goes_on() {
     let redis = RedisServer::durable().await;
     let scene = Scene::start(&redis.url(), Weather::CALM).await;

@@ -1,0 +1,282 @@
+//! Event streams, written to their sockets without an HTTP library in between.
+//!
+//! A viewer's connection does one thing for as long as it lives: it carries frames. A general server keeps buffers of 16 KiB for the next request of every
+//! connection, which for thousands of idle viewers is most of the memory. So a connection whose first request is for a stream is answered here: the
+//! request is parsed, goes through the same router as any other (guards, tokens, errors), and the answer's frames are written as they come. Every other connection,
+//! and whatever is unusual about a request (a body, pipelining, HTTP/1.0, a head in pieces), is left to the general server.
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use axum::{Router, body::Body};
+use futures::Stream;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+};
+use tower::ServiceExt;
+
+/// Of a head that is looked at: a browser's with its cookies fits, and a longer one is left to the general server.
+const LONGEST_HEAD: usize = 8 << 10;
+const MOST_HEADERS: usize = 64;
+/// Of an answer that is no stream: errors, in JSON.
+const LONGEST_ANSWER: usize = 64 << 10;
+/// What a viewer may send while it is shown a stream, and is not listened to.
+const MOST_IGNORED: usize = 4 << 10;
+
+/// The request of a connection that has just been opened, if it is one for a stream; its bytes are taken from the socket then, and only then.
+pub(crate) async fn asked(socket: &mut TcpStream, within: Duration) -> Option<Request<Body>> {
+    let mut head = vec![0; LONGEST_HEAD];
+    let peeked = tokio::time::timeout(within, socket.peek(&mut head)).await;
+    let length = peeked.ok()?.ok()?;
+    let (request, parsed) = parse(head.get(..length)?)?;
+    // With more behind it, it is not all that the client wants.
+    if parsed != length {
+        return None;
+    }
+    socket.read_exact(head.get_mut(..length)?).await.ok()?;
+    Some(request)
+}
+
+/// A whole head of a plain request for a stream, and its length.
+fn parse(bytes: &[u8]) -> Option<(Request<Body>, usize)> {
+    // Most connections are for something else: seen by the first line.
+    let line = bytes.split(|byte| *byte == b'\r').next()?;
+    let path = line.strip_prefix(b"GET ")?.strip_suffix(b" HTTP/1.1")?;
+    let path = path.split(|byte| *byte == b'?').next()?;
+    if !path.ends_with(b"/stream") {
+        return None;
+    }
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut head = httparse::Request::new(&mut headers);
+    let Ok(httparse::Status::Complete(length)) = head.parse(bytes) else {
+        return None;
+    };
+    let mut named = HeaderMap::with_capacity(head.headers.len());
+    for pair in head.headers.iter() {
+        let name = HeaderName::from_bytes(pair.name.as_bytes()).ok()?;
+        if matches!(
+            name,
+            header::CONTENT_LENGTH
+                | header::TRANSFER_ENCODING
+                | header::UPGRADE
+                | header::EXPECT
+                | header::CONNECTION
+        ) && !is_keep_alive(&name, pair.value)
+        {
+            return None;
+        }
+        named.append(name, HeaderValue::from_bytes(pair.value).ok()?);
+    }
+    let mut request = Request::builder()
+        .method(Method::GET)
+        .uri(head.path?)
+        .version(Version::HTTP_11)
+        .body(Body::empty())
+        .ok()?;
+    *request.headers_mut() = named;
+    Some((request, length))
+}
+
+fn is_keep_alive(name: &HeaderName, value: &[u8]) -> bool {
+    *name == header::CONNECTION && value.eq_ignore_ascii_case(b"keep-alive")
+}
+
+/// Answers the request, and shows the stream to its end or until the viewer goes.
+///
+/// # Errors
+/// The socket's: the viewer went, or did not take what was sent for too long.
+pub(crate) async fn answer(
+    mut socket: TcpStream,
+    router: Router,
+    request: Request<Body>,
+) -> io::Result<()> {
+    // What it takes to route a request is freed before the stream begins.
+    let response = Box::pin(router.oneshot(request)).await;
+    let response = response.unwrap_or_else(|never| match never {});
+    if !is_stream(&response) {
+        return Box::pin(answer_shortly(&mut socket, response)).await;
+    }
+    let (parts, body) = response.into_parts();
+    let head = head(parts.status, &parts.headers, "transfer-encoding: chunked");
+    drop(parts);
+    socket.write_all(&head).await?;
+    drop(head);
+    Show::new(socket, body).await
+}
+
+fn is_stream(response: &Response<Body>) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    response.status() == StatusCode::OK
+        && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+async fn answer_shortly(socket: &mut TcpStream, response: Response<Body>) -> io::Result<()> {
+    let (parts, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, LONGEST_ANSWER).await;
+    let body = body.map_err(io::Error::other)?;
+    let length = match parts.status {
+        StatusCode::NO_CONTENT => "connection: close".to_owned(),
+        _ => format!("content-length: {}\r\nconnection: close", body.len()),
+    };
+    let mut headers = parts.headers;
+    headers.remove(header::CONTENT_LENGTH);
+    let mut answer = head(parts.status, &headers, &length);
+    answer.extend_from_slice(&body);
+    socket.write_all(&answer).await?;
+    socket.shutdown().await
+}
+
+fn head(status: StatusCode, headers: &HeaderMap, framing: &str) -> Vec<u8> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    for (name, value) in headers {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    head.extend_from_slice(format!("{framing}\r\ndate: {date}\r\n\r\n").as_bytes());
+    head
+}
+
+/// Shows a stream: takes a frame only when the one before it is in the socket's hands.
+struct Show {
+    socket: TcpStream,
+    frames: axum::body::BodyDataStream,
+    /// The frame that is being written, in its chunk.
+    chunk: Option<Chunk>,
+    ended: bool,
+    ignored: usize,
+}
+
+/// One chunk of the chunked transfer coding (RFC 9112, 7.1): size, data, and their line ends.
+struct Chunk {
+    head: [u8; 18],
+    head_length: u8,
+    data: bytes::Bytes,
+    written: usize,
+}
+
+const LINE_END: &[u8] = b"\r\n";
+
+impl Chunk {
+    fn of(data: bytes::Bytes) -> Self {
+        let mut head = [0; 18];
+        let text = format!("{:x}\r\n", data.len());
+        let head_length = text.len().min(head.len());
+        head[..head_length].copy_from_slice(&text.as_bytes()[..head_length]);
+        Self {
+            head,
+            head_length: head_length as u8,
+            data,
+            written: 0,
+        }
+    }
+
+    fn length(&self) -> usize {
+        usize::from(self.head_length) + self.data.len() + LINE_END.len()
+    }
+
+    /// What is not written yet.
+    fn rest(&self) -> [IoSlice<'_>; 3] {
+        let mut skip = self.written;
+        [
+            &self.head[..usize::from(self.head_length)],
+            &self.data[..],
+            LINE_END,
+        ]
+        .map(|part| {
+            let from = skip.min(part.len());
+            skip -= from;
+            IoSlice::new(&part[from..])
+        })
+    }
+}
+
+impl Show {
+    fn new(socket: TcpStream, body: Body) -> Self {
+        Self {
+            socket,
+            frames: body.into_data_stream(),
+            chunk: None,
+            ended: false,
+            ignored: 0,
+        }
+    }
+
+    /// Writes the chunk in hand; `Pending` when the socket takes no more.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(chunk) = &mut self.chunk {
+            let written =
+                match Pin::new(&mut self.socket).poll_write_vectored(context, &chunk.rest()) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(written) => written?,
+                    Poll::Pending => return Poll::Pending,
+                };
+            chunk.written += written;
+            if chunk.written >= chunk.length() {
+                self.chunk = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the viewer went. What it sends is not looked at, and not without end.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut room = [0; 256];
+        loop {
+            let mut buffer = ReadBuf::new(&mut room);
+            match tokio::io::AsyncRead::poll_read(Pin::new(&mut self.socket), context, &mut buffer)
+            {
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {
+                    self.ignored += buffer.filled().len();
+                    if self.ignored > MOST_IGNORED {
+                        return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl Future for Show {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let show = &mut *self;
+        loop {
+            match show.poll_write(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return show.poll_gone(context),
+            }
+            if show.ended {
+                return Poll::Ready(Ok(()));
+            }
+            match Pin::new(&mut show.frames).poll_next(context) {
+                Poll::Ready(Some(Ok(frame))) if frame.is_empty() => {}
+                Poll::Ready(Some(Ok(frame))) => show.chunk = Some(Chunk::of(frame)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io::Error::other(error))),
+                Poll::Ready(None) => {
+                    show.ended = true;
+                    // What ends a body is a chunk without data.
+                    show.chunk = Some(Chunk::of(bytes::Bytes::new()));
+                }
+                Poll::Pending => return show.poll_gone(context),
+            }
+        }
+    }
+}
