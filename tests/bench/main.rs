@@ -2,7 +2,7 @@
 //! run, because the machine changes from run to run and the ratio does not.
 //!
 //! `ingest` and `memory` call the product's functions in this process, `latency` and the last rows of `ingest` go through HTTP to a
-//! second process of this binary (`--serve`) with the product's routers. Redis is a child of its own, without persistence.
+//! second process of this binary (`--serve`), which is `tailspan serve`. Redis is a child of its own, without persistence.
 
 mod agentevals;
 mod fanout;
@@ -33,7 +33,7 @@ struct Arguments {
     /// Seconds of one latency run; there are seven.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Only serve the product's routers on this Redis, at a free port that is printed: for the other process.
+    /// Only serve, as `tailspan serve` does, on this Redis, at a free port that is printed: for the other process.
     #[arg(long, hide = true)]
     serve: Option<String>,
 }

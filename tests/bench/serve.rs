@@ -1,4 +1,4 @@
-//! The product's routers in a process of their own, so that its CPU time is its own.
+//! The product, `tailspan serve`, in a process of its own, so that its CPU time is its own.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -7,33 +7,25 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use axum::Router;
-use tailspan_service::{App, config::Config};
+use clap::Parser as _;
+use tailspan_local::options::{self, Cli};
 
 /// Serves until it is killed.
 pub(crate) fn run(redis_url: &str) -> Result<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
-        let config = Config {
-            redis_url: redis_url.to_owned(),
-            ..Config::default()
-        };
-        let app = App::start(config).await?;
-        let router = Router::new()
-            .merge(tailspan_ingest::router(app.clone()))
-            .merge(tailspan_query::router(app.clone()))
-            .merge(tailspan_stream::router(app.clone()));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        println!("{}", listener.local_addr()?);
-        axum::serve(
-            axum::serve::ListenerExt::tap_io(listener, |socket| {
-                let _ = socket.set_nodelay(true);
-            }),
-            router,
-        )
-        .await?;
-        Ok(())
-    })
+    let line = [
+        "tailspan",
+        "serve",
+        "--port",
+        "0",
+        "--otlp-port",
+        "0",
+        "--redis-url",
+        redis_url,
+    ];
+    match Cli::parse_from(line).command {
+        options::Command::Serve(options) => tailspan_local::serve::run(&options),
+        options::Command::Health(_) => anyhow::bail!("`serve` was asked for"),
+    }
 }
 
 /// This binary as a server.
@@ -46,12 +38,18 @@ impl Server {
     pub(crate) fn start(redis_url: &str) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["--serve", redis_url])
+            .env("TAILSPAN_LOG", "error")
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take().context("the server has an output")?;
-        let mut address = String::new();
-        BufReader::new(stdout).read_line(&mut address)?;
-        let address = address.trim().to_owned();
+        let mut lines = BufReader::new(stdout).lines();
+        let address = lines
+            .by_ref()
+            .map_while(std::result::Result::ok)
+            .find_map(|line| Some(line.strip_prefix("listening on http://")?.to_owned()))
+            .unwrap_or_default();
+        // A line for every run that ends.
+        std::thread::spawn(move || lines.map_while(std::result::Result::ok).for_each(drop));
         let server = Self { address, child };
         anyhow::ensure!(!server.address.is_empty(), "the server did not start");
         Ok(server)
