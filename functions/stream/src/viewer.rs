@@ -1,6 +1,15 @@
 //! One viewer: from its cursor to the end, pulled by its own socket. Between two reads of the socket it holds one chunk at most.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -11,7 +20,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use futures::stream;
+use futures::Stream;
 use serde_json::json;
 use tailspan_core::{cursor::Cursor, frame, id::TraceId};
 use tailspan_service::{
@@ -24,7 +33,7 @@ use tailspan_service::{
     },
     metrics::{Metrics, Reason},
 };
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
 
 use crate::request::{From, Query, Wanted, wanted};
 
@@ -74,7 +83,7 @@ pub(crate) async fn stream_trace(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let lifetime = jittered(app.config.stream_lifetime);
-    let viewer = Viewer {
+    let viewer = Box::new(Viewer {
         trace,
         watch,
         cursor,
@@ -87,14 +96,11 @@ pub(crate) async fn stream_trace(
         ready: VecDeque::from([Bytes::from(frame::opening(RETRY_MS))]),
         chunks: VecDeque::new(),
         done: false,
+        timer: None,
         seat,
         app,
-    };
-    let frames = stream::unfold(viewer, |mut viewer| async move {
-        let frame = viewer.next_frame().await?;
-        Some((Ok::<_, std::convert::Infallible>(frame), viewer))
     });
-    Ok(event_stream(Body::from_stream(frames)))
+    Ok(event_stream(Body::from_stream(Frames::Ready(viewer))))
 }
 
 /// The trace as it is, waiting for it as long as the viewer wants.
@@ -211,36 +217,73 @@ struct Viewer {
     /// Chunks read from the log and not unfolded yet.
     chunks: VecDeque<StoredChunk>,
     done: bool,
+    /// When the wait for the next event is over. Made once and moved seldom: a heartbeat that an event put off is found to be so when it would be due.
+    timer: Option<Pin<Box<Sleep>>>,
     seat: Seat,
 }
 
+/// A viewer's frames. An event that comes while a viewer waits takes a short way, without a future being made; whatever takes longer (reading the log, waiting for a
+/// store that is away) is a future of its own for as long as it takes.
+enum Frames {
+    Ready(Box<Viewer>),
+    Reading(Pin<Box<dyn Future<Output = Box<Viewer>> + Send>>),
+    Ended,
+}
+
+/// What a viewer has for its socket.
+enum Now {
+    Frame(Bytes),
+    /// Nothing; the task is woken when there is.
+    Waiting,
+    /// The log has to be read, or waited for.
+    MustRead,
+    Ended,
+}
+
+impl Stream for Frames {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match &mut *self {
+                Self::Ready(viewer) => match viewer.poll_frame(context) {
+                    Now::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+                    Now::Waiting => return Poll::Pending,
+                    Now::Ended => *self = Self::Ended,
+                    Now::MustRead => {
+                        if let Self::Ready(mut viewer) = mem::replace(&mut *self, Self::Ended) {
+                            *self = Self::Reading(Box::pin(async move {
+                                viewer.read().await;
+                                viewer
+                            }));
+                        }
+                    }
+                },
+                Self::Reading(reading) => match reading.as_mut().poll(context) {
+                    Poll::Ready(viewer) => *self = Self::Ready(viewer),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Self::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
 impl Viewer {
-    /// The next bytes for the socket; `None` ends the stream. Called when the socket takes more, so a slow viewer asks seldom.
-    async fn next_frame(&mut self) -> Option<Bytes> {
+    /// The next bytes for the socket. Asked when the socket takes more, so a slow viewer asks seldom.
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Now {
         self.seat.ended = false;
         loop {
             if let Some(frame) = self.ready.pop_front() {
                 self.next_heartbeat = Instant::now() + self.heartbeat;
-                return Some(frame);
+                return Now::Frame(frame);
             }
             if self.done {
                 self.seat.ended = true;
-                return None;
+                return Now::Ended;
             }
-            if let Some(chunk) = self.chunks.front() {
-                match self.watch.frame(chunk).await {
-                    Ok(framed) => {
-                        self.chunks.pop_front();
-                        self.show(&framed);
-                    }
-                    Err(error) => {
-                        tracing::debug!(trace = %self.trace, %error, "failed to read for a viewer");
-                        // Read again from the cursor: the log may have changed meanwhile.
-                        self.chunks.clear();
-                        self.wait_briefly().await;
-                    }
-                }
-                continue;
+            if !self.chunks.is_empty() {
+                return Now::MustRead;
             }
             if self.time_is_over() {
                 // No `end`: the client comes back at its cursor, here or on another instance.
@@ -249,7 +292,53 @@ impl Viewer {
                 self.done = true;
                 continue;
             }
-            self.advance().await;
+            match self.watch.next(self.cursor) {
+                Next::Chunk(chunk) => self.show(&chunk),
+                Next::CaughtUp(state) if !state.dead => {
+                    // A cursor without a mark, or at the very start, now knows where it is.
+                    self.cursor = state.cursor();
+                    self.may_have_ended = state.may_have_ended;
+                    match state.ended() {
+                        Some(status) if self.ended_at != Some(state.seq) => {
+                            self.ended_at = Some(state.seq);
+                            self.end(status);
+                            self.done = !self.until_closed;
+                        }
+                        _ if self.poll_wait(context).is_pending() => return Now::Waiting,
+                        _ => {}
+                    }
+                }
+                _ => return Now::MustRead,
+            }
+        }
+    }
+
+    /// Until something is appended, a heartbeat is due, the stream's time is over, or the process shuts down (which wakes all).
+    fn poll_wait(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // In this order: who shuts down says so before it wakes.
+        if self.watch.poll_changed(context).is_ready() || self.app.shutdown.is_cancelled() {
+            return Poll::Ready(());
+        }
+        let due = self.next_heartbeat.min(self.over_at());
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        // One that is early is looked at when it comes; one that is late would be missed.
+        if timer.deadline() > due {
+            timer.as_mut().reset(due);
+        }
+        while timer.as_mut().poll(context).is_ready() {
+            if due <= Instant::now() {
+                self.heartbeat_if_due();
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    fn heartbeat_if_due(&mut self) {
+        if self.next_heartbeat <= Instant::now() {
+            let cursor = (self.cursor.seq > 0).then_some(self.cursor);
+            self.ready.push_back(frame::heartbeat(cursor).into());
         }
     }
 
@@ -260,25 +349,29 @@ impl Viewer {
         now >= self.ends_at && !lingering || self.app.shutdown.is_cancelled()
     }
 
-    /// Takes what follows the cursor, or waits for it.
-    async fn advance(&mut self) {
+    /// Takes a step that needs the log, or waits for it.
+    async fn read(&mut self) {
+        if let Some(chunk) = self.chunks.front() {
+            match self.watch.frame(chunk).await {
+                Ok(framed) => {
+                    self.chunks.pop_front();
+                    self.show(&framed);
+                }
+                Err(error) => {
+                    tracing::debug!(trace = %self.trace, %error, "failed to read for a viewer");
+                    // Read again from the cursor: the log may have changed meanwhile.
+                    self.chunks.clear();
+                    self.wait_briefly().await;
+                }
+            }
+            return;
+        }
         match self.watch.next(self.cursor) {
             Next::Chunk(chunk) => self.show(&chunk),
             Next::Behind => self.catch_up().await,
             Next::CaughtUp(state) if state.dead => self.end("deleted"),
-            Next::CaughtUp(state) => {
-                // A cursor without a mark, or at the very start, now knows where it is.
-                self.cursor = state.cursor();
-                self.may_have_ended = state.may_have_ended;
-                match state.ended() {
-                    Some(status) if self.ended_at != Some(state.seq) => {
-                        self.ended_at = Some(state.seq);
-                        self.end(status);
-                        self.done = !self.until_closed;
-                    }
-                    _ => self.wait().await,
-                }
-            }
+            // There is news since: taken by the short way.
+            Next::CaughtUp(_) => {}
             Next::Gone if self.cursor.seq > 0 => {
                 self.gap(
                     "expired",
@@ -351,20 +444,22 @@ impl Viewer {
         self.done = true;
     }
 
-    /// Until something is appended, a heartbeat is due, or the stream's time is over.
+    /// When the stream is over, a run that is about to be settled being waited for.
+    fn over_at(&self) -> Instant {
+        match self.may_have_ended {
+            true => self.ends_at + LINGER,
+            false => self.ends_at,
+        }
+    }
+
+    /// As [`Viewer::poll_wait`], where the trace is not to be had.
     async fn wait(&mut self) {
-        let ends_at = if self.may_have_ended {
-            self.ends_at + LINGER
-        } else {
-            self.ends_at
-        };
-        let heartbeat_at = self.next_heartbeat.min(ends_at);
+        let due = self.next_heartbeat.min(self.over_at());
         let shutdown = self.app.shutdown.clone();
         tokio::select! {
-            changed = timeout_at(heartbeat_at, self.watch.changed()) => {
-                if changed.is_err() && self.next_heartbeat <= Instant::now() {
-                    let cursor = (self.cursor.seq > 0).then_some(self.cursor);
-                    self.ready.push_back(frame::heartbeat(cursor).into());
+            changed = timeout_at(due, self.watch.changed()) => {
+                if changed.is_err() {
+                    self.heartbeat_if_due();
                 }
             }
             () = shutdown.cancelled() => {}

@@ -106,6 +106,11 @@ impl App {
             },
             Err(error) => warn!(%error, "redis does not answer yet"),
         }
+        let (shutdown, hub) = (app.shutdown.clone(), app.hub.clone());
+        tokio::spawn(async move {
+            shutdown.cancelled().await;
+            hub.wake_all();
+        });
         let asking = app.clone();
         // Beside the first requests: a function that was just started must not wait for it.
         tokio::spawn(async move { asking.ask_what_we_may().await });

@@ -232,7 +232,8 @@ impl Log {
             .pieces(&self.keys.trace(tenant, trace), decoded.pieces())
             .await?;
         let (observations, lost) = decoded.resolve(&pieces);
-        if lost > 0 {
+        // A trace that was deleted or begun anew since the chunk was read has lost nothing that it should have.
+        if lost > 0 && self.still_has(tenant, trace, chunk).await? {
             warn!(%trace, first = chunk.span.first, lost, "pieces of text are gone from the store");
             self.metrics.lost_pieces.inc_by(lost as u64);
         }
@@ -244,6 +245,16 @@ impl Log {
                 observation,
             })
             .collect())
+    }
+
+    async fn still_has(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        chunk: &StoredChunk,
+    ) -> Result<bool, LogError> {
+        let state = self.state(tenant, trace).await?;
+        Ok(state.is_some_and(|state| !state.dead && state.base < chunk.span.last))
     }
 
     async fn pieces(
