@@ -284,6 +284,16 @@ impl Http {
         Ok(())
     }
 
+    /// The status and body of the answer to a `GET`.
+    pub(crate) fn get(&mut self, path: &str) -> Result<(u16, Vec<u8>)> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        self.reader.get_mut().write_all(request.as_bytes())?;
+        let (status, length) = self.head()?;
+        let mut answer = vec![0; length];
+        self.reader.read_exact(&mut answer)?;
+        Ok((status, answer))
+    }
+
     /// The status and body of the answer to a request.
     pub(crate) fn answer_to(
         &mut self,

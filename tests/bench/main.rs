@@ -5,9 +5,11 @@
 //! second process of this binary (`--serve`), which is `tailspan serve`. Redis is a child of its own, without persistence.
 
 mod agentevals;
+mod cold;
 mod fanout;
 mod ingest;
 mod latency;
+mod lists;
 mod memory;
 mod sample;
 mod serve;
@@ -36,6 +38,9 @@ struct Arguments {
     /// Only serve, as `tailspan serve` does, on this Redis, at a free port that is printed: for the other process.
     #[arg(long, hide = true)]
     serve: Option<String>,
+    /// Only be a function that does nothing: for the other process.
+    #[arg(long, hide = true)]
+    bare_function: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,6 +53,10 @@ enum Part {
     Fanout,
     /// Bytes in Redis per span and per trace.
     Memory,
+    /// A page of the list, over ten thousand to a million traces.
+    Lists,
+    /// From the start of each function's process to its first answer, and what it weighs.
+    Cold,
 }
 
 fn main() -> Result<()> {
@@ -55,12 +64,21 @@ fn main() -> Result<()> {
     if let Some(redis_url) = arguments.serve {
         return serve::run(&redis_url);
     }
+    if arguments.bare_function {
+        return cold::bare_function();
+    }
     let wanted = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
     if wanted(Part::Ingest) {
         ingest::measure(&arguments.corpus, arguments.agentevals.as_deref())?;
     }
     if wanted(Part::Memory) {
         memory::measure()?;
+    }
+    if wanted(Part::Lists) {
+        lists::measure()?;
+    }
+    if wanted(Part::Cold) {
+        cold::measure(&cold::beside_us()?)?;
     }
     if wanted(Part::Latency) {
         latency::measure(arguments.seconds)?;
