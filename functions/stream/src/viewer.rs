@@ -97,6 +97,7 @@ pub(crate) async fn stream_trace(
         chunks: VecDeque::new(),
         done: false,
         timer: None,
+        caught_up: None,
         seat,
         app,
     });
@@ -219,6 +220,8 @@ struct Viewer {
     done: bool,
     /// When the wait for the next event is over. Made once and moved seldom: a heartbeat that an event put off is found to be so when it would be due.
     timer: Option<Pin<Box<Sleep>>>,
+    /// The trace as it was when the last chunk was taken, that chunk being its end: spares a second look for every event.
+    caught_up: Option<Arc<TraceState>>,
     seat: Seat,
 }
 
@@ -292,8 +295,15 @@ impl Viewer {
                 self.done = true;
                 continue;
             }
-            match self.watch.next(self.cursor) {
-                Next::Chunk(chunk) => self.show(&chunk),
+            let next = match self.caught_up.take() {
+                Some(state) => Next::CaughtUp(state),
+                None => self.watch.next(self.cursor),
+            };
+            match next {
+                Next::Chunk(chunk, caught_up) => {
+                    self.show(&chunk);
+                    self.caught_up = caught_up;
+                }
                 Next::CaughtUp(state) if !state.dead => {
                     // A cursor without a mark, or at the very start, now knows where it is.
                     self.cursor = state.cursor();
@@ -367,7 +377,7 @@ impl Viewer {
             return;
         }
         match self.watch.next(self.cursor) {
-            Next::Chunk(chunk) => self.show(&chunk),
+            Next::Chunk(chunk, _) => self.show(&chunk),
             Next::Behind => self.catch_up().await,
             Next::CaughtUp(state) if state.dead => self.end("deleted"),
             // There is news since: taken by the short way.

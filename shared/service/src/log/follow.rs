@@ -96,7 +96,8 @@ impl Framed {
 /// What follows a viewer's cursor.
 #[derive(Debug)]
 pub enum Next {
-    Chunk(Arc<Framed>),
+    /// And the trace as it is now, where nothing follows the chunk.
+    Chunk(Arc<Framed>, Option<Arc<TraceState>>),
     /// Not in the window: ask [`Hub::catch_up`].
     Behind,
     /// Nothing; the trace as it is now.
@@ -269,7 +270,11 @@ impl Watch {
         match window.chunks.get(at) {
             Some(chunk) if chunk.span.first <= cursor.seq + 1 => {
                 match locate(cursor, state.extent(), Some(chunk.span)) {
-                    Continuity::Continues => Next::Chunk(Arc::clone(chunk)),
+                    Continuity::Continues => {
+                        let is_last =
+                            at + 1 == window.chunks.len() && chunk.end() == state.cursor();
+                        Next::Chunk(Arc::clone(chunk), is_last.then(|| Arc::clone(state)))
+                    }
                     _ => Next::Behind,
                 }
             }
