@@ -78,11 +78,24 @@ pub(super) fn read(look: &Look, span: &mut Span) {
 }
 
 pub(super) fn input_value(attributes: &Attributes) -> Option<Value> {
-    attributes.first_json(keys::INPUT).map(unwrapped)
+    told_value(attributes, keys::INPUT)
 }
 
 pub(super) fn output_value(attributes: &Attributes) -> Option<Value> {
-    attributes.first_json(keys::OUTPUT).map(unwrapped)
+    told_value(attributes, keys::OUTPUT)
+}
+
+fn told_value(attributes: &Attributes, keys: &[&str]) -> Option<Value> {
+    keys.iter().find_map(|key| {
+        let value = unwrapped(attributes.json(key)?);
+        // Most write any value as JSON, the quotes of a text included; what OpenInference calls text is text.
+        match value.as_str().filter(|text| text.starts_with('"')) {
+            Some(text) if !key.ends_with(".value") => {
+                serde_json::from_str(text).ok().or(Some(value))
+            }
+            _ => Some(value),
+        }
+    })
 }
 
 /// LangWatch says of every value what it is: `{"type": "chat_messages", "value": [..]}`.
@@ -99,10 +112,10 @@ fn unwrapped(mut value: Value) -> Value {
 fn crew_task(attributes: &Attributes) -> Option<Value> {
     let tasks = attributes.first_json(&["crew_tasks", "crewai.crew.tasks"])?;
     let first = tasks.get(0)?.get("description")?;
-    match attributes.json("crew_inputs") {
-        // A description that still has its gaps is made for any question.
-        Some(inputs) if first.as_str().is_some_and(|text| text.contains('{')) => Some(inputs),
-        _ => Some(first.clone()),
+    // A description that still has its gaps is made for any question.
+    match first.as_str().is_some_and(|text| text.contains('{')) {
+        true => attributes.json("crew_inputs"),
+        false => Some(first.clone()),
     }
 }
 

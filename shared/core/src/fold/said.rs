@@ -108,7 +108,7 @@ pub(super) fn digest(input: &[Message], output: &[Message]) -> Said {
         .iter()
         .rev()
         .find(|message| message.role == "user" && !message.text.trim().is_empty())
-        .map(|message| text(&message.text));
+        .map(|message| text(asked(&message.text)));
     // An agent may tell all that it said on the way; its answer is what it said after the last tool.
     let last_tool = output.iter().rposition(|message| message.role == "tool");
     let answer: String = output
@@ -144,6 +144,18 @@ pub(super) fn digest(input: &[Message], output: &[Message]) -> Said {
         answer: (!answer.is_empty()).then(|| text(&answer)),
         calls,
     }
+}
+
+/// The task in the prompts that some frameworks make of it (CrewAI, smolagents).
+fn asked(prompt: &str) -> &str {
+    let inner = prompt.trim();
+    if let Some(task) = inner.strip_prefix("Current Task: ")
+        && let Some((task, _)) =
+            task.split_once("\n\nThis is the expected criteria for your final answer:")
+    {
+        return task;
+    }
+    inner.strip_prefix("New task:\n").unwrap_or(prompt)
 }
 
 fn role_letter(role: &str) -> char {
