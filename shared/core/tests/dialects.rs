@@ -609,6 +609,39 @@ fn a_call_that_two_instrumentations_tell_side_by_side_is_one() {
     assert_eq!(summary.total_tool_calls, 1);
 }
 
+/// Google ADK with Gemini, which gives a call no id: its log record counts positions, its tool's span has an id of ADK's own.
+#[test]
+fn a_call_without_an_id_of_its_own_is_the_tool_that_ran() {
+    let asked = json!({"gen_ai.operation.name": "generate_content", "gen_ai.request.model": "gemini-2", "gen_ai.usage.input_tokens": 5, "gen_ai.usage.output_tokens": 6, "gen_ai.usage.total_tokens": 15,
+        "gen_ai.output.messages": [{"role": "assistant", "parts": [{"type": "tool_call", "id": "roll_0", "name": "roll", "arguments": {"sides": 6}}]}]});
+    let mut other = asked.clone();
+    other["gen_ai.output.messages"][0]["parts"][0]["id"] = "c1".into();
+    let ran = json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "roll", "gen_ai.tool.call.id": "adk-1"});
+    for asked in [asked, other] {
+        let told = [
+            told(
+                "gcp.vertex.agent",
+                "00000000000000a1",
+                0,
+                100,
+                &asked,
+                &json!({}),
+            ),
+            told(
+                "gcp.vertex.agent",
+                "00000000000000a2",
+                200,
+                300,
+                &ran,
+                &json!({}),
+            ),
+        ];
+        let summary = summary(&state(&told), TRACE, Status::Running);
+        // What Gemini thought is in its total only.
+        assert_eq!((summary.total_tool_calls, summary.output_tokens), (1, 10));
+    }
+}
+
 #[test]
 fn an_end_that_overtook_its_start_ends_it() {
     for (first, timed) in [

@@ -272,14 +272,11 @@ fn from_event_list(attributes: &Attributes, span: &mut Span) {
             add_message(role, &event, &mut span.input, &mut span.output);
         }
     }
-    // Logfire's events of OpenAI's agents end with the answer, as one more message.
-    if span.kind == Kind::Llm
-        && span.output.is_empty()
-        && let Some(answer) = span
-            .input
-            .pop_if(|last| last.role == "assistant" && span.failure.is_none())
-    {
-        span.output.push(answer);
+    // Logfire's events of OpenAI's agents end with the answer, as further messages.
+    if span.kind == Kind::Llm && span.output.is_empty() && span.failure.is_none() {
+        let answered = span.input.iter().rev();
+        let count = answered.take_while(|last| last.role == "assistant").count();
+        span.output = span.input.split_off(span.input.len() - count);
     }
 }
 

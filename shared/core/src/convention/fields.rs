@@ -406,6 +406,14 @@ fn usage(look: &Look, span: &Span) -> Option<Usage> {
     if input.is_none() && output.is_none() {
         return None;
     }
+    // Gemini counts what it thought beside its answer, in the total only.
+    if let (Some(input), Some(answer)) = (input, output)
+        && is_gemini(span)
+        && let Some(total) = count("total_tokens", keys::TOTAL_TOKENS, &["total_token_count"])
+        && total > input.saturating_add(answer)
+    {
+        output = Some(total - input);
+    }
     let provider = provider_details(attributes);
     let (read_by_provider, written_by_provider) = provider.unwrap_or_default();
     let reasoning = count(
@@ -453,6 +461,16 @@ fn usage(look: &Look, span: &Span) -> Option<Usage> {
         usage.input = usage.input.saturating_add(cached);
     }
     Some(usage)
+}
+
+fn is_gemini(span: &Span) -> bool {
+    let models = [&span.request_model, &span.response_model];
+    models.into_iter().flatten().any(|model| {
+        model
+            .rsplit('/')
+            .next()
+            .is_some_and(|name| name.starts_with("gemini"))
+    })
 }
 
 /// Langfuse divides a call's tokens into units that exclude one another (`input`, `input_cache_read`, `output`, `output_reasoning`), as far as its

@@ -421,14 +421,24 @@ fn bare_call(value: &Value) -> Option<ToolCall> {
         .iter()
         .find_map(|key| value.get(*key))
         .map_or_else(empty_object, arguments);
+    let id = string(
+        value,
+        &["id", "call_id", "toolUseId", "toolCallId", "tool_call_id"],
+    );
     Some(ToolCall {
-        id: string(
-            value,
-            &["id", "call_id", "toolUseId", "toolCallId", "tool_call_id"],
-        ),
+        id: id.filter(|id| !is_position(id, &name)),
         name,
         arguments,
     })
+}
+
+/// `get_weather_0`: not an id but the position of a call to which the model gave none.
+fn is_position(id: &str, name: &str) -> bool {
+    id.strip_prefix(name)
+        .and_then(|rest| rest.strip_prefix('_'))
+        .is_some_and(|number| {
+            number.len() <= 3 && number.bytes().all(|digit| digit.is_ascii_digit())
+        })
 }
 
 /// Arguments as an object where they are one, also written as text; a call without arguments has an empty object.

@@ -289,12 +289,14 @@ fn match_calls(asked: &[Call], done: &[Done]) -> Vec<Option<usize>> {
         }
     }
     let mut matched: Vec<Option<usize>> = vec![None; done.len()];
-    let passes: [fn(&Call, &Done) -> bool; 5] = [
+    let passes: [fn(&Call, &Done) -> bool; 6] = [
         |asked, tool| same_id(asked, tool) && asked.name == tool.name,
         same_id,
         same_name_and_arguments,
         same_name,
         same_target,
+        // Nobody asked by the tool's id, nothing ran by the call's: two sides that count apart.
+        same_but_for_the_id,
     ];
     for (number, pass) in passes.into_iter().enumerate() {
         for (position, tool) in done.iter().enumerate() {
@@ -356,6 +358,15 @@ fn holds_bare(arguments: &Value, asked: &Value) -> bool {
                 value == bare || (!value.is_string() && value.to_string().as_str() == bare_text)
             })
     })
+}
+
+/// Models without ids of their own are given some, by the framework and by what writes its messages (Gemini).
+fn same_but_for_the_id(asked: &Call, tool: &Done) -> bool {
+    asked.name == tool.name
+        && tool
+            .arguments
+            .as_ref()
+            .is_none_or(|arguments| *arguments == asked.arguments || is_empty(arguments))
 }
 
 fn same_name(asked: &Call, tool: &Done) -> bool {
