@@ -10,6 +10,7 @@ mod intake;
 mod log;
 mod mesh;
 mod proxy;
+mod requests;
 mod stores;
 mod stream;
 mod support;

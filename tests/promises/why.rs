@@ -140,7 +140,7 @@ async fn what_cannot_be_explained_is_told_apart() {
         (
             format!("/traces/{TRACE}/spans/%ff/why"),
             400,
-            "invalid_trace_id",
+            "invalid_span_id",
         ),
         (
             format!("/traces/{TRACE}/spans/{}/why", "x".repeat(129)),

@@ -2,10 +2,11 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use tailspan_core::{
     continuity::{Continuity, locate},
     cursor::Cursor,
-    event::{self, Event},
+    event,
     id::{TenantId, TraceId},
     invocations::{Invocation, invocations},
     settle::{Status, decide},
@@ -21,10 +22,13 @@ use tailspan_service::{
         read::{Folded, PageSize, ReadFrom},
     },
 };
+use tracing::error;
 
 /// Events of a page when nobody says, and at most.
 const PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1000;
+/// Bytes of events on one page: with their attributes a thousand could be gigabytes. An event that is larger stands on a page of its own.
+const PAGE_BYTES: usize = 4 << 20;
 
 /// A trace: what its summary says, and its spans as a tree.
 #[derive(Serialize)]
@@ -100,7 +104,7 @@ pub(crate) struct Events {
     trace_id: TraceId,
     /// Events of the trace.
     total: u64,
-    events: Vec<Event>,
+    events: Vec<Box<RawValue>>,
     /// For the next page, and for a stream that goes on from here; absent when this was the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
@@ -134,17 +138,22 @@ pub(crate) async fn get_events(
         Some("attributes") => event::view_with_attributes,
         Some(_) => return Err(invalid("include must be attributes".to_owned())),
     };
-    let wanted: Option<Vec<&str>> = query
-        .event_types
-        .as_deref()
-        .map(|types| types.split(',').map(str::trim).collect());
+    let wanted: Option<Vec<&str>> = query.event_types.as_deref().map(|types| {
+        let types = types.split(',').map(str::trim);
+        types.filter(|name| !name.is_empty()).collect()
+    });
+    if wanted.as_ref().is_some_and(Vec::is_empty) {
+        return Err(invalid("event_types must name event types".to_owned()));
+    }
     let mut cursor: Cursor = match &query.cursor {
         Some(text) => text.parse().map_err(|_| {
             ApiError::invalid("invalid_cursor", "cursor must be <seq> or <seq>-<mark>")
         })?,
         None => Cursor::START,
     };
+    let asked = cursor;
     let mut events = Vec::new();
+    let (mut bytes, mut is_full) = (0, false);
     let mut gap = None;
     loop {
         let page = app
@@ -199,17 +208,24 @@ pub(crate) async fn get_events(
                 if recorded.seq <= cursor.seq {
                     continue;
                 }
-                if events.len() >= limit {
-                    break 'page;
-                }
-                cursor = Cursor::new(recorded.seq, chunk.span.mark);
                 let event = view(&trace, &recorded);
                 if wanted
                     .as_ref()
                     .is_none_or(|types| types.contains(&event.event_type.as_str()))
                 {
+                    let event = to_raw_value(&event).map_err(|error| {
+                        error!(%trace, seq = recorded.seq, %error, "failed to write an event as JSON");
+                        ApiError::internal()
+                    })?;
+                    let more = bytes + event.get().len();
+                    is_full = events.len() >= limit || !events.is_empty() && more > PAGE_BYTES;
+                    if is_full {
+                        break 'page;
+                    }
+                    bytes = more;
                     events.push(event);
                 }
+                cursor = Cursor::new(recorded.seq, chunk.span.mark);
             }
             if let Some((from, to)) = unread {
                 if gap.is_some() {
@@ -221,13 +237,13 @@ pub(crate) async fn get_events(
                 cursor = chunk.span.end();
             }
         }
-        if events.len() >= limit || cursor.seq >= state.seq || cursor == before {
+        if is_full || events.len() >= limit || cursor.seq >= state.seq || cursor == before {
             return Ok(Json(Events {
                 trace_id: trace,
                 total: state.seq - state.base,
                 events,
                 // A page that did not get on would be asked for again and again.
-                next_cursor: (cursor.seq < state.seq && cursor != before)
+                next_cursor: (cursor.seq < state.seq && cursor != asked)
                     .then(|| cursor.to_string()),
                 cursor: cursor.to_string(),
                 gap,

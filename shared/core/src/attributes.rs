@@ -96,15 +96,19 @@ impl<'a> Attributes<'a> {
     }
 
     fn get(&self, key: &str) -> Option<&'a any_value::Value> {
-        let value = self.by_key.get(key).copied();
-        if value.is_some() {
+        self.by_key.get(key).copied()
+    }
+
+    /// What a key said, if it said something: a filler, or a word where a number is asked for, has told no fact.
+    fn told<T>(&self, key: &str, said: Option<T>) -> Option<T> {
+        if said.is_some() {
             self.note(key);
         }
-        value
+        said
     }
 
     pub fn has(&self, key: &str) -> bool {
-        self.get(key).is_some()
+        self.told(key, self.get(key)).is_some()
     }
 
     pub fn has_prefix(&self, prefix: &str) -> bool {
@@ -127,10 +131,11 @@ impl<'a> Attributes<'a> {
 
     /// A string that says something: not empty, and none of the fillers that instrumentations write for "nothing".
     pub fn str(&self, key: &str) -> Option<&'a str> {
-        match self.get(key)? {
+        let said = match self.get(key)? {
             any_value::Value::String(text) => said(text),
             _ => None,
-        }
+        };
+        self.told(key, said)
     }
 
     /// The first of several spellings that says something.
@@ -140,13 +145,14 @@ impl<'a> Attributes<'a> {
 
     /// Any scalar as text.
     pub fn text(&self, key: &str) -> Option<String> {
-        match self.get(key)? {
+        let said = match self.get(key)? {
             any_value::Value::String(text) => said(text).map(str::to_owned),
             any_value::Value::Int(number) => Some(number.to_string()),
             any_value::Value::Double(number) => Some(number.to_string()),
             any_value::Value::Bool(truth) => Some(truth.to_string()),
             _ => None,
-        }
+        };
+        self.told(key, said)
     }
 
     pub fn first_text(&self, keys: &[&str]) -> Option<String> {
@@ -155,12 +161,13 @@ impl<'a> Attributes<'a> {
 
     /// An integer, also when it came as a whole double or as digits.
     pub fn int(&self, key: &str) -> Option<i64> {
-        match self.get(key)? {
+        let said = match self.get(key)? {
             any_value::Value::Int(number) => Some(*number),
             any_value::Value::Double(number) => whole(*number),
             any_value::Value::String(text) => text.trim().parse().ok(),
             _ => None,
-        }
+        };
+        self.told(key, said)
     }
 
     /// A count: an integer that is not negative.
@@ -170,20 +177,22 @@ impl<'a> Attributes<'a> {
     }
 
     pub fn bool(&self, key: &str) -> Option<bool> {
-        match self.get(key)? {
+        let said = match self.get(key)? {
             any_value::Value::Bool(truth) => Some(*truth),
             any_value::Value::String(text) if text.eq_ignore_ascii_case("true") => Some(true),
             any_value::Value::String(text) if text.eq_ignore_ascii_case("false") => Some(false),
             _ => None,
-        }
+        };
+        self.told(key, said)
     }
 
     /// The value as JSON. Text that holds a JSON object, array or string is parsed; other text stays text.
     pub fn json(&self, key: &str) -> Option<Value> {
-        match self.get(key)? {
+        let said = match self.get(key)? {
             any_value::Value::String(text) => said(text).map(parse_text),
             value => Some(value_to_json(value, 0)),
-        }
+        };
+        self.told(key, said)
     }
 
     pub fn first_json(&self, keys: &[&str]) -> Option<Value> {
@@ -392,6 +401,19 @@ mod tests {
             assert_eq!(attributes.int(key), Some(7), "{key}");
         }
         assert_eq!(attributes.int("d"), None);
+    }
+
+    #[test]
+    fn only_what_said_something_is_noted() {
+        let list = [text("a", "N/A"), text("b", "a model"), text("c", "another")];
+        let readings = Readings::default();
+        let attributes = Attributes::noting(&list, "", Some(&readings));
+        attributes.about("model");
+        assert_eq!(attributes.first_str(&["z", "a", "b", "c"]), Some("a model"));
+        attributes.about("tokens");
+        assert_eq!(attributes.count(&["b", "c"]), None);
+        let told = BTreeMap::from([("model", BTreeSet::from(["b".to_owned()]))]);
+        assert_eq!(readings.into_keys(), told);
     }
 
     #[test]

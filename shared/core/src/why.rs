@@ -3,27 +3,38 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 
 use crate::{
     attributes,
     convention::{self, rules, told},
     event::{self, Event, rfc3339_ms},
-    fold::{Rank, rank},
+    fold::{Rank, rank, shorten},
     id::{TraceId, hex},
-    observed::{Recorded, What},
+    observed::{Context, Recorded, What},
 };
 
 /// Observations of one span that are shown; a span that was sent more often is shown with its first and its last ones.
 const MOST: usize = 50;
+/// Bytes of what the producer sent that are shown of all observations together; the one that holds is shown whole, however large.
+const MOST_BYTES: usize = 4 << 20;
+/// Shown of a name.
+const NAME_BYTES: usize = 1 << 10;
 
 /// Collects what a trace's events say about one span.
 #[derive(Debug)]
 pub struct Collector {
     trace: TraceId,
+    /// As it was asked for: a native event's span has any name.
+    asked: String,
     span_id: String,
     with_attributes: bool,
     observations: Vec<Observed>,
+    /// Of all observations that are shown with what was sent.
+    bytes: usize,
     left_out: u64,
     log_records: Vec<Record>,
     native_events: Vec<Record>,
@@ -85,13 +96,55 @@ pub struct Observed {
     pub kind: &'static str,
     pub status: &'static str,
     pub name: String,
-    pub scope: Value,
+    /// The scope's name and version.
+    pub scope: Scope,
+    /// What the producer sent: as it came, and not in an answer without attributes.
+    #[serde(flatten)]
+    pub sent: Option<Sent>,
+    /// Bytes of what the producer sent that are not shown, because other observations have filled the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub attributes: Option<Value>,
+    pub bytes_left_out: Option<usize>,
+}
+
+/// Whose instrumentation made an observation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scope {
+    pub name: String,
+    pub version: String,
+}
+
+/// An observation in its producer's words.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sent {
+    pub attributes: Box<RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub span_events: Option<Value>,
+    pub span_events: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resource: Option<Value>,
+    pub resource: Option<Box<RawValue>>,
+    pub scope_attributes: Box<RawValue>,
+}
+
+impl Sent {
+    /// `None` when it has none, as in a view without attributes.
+    fn of(shown: &Event, context: &Context) -> Option<Self> {
+        // Values that were made of what was decoded can always be written.
+        let raw = |value: Option<&Value>| to_raw_value(value?).ok();
+        Some(Self {
+            attributes: raw(shown.attributes.as_ref())?,
+            span_events: raw(shown.span_events.as_ref()),
+            resource: raw(shown.resource.as_ref()),
+            scope_attributes: raw(Some(&attributes::list_to_json(&context.scope.attributes)))?,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        let optional = [&self.span_events, &self.resource];
+        let optional = optional.into_iter().flatten();
+        let all = [&self.attributes, &self.scope_attributes]
+            .into_iter()
+            .chain(optional);
+        all.map(|part| part.get().len()).sum()
+    }
 }
 
 /// A log record or native event that names the span.
@@ -110,6 +163,7 @@ impl Collector {
         let is_hex = span_id.bytes().all(|digit| digit.is_ascii_hexdigit());
         Self {
             trace,
+            asked: span_id.to_owned(),
             // As the forms of one OTel id are one.
             span_id: match is_hex {
                 true => span_id.to_ascii_lowercase(),
@@ -117,6 +171,7 @@ impl Collector {
             },
             with_attributes,
             observations: Vec::new(),
+            bytes: 0,
             left_out: 0,
             log_records: Vec::new(),
             native_events: Vec::new(),
@@ -151,7 +206,10 @@ impl Collector {
                         &mut self.log_records,
                         Record {
                             seq: recorded.seq,
-                            event_type: log.event_name.unwrap_or_else(|| "log".to_owned()),
+                            event_type: shorten(
+                                log.event_name.unwrap_or_else(|| "log".to_owned()),
+                                NAME_BYTES,
+                            ),
                             rule: log.rule,
                             has_content,
                         },
@@ -159,17 +217,16 @@ impl Collector {
                 }
             }
             What::Native(text) => {
-                if !text.contains(&self.span_id) {
-                    return;
-                }
+                // Read whole: an id may be written with escapes, or as a number.
                 let event = convention::read_native(text, recorded.arrived_unix_ms);
-                if event.span_id.as_ref() == Some(&self.span_id) {
+                let id = event.span_id.as_deref();
+                if id == Some(&*self.asked) || id == Some(&*self.span_id) {
                     let has_content = event.inputs.is_some() || event.outputs.is_some();
                     push(
                         &mut self.native_events,
                         Record {
                             seq: recorded.seq,
-                            event_type: event.event_type,
+                            event_type: shorten(event.event_type, NAME_BYTES),
                             rule: "native",
                             has_content,
                         },
@@ -179,16 +236,13 @@ impl Collector {
         }
     }
 
-    fn add(
-        &mut self,
-        recorded: &Recorded,
-        context: &crate::observed::Context,
-        why: convention::Why,
-    ) {
+    fn add(&mut self, recorded: &Recorded, context: &Context, why: convention::Why) {
         let shown = match self.with_attributes {
             true => event::view_with_attributes(&self.trace, recorded),
             false => event::view(&self.trace, recorded),
         };
+        let sent = Sent::of(&shown, context);
+        let bytes = sent.as_ref().map_or(0, Sent::bytes);
         let observed = Observed {
             seq: recorded.seq,
             arrived_at: rfc3339_ms(recorded.arrived_unix_ms),
@@ -196,20 +250,15 @@ impl Collector {
             rule: why.span.rule,
             kind: why.span.kind.as_str(),
             status: shown.status.unwrap_or_default(),
-            name: why.span.name.clone(),
-            scope: serde_json::json!({
-                "name": context.scope.name,
-                "version": context.scope.version,
-                "attributes": attributes::list_to_json(&context.scope.attributes),
-            }),
-            attributes: shown.attributes.clone(),
-            span_events: shown.span_events.clone(),
-            resource: shown.resource.clone(),
+            name: shorten(why.span.name.clone(), NAME_BYTES),
+            scope: Scope {
+                name: shorten(context.scope.name.clone(), NAME_BYTES),
+                version: shorten(context.scope.version.clone(), NAME_BYTES),
+            },
+            sent,
+            bytes_left_out: None,
         };
-        if self.observations.len() >= MOST {
-            self.observations.remove(MOST / 2);
-            self.left_out += 1;
-        }
+        self.bytes += bytes;
         self.observations.push(observed);
         let rank = rank(why.span.end_ns, recorded.seq);
         if self.best.as_ref().is_none_or(|(best, _)| rank > *best) {
@@ -225,6 +274,38 @@ impl Collector {
                 read_from: why.read_from,
             };
             self.best = Some((rank, best));
+        }
+        self.keep_within_bounds();
+    }
+
+    /// Leaves out what does not hold: first the words of all, the first observation last, then whole observations from the middle.
+    fn keep_within_bounds(&mut self) {
+        let held = self.best.as_ref().map(|(_, best)| best.seq);
+        if self.observations.len() > MOST {
+            let does_not_hold = |observed: &Observed| Some(observed.seq) != held;
+            let middle = self.observations.iter().skip(MOST / 2);
+            if let Some(at) = middle.clone().position(does_not_hold) {
+                let gone = self.observations.remove(MOST / 2 + at);
+                self.bytes -= gone.sent.as_ref().map_or(0, Sent::bytes);
+                self.left_out += 1;
+            }
+        }
+        // From the second on, the first after all others.
+        let count = self.observations.len();
+        for at in (1..count).chain(0..1) {
+            if self.bytes <= MOST_BYTES {
+                return;
+            }
+            let Some(observed) = self.observations.get_mut(at) else {
+                return;
+            };
+            if Some(observed.seq) != held
+                && let Some(sent) = observed.sent.take()
+            {
+                let bytes = sent.bytes();
+                self.bytes -= bytes;
+                observed.bytes_left_out = Some(bytes);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::{
-    extract::{FromRef, FromRequestParts, Path, Query},
+    extract::{FromRef, FromRequestParts, Path, Query, path::ErrorKind, rejection::PathRejection},
     http::{header::AUTHORIZATION, request::Parts},
 };
 use serde::Deserialize;
@@ -104,17 +104,32 @@ impl<S: Send + Sync> FromRequestParts<S> for TracePath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        // A segment that is no UTF-8 after decoding is no id either.
         let segments = Path::<Segments>::from_request_parts(parts, state)
             .await
-            .map_err(|_| {
-                ApiError::invalid(
-                    "invalid_trace_id",
-                    format!("trace_id must be {}", TraceId::RULE),
-                )
-            })?;
+            .map_err(|rejection| invalid_segment(&rejection))?;
         Ok(Self(TraceId::parse(&segments.trace_id)?))
     }
+}
+
+/// A segment that is no UTF-8 after decoding is no id: of what, its name in the route says.
+fn invalid_segment(rejection: &PathRejection) -> ApiError {
+    if let PathRejection::FailedToDeserializePathParams(failure) = rejection
+        && let ErrorKind::InvalidUtf8InPathParam { key } = failure.kind()
+        && key == "span_id"
+    {
+        return invalid_span_id();
+    }
+    ApiError::invalid(
+        "invalid_trace_id",
+        format!("trace_id must be {}", TraceId::RULE),
+    )
+}
+
+fn invalid_span_id() -> ApiError {
+    ApiError::invalid(
+        "invalid_span_id",
+        "span_id must be 16 hex digits, or the 1 to 128 characters that a native event named",
+    )
 }
 
 /// The trace and the span that the path names, as `{trace_id}` and `{span_id}`.
@@ -140,10 +155,7 @@ impl<S: Send + Sync> FromRequestParts<S> for SpanPath {
             {
                 Ok(Self(trace, span_id))
             }
-            _ => Err(ApiError::invalid(
-                "invalid_span_id",
-                "span_id must be 16 hex digits, or the 1 to 128 characters that a native event named",
-            )),
+            _ => Err(invalid_span_id()),
         }
     }
 }
