@@ -502,6 +502,14 @@ fn what_frameworks_write_beside_the_conventions() {
         &json!({"openinference.span.kind": "AGENT", "metadata": {"langgraph_node": "writer", "langgraph_checkpoint_ns": "writer:1"}}),
         &json!({"kind": "agent", "agent": "writer"}),
     );
+    checked(
+        "haystack",
+        "haystack.component.run",
+        &json!({"haystack.component.name": "llm", "haystack.component.type": "OpenAIChatGenerator",
+            "haystack.component.input": {"messages": [{"role": "user", "content": [{"text": "hello"}]}]},
+            "haystack.component.output": {"replies": [{"role": "assistant", "content": [{"text": "hi"}], "meta": {"model": "m", "usage": {"prompt_tokens": 5, "completion_tokens": 6}}}]}}),
+        &json!({"kind": "llm", "model": "m", "tokens": [5, 6, 0], "input": "hello", "output": "hi"}),
+    );
 }
 
 #[test]

@@ -223,6 +223,9 @@ fn agent(look: &Look, kind: Kind) -> Option<String> {
     if look.scope == "logfire.openai_agents" {
         return attributes.text("name");
     }
+    if let Some(name) = attributes.text("haystack.component.name") {
+        return Some(name);
+    }
     // A function of a graph's node bears any name; the node's is the agent's.
     if attributes.has("openinference.span.kind")
         && let Some(node) = graph_node(&look.metadata)
@@ -327,10 +330,14 @@ fn models(look: &Look, span: &mut Span) {
         .first_text(keys::REQUEST_MODEL)
         .or_else(|| metadata_text(&parameters, &["model", "model_name"]));
     attributes.about("response_model");
-    span.response_model = attributes.first_text(keys::RESPONSE_MODEL).or_else(|| {
-        let response = attributes.json("gcp.vertex.agent.llm_response")?;
-        metadata_text(&response, &["model_version"])
-    });
+    span.response_model = attributes
+        .first_text(keys::RESPONSE_MODEL)
+        .or_else(|| match attributes.json("gcp.vertex.agent.llm_response") {
+            Some(response) => metadata_text(&response, &["model_version"]),
+            None => haystack_reply(attributes, "model")?
+                .as_str()
+                .map(str::to_owned),
+        });
 }
 
 fn finish_reasons(attributes: &Attributes) -> Vec<String> {
@@ -357,6 +364,7 @@ fn usage(look: &Look, span: &Span) -> Option<Usage> {
             None => Some(units_joined(value)),
         }
     })
+    .chain(haystack_reply(attributes, "usage"))
     .collect();
     let in_structure = |names: &[&str]| {
         let mut found = structures
@@ -461,6 +469,13 @@ fn usage(look: &Look, span: &Span) -> Option<Usage> {
         usage.input = usage.input.saturating_add(cached);
     }
     Some(usage)
+}
+
+/// What Haystack's generators know of their answer.
+fn haystack_reply(attributes: &Attributes, what: &str) -> Option<Value> {
+    let output = attributes.json("haystack.component.output")?;
+    let meta = output.get("replies")?.get(0)?.get("meta")?;
+    meta.get(what).cloned()
 }
 
 fn is_gemini(span: &Span) -> bool {

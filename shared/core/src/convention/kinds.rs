@@ -127,6 +127,13 @@ pub(super) const RULES: &[Rule] = &[
         kind: logfire_agents_kind,
     },
     Rule {
+        name: "haystack:component",
+        written_by: "Haystack",
+        looks_for: "`haystack.component.type`: the component's class; else the name `haystack.pipeline.run`",
+        reference: "none",
+        kind: haystack_kind,
+    },
+    Rule {
         name: "gen_ai:tool",
         written_by: "any",
         looks_for: "`gen_ai.tool.name` or `gen_ai.tool.call.id`",
@@ -473,6 +480,21 @@ fn logfire_agents_kind(look: &Look) -> Option<Kind> {
     } else {
         None
     }
+}
+
+/// Haystack's own tracer knows components, not what they are; their classes' names say it.
+fn haystack_kind(look: &Look) -> Option<Kind> {
+    let Some(class) = look.attributes.str("haystack.component.type") else {
+        return (look.span.name == "haystack.pipeline.run").then_some(Kind::Workflow);
+    };
+    Some(match class {
+        "Agent" => Kind::Agent,
+        _ if class.ends_with("Generator") => Kind::Llm,
+        _ if class.ends_with("Retriever") => Kind::Retriever,
+        _ if class.ends_with("Embedder") => Kind::Embedding,
+        _ if class.ends_with("Ranker") => Kind::Reranker,
+        _ => Kind::Task,
+    })
 }
 
 fn logfire_kind(look: &Look) -> Option<Kind> {

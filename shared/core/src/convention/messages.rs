@@ -68,6 +68,7 @@ fn collect(value: &Value, default_role: &str, depth: usize, into: &mut Vec<Messa
             for key in [
                 "messages",
                 "choices",
+                "replies",
                 "generations",
                 "contents",
                 "output",
