@@ -23,7 +23,7 @@ use crate::observed::{Recorded, What};
 /// Bump when the form of [`State`] changes.
 const FORMAT: u8 = 3;
 /// Bump when a convention is read differently: older snapshots are folded anew.
-const MAPPER: u8 = 3;
+const MAPPER: u8 = 4;
 /// Decompressed size beyond which a snapshot is not one of ours.
 const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
 

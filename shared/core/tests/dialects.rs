@@ -503,6 +503,18 @@ fn what_frameworks_write_beside_the_conventions() {
         &json!({"kind": "agent", "agent": "writer"}),
     );
     checked(
+        "opentelemetry.instrumentation.ag2",
+        "record_usage model_call",
+        &json!({"ag2.span.type": "usage", "gen_ai.response.model": "m", "gen_ai.usage.input_tokens": 5}),
+        &json!({"kind": "task", "tokens": null}),
+    );
+    checked(
+        "openinference.instrumentation.autogen",
+        "roll",
+        &json!({"openinference.span.kind": "TOOL", "tool.name": "roll", "input.value": {"name": "roll", "arguments": "{\"sides\": 6}"}}),
+        &json!({"tool": "roll", "arguments": {"sides": 6}}),
+    );
+    checked(
         "haystack",
         "haystack.component.run",
         &json!({"haystack.component.name": "llm", "haystack.component.type": "OpenAIChatGenerator",

@@ -112,6 +112,7 @@ facts! {
         "gen_ai.usage.reasoning_tokens",
         "gen_ai.usage.experimental.reasoning_tokens",
         "gen_ai.usage.details.reasoning_tokens",
+        "gen_ai.usage.thinking_tokens",
         "llm.token_count.completion_details.reasoning",
         "ai.usage.reasoningTokens",
         "ai.usage.outputTokenDetails.reasoningTokens",

@@ -71,6 +71,13 @@ pub(super) const RULES: &[Rule] = &[
         kind: langwatch_kind,
     },
     Rule {
+        name: "ag2:span.type",
+        written_by: "AG2",
+        looks_for: "`ag2.span.type`, where it is no call: `usage` (the counts of one, once more), `speaker_selection`, `human_input`, `code_execution`",
+        reference: "4.2 (`record_usage`)",
+        kind: ag2_kind,
+    },
+    Rule {
         name: "openinference:span.kind",
         written_by: "OpenInference",
         looks_for: "`openinference.span.kind`",
@@ -205,6 +212,13 @@ fn langwatch_kind(look: &Look) -> Option<Kind> {
         "rag" => Some(Kind::Retriever),
         "evaluation" => Some(Kind::Evaluator),
         word => kind_of_word(word),
+    }
+}
+
+fn ag2_kind(look: &Look) -> Option<Kind> {
+    match look.attributes.str("ag2.span.type")? {
+        "usage" | "speaker_selection" | "human_input" | "code_execution" => Some(Kind::Task),
+        _ => None,
     }
 }
 

@@ -143,6 +143,12 @@ fn unwrap_arguments(tool: &mut Tool) {
             // Langfuse's decorator: how Python called the function.
             return (list.is_empty() || !kwargs.is_empty()).then(|| Value::Object(kwargs.clone()));
         }
+        if let (2, Some(Value::String(_)), Some(inner)) =
+            (object.len(), object.get("name"), object.get("arguments"))
+        {
+            // The call as OpenAI's API has it.
+            return Some(messages::arguments(inner));
+        }
         if object.contains_key("tool_name") {
             object.get("arguments").cloned()
         } else if let (1, Some(kwargs @ Value::Object(_))) = (object.len(), object.get("kwargs")) {
