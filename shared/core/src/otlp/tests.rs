@@ -1045,11 +1045,12 @@ proptest! {
     }
 }
 
-/// The request's items, each with a field of no meaning: what is read field by field, and not taken over as it is.
+/// The request's items, each with a field of no meaning: what is read field by field, and not taken over as it is. The field stands first: after an
+/// item that breaks off within a number it would complete the number.
 fn in_the_slow_way(items: &[Vec<u8>]) -> Vec<u8> {
     let marked = items
         .iter()
-        .map(|item| [item, &b"\xf8\x7f\x01"[..]].concat());
+        .map(|item| [&b"\xf8\x7f\x01"[..], item].concat());
     request(marked.collect())
 }
 
