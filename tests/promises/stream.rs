@@ -311,6 +311,9 @@ async fn a_redis_that_comes_after_the_product_is_found_without_a_restart() {
         "/traces/t",
         "/traces",
         "/traces/t/events",
+        "/traces/t/summary",
+        "/traces/t/invocations",
+        "/traces/t/spans/s/why",
         "/ready",
     ] {
         let asked = std::time::Instant::now();

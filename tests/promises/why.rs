@@ -108,7 +108,72 @@ async fn a_span_is_explained_by_what_told_each_fact() {
         (status, &native["native_events"][0]["event_type"]),
         (200, &json!("step"))
     );
-    assert_eq!(native.get("rule"), None);
+    assert_eq!(native["rule"], json!({"name": "native:event"}));
+}
+
+/// Also those that never came: parents that are only named, calls that only log records know, native events by whichever id.
+#[tokio::test]
+async fn every_span_of_a_tree_is_explained_by_the_rule_that_its_row_names() {
+    let redis = RedisServer::start().await;
+    let instance = Instance::start(&redis.url()).await;
+    let mut child = span(true);
+    child["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["parentSpanId"] =
+        json!("00000000000000aa");
+    post(&instance, "/v1/traces", &child).await;
+    let record = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [{
+        "traceId": TRACE, "spanId": "00000000000000bb", "timeUnixNano": "1800000000500000000", "eventName": "gen_ai.choice",
+        "body": {"kvlistValue": {"values": [{"key": "content", "value": {"stringValue": "hi"}}]}},
+    }]}]}]});
+    post(&instance, "/v1/logs", &record).await;
+    let events = json!([
+        {"event_type": "step"},
+        {"event_type": "step", "span_id": "A \"b\" / ü"},
+        {"event_type": "llm_call_started", "call_id": "call 1"},
+        {"event_type": "llm_call_completed", "call_id": "call 1"},
+        {"event_type": "tool_call_started", "name": "t"},
+        {"event_type": "tool_call_completed", "name": "t"},
+    ]);
+    post(&instance, &format!("/traces/{TRACE}/events"), &events).await;
+    let (_, trace) = ask(&instance, &format!("/traces/{TRACE}")).await;
+    let mut rules = Vec::new();
+    for row in trace["spans"].as_array().unwrap() {
+        let id: String = row["span_id"]
+            .as_str()
+            .unwrap()
+            .bytes()
+            .map(|byte| format!("%{byte:02x}"))
+            .collect();
+        let (status, why) = ask(&instance, &format!("/traces/{TRACE}/spans/{id}/why")).await;
+        assert_eq!(status, 200, "{row}: {why}");
+        assert_eq!(
+            (&why["row"], &why["rule"]["name"], &why["span_id"]),
+            (row, &row["convention"], &row["span_id"])
+        );
+        let told = ["observations", "log_records", "native_events", "told_by"];
+        let told = told.iter().filter_map(|list| why[list].as_array());
+        assert!(
+            told.flatten().next().is_some(),
+            "nothing tells of {row}: {why}"
+        );
+        rules.push(why["rule"]["name"].as_str().unwrap().to_owned());
+    }
+    rules.sort();
+    let expected = [
+        "gen_ai:operation.name",
+        "logs:orphaned",
+        "native:event",
+        "native:event",
+        "native:llm",
+        "native:tool",
+        "parent:named",
+    ];
+    assert_eq!(rules, expected);
+    let (_, ghost) = ask(
+        &instance,
+        &format!("/traces/{TRACE}/spans/00000000000000AA/why"),
+    )
+    .await;
+    assert_eq!(ghost["told_by"], json!(["eee19b7ec3c1b174"]));
 }
 
 #[tokio::test]

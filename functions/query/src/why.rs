@@ -4,6 +4,7 @@ use axum::{Json, extract::State};
 use serde::Deserialize;
 use tailspan_core::{
     cursor::Cursor,
+    tree,
     why::{Collector, Explanation},
 };
 use tailspan_service::{
@@ -39,12 +40,18 @@ pub(crate) async fn get_why(
         };
         cursor = last.span.end();
         for chunk in &page.chunks {
-            for recorded in app.log.recorded(&tenant, &trace, chunk).await? {
-                collector.take(&recorded);
+            let recorded = app.log.recorded(&tenant, &trace, chunk).await?;
+            if let Some((from, to)) = chunk.unread(&recorded) {
+                collector.miss(to - from + 1);
             }
+            recorded
+                .iter()
+                .for_each(|recorded| collector.take(recorded));
         }
     }
-    let explanation = collector.finish();
+    let folded = app.log.folded(&tenant, &trace).await?;
+    let folded = folded.ok_or_else(|| ApiError::trace_not_found(&trace))?;
+    let explanation = collector.finish(tree::rows(&folded.state));
     explanation
         .map(Json)
         .ok_or_else(|| ApiError::span_not_found(&trace, &span_id))

@@ -1,5 +1,7 @@
 //! A trace as a tree of rows, for who draws it.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::event::{duration_ms, rfc3339_ns};
@@ -28,7 +30,12 @@ pub struct Row {
     pub duration_ms: Option<f64>,
     /// The span itself was never seen; its times are those of what it contains.
     pub estimated: bool,
+    /// The rule that read it, as in its events; of an estimated one, what tells of it.
+    pub convention: Cow<'static, str>,
 }
+
+/// The rule of a span of which only those in it tell, by naming it as their parent.
+const NAMED_AS_PARENT: &str = "parent:named";
 
 /// The trace as a tree, flattened depth first.
 pub fn rows(state: &State) -> Vec<Row> {
@@ -60,6 +67,7 @@ pub fn rows(state: &State) -> Vec<Row> {
                         .end_ns
                         .map(|end| duration_ms(step.facts.start_ns, end)),
                     estimated: step.estimated,
+                    convention: step.facts.rule.clone(),
                 },
                 None => Row {
                     span_id: run.id(index).unwrap_or_default(),
@@ -73,6 +81,7 @@ pub fn rows(state: &State) -> Vec<Row> {
                     end_time: None,
                     duration_ms: None,
                     estimated: true,
+                    convention: Cow::Borrowed(NAMED_AS_PARENT),
                 },
             }
         })

@@ -1,5 +1,6 @@
 //! Why a span is shown as it is: the rule that read it, the attributes that told each fact, and everything its producer sent.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -15,6 +16,8 @@ use crate::{
     fold::{Rank, rank, shorten},
     id::{TraceId, hex},
     observed::{Context, Recorded, What},
+    run::native_step_ids,
+    tree::Row,
 };
 
 /// Observations of one span that are shown; a span that was sent more often is shown with its first and its last ones.
@@ -38,6 +41,7 @@ pub struct Collector {
     left_out: u64,
     log_records: Vec<Record>,
     native_events: Vec<Record>,
+    unreadable_events: u64,
     best: Option<(Rank, Best)>,
 }
 
@@ -54,9 +58,15 @@ struct Best {
 pub struct Explanation {
     pub trace_id: String,
     pub span_id: String,
-    /// The rule that read the observation that holds; absent when only log records or native events speak of the span.
+    /// The rule that read the observation that holds, or that made the span of what else tells of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleShown>,
+    /// The span's row in the trace's tree; absent when it is none of the spans that a trace of such length shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row: Option<Row>,
+    /// Of an estimated span: the spans right below it, which tell of it; the first ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub told_by: Vec<String>,
     /// Rules that were asked before it and did not know the span, in their order.
     pub passed_over: Vec<&'static str>,
     /// Of each fact: the attributes that told it; `(name)`, `(status)` and `(event ...)` are parts of the span itself.
@@ -71,12 +81,19 @@ pub struct Explanation {
     /// Log records that name the span: its messages may stand in them.
     pub log_records: Vec<Record>,
     pub native_events: Vec<Record>,
+    /// Events of the trace that cannot be read any more: some may have been about this span.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unreadable_events: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A rule, for who wants to check it: docs/conventions.md has all of them.
 #[derive(Clone, Debug, Serialize)]
 pub struct RuleShown {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written_by: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -175,6 +192,7 @@ impl Collector {
             left_out: 0,
             log_records: Vec::new(),
             native_events: Vec::new(),
+            unreadable_events: 0,
             best: None,
         }
     }
@@ -219,8 +237,15 @@ impl Collector {
             What::Native(text) => {
                 // Read whole: an id may be written with escapes, or as a number.
                 let event = convention::read_native(text, recorded.arrived_unix_ms);
-                let id = event.span_id.as_deref();
-                if id == Some(&*self.asked) || id == Some(&*self.span_id) {
+                let is_named = match event.span_id.as_deref() {
+                    Some(id) => id == self.asked || id == self.span_id,
+                    None => {
+                        let call = event.call_id.as_deref();
+                        let (of_call, own) = native_step_ids(&event.event_type, call, recorded.seq);
+                        own == self.asked || of_call.as_ref() == Some(&self.asked)
+                    }
+                };
+                if is_named {
                     let has_content = event.inputs.is_some() || event.outputs.is_some();
                     push(
                         &mut self.native_events,
@@ -309,33 +334,52 @@ impl Collector {
         }
     }
 
-    /// `None`: nothing in the trace names the span.
-    pub fn finish(mut self) -> Option<Explanation> {
-        if self.best.is_none() && self.log_records.is_empty() && self.native_events.is_empty() {
+    /// So many events cannot be read.
+    pub fn miss(&mut self, events: u64) {
+        self.unreadable_events += events;
+    }
+
+    /// `tree`: the trace's rows. `None`: nothing in the trace names the span.
+    pub fn finish(mut self, tree: Vec<Row>) -> Option<Explanation> {
+        let told_by = tree
+            .iter()
+            .filter(|row| row.parent_span_id.as_ref() == Some(&self.span_id))
+            .map(|row| row.span_id.clone())
+            .take(MOST)
+            .collect();
+        let mut tree = tree.into_iter();
+        let row = tree.find(|row| row.span_id == self.span_id || row.span_id == self.asked);
+        if row.is_none()
+            && self.best.is_none()
+            && self.log_records.is_empty()
+            && self.native_events.is_empty()
+        {
             return None;
         }
         let best = self.best.take().map(|(_, best)| best);
-        let (mut rule, mut passed_over, mut read_from, mut event) = Default::default();
+        let (mut passed_over, mut read_from, mut event) = Default::default();
+        let mut rule = row.as_ref().map(|row| row.convention.clone());
         if let Some(best) = best {
             for observed in &mut self.observations {
                 observed.holds = observed.seq == best.seq;
             }
-            let name = best.event.convention;
-            let known = rules().iter().find(|rule| rule.name == name);
-            rule = Some(RuleShown {
-                name,
-                written_by: known.map(|rule| rule.written_by),
-                looks_for: known.map(|rule| rule.looks_for),
-                reference: known.map(|rule| rule.reference),
-            });
+            rule = Some(Cow::Borrowed(best.event.convention));
             passed_over = best.passed_over;
             read_from = best.read_from;
             event = Some(best.event);
         }
         Some(Explanation {
             trace_id: self.trace.as_str().to_owned(),
-            span_id: self.span_id,
-            rule,
+            span_id: match &row {
+                Some(row) => row.span_id.clone(),
+                None => self.span_id,
+            },
+            rule: rule.map(RuleShown::of),
+            told_by: match &row {
+                Some(row) if row.estimated => told_by,
+                _ => Vec::new(),
+            },
+            row,
             passed_over,
             read_from,
             event,
@@ -343,7 +387,20 @@ impl Collector {
             left_out: self.left_out,
             log_records: self.log_records,
             native_events: self.native_events,
+            unreadable_events: self.unreadable_events,
         })
+    }
+}
+
+impl RuleShown {
+    fn of(name: Cow<'static, str>) -> Self {
+        let known = rules().iter().find(|rule| rule.name == name);
+        Self {
+            written_by: known.map(|rule| rule.written_by),
+            looks_for: known.map(|rule| rule.looks_for),
+            reference: known.map(|rule| rule.reference),
+            name,
+        }
     }
 }
 

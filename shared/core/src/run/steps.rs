@@ -130,6 +130,27 @@ fn family(event_type: &str) -> (Kind, &'static str, Phase) {
     }
 }
 
+/// The ids by which the tree may show a native event that names no span: that of its call, and its own.
+pub(crate) fn native_step_ids(
+    event_type: &str,
+    call_id: Option<&str>,
+    seq: u64,
+) -> (Option<String>, String) {
+    let (_, rule, _) = family(event_type);
+    (
+        call_id.map(|call| call_step_id(rule, call)),
+        event_step_id(seq),
+    )
+}
+
+fn call_step_id(rule: &str, call_id: &str) -> String {
+    format!("{rule}:{call_id}")
+}
+
+fn event_step_id(seq: u64) -> String {
+    format!("event:{seq}")
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Phase {
     Start,
@@ -151,10 +172,10 @@ fn native_steps(state: &State, steps: &mut Vec<Step<'_>>) {
             continue; // the span itself tells more
         }
         // `native:run` and `native:agent` of one span are that span.
-        let named = event.span_id.clone().or_else(|| {
-            let call = event.call_id.as_ref()?;
-            Some(format!("{rule}:{call}"))
-        });
+        let named = event
+            .span_id
+            .clone()
+            .or_else(|| Some(call_step_id(rule, event.call_id.as_ref()?)));
         let pairing = format!(
             "{rule}\u{1}{}\u{1}{}",
             event.agent.as_deref().unwrap_or_default(),
@@ -180,9 +201,7 @@ fn native_steps(state: &State, steps: &mut Vec<Step<'_>>) {
         };
         let is_joined = at.is_some();
         let at = at.unwrap_or_else(|| {
-            let id = named
-                .clone()
-                .unwrap_or_else(|| format!("event:{}", event.seq));
+            let id = named.clone().unwrap_or_else(|| event_step_id(event.seq));
             position_of.insert(id.clone(), steps.len());
             steps.push(Step {
                 id,
