@@ -589,6 +589,18 @@ fn a_call_that_two_instrumentations_tell_side_by_side_is_one() {
     };
     assert_eq!(count(&pair(&none)), (1, 5, 0));
     assert_eq!(count(&pair(&failed)), (1, 5, 1));
+    // A try that failed is a call of its own.
+    let [ours_told, second] = pair(&none);
+    let model = json!({"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"});
+    let first = told(
+        "client",
+        "00000000000000a3",
+        2 * MS,
+        8 * MS,
+        &model,
+        &failed,
+    );
+    assert_eq!(count(&[first, second, ours_told]), (2, 5, 1));
     // One client's calls side by side are as many calls.
     let parallel = [
         told("client", "00000000000000a1", 0, 100 * MS, &clients, &none),

@@ -47,33 +47,31 @@ pub(super) fn twins(steps: &[Step], forest: &Forest) -> Vec<Option<usize>> {
             }
         }
     }
+    let mut is_joined: Vec<bool> = twin_of.iter().map(Option::is_some).collect();
+    for kept in twin_of.iter().flatten() {
+        is_joined[*kept] = true;
+    }
     for siblings in &forest.children {
         let mut before: Vec<usize> = Vec::new();
         for index in siblings {
             let Some(step) = steps.get(*index).filter(|step| is_call(step)) else {
                 continue;
             };
-            let twin = before.iter().rev().take(MAX_BEFORE).copied().find(|other| {
-                let free = twin_of[*index].is_none() && !has_twin(&twin_of, siblings, *other);
-                free && steps
-                    .get(*other)
-                    .is_some_and(|other| same_call(other, step))
-            });
-            if let Some(other) = twin {
+            if is_joined[*index] {
+                continue;
+            }
+            let mut earlier = before.iter().rev().take(MAX_BEFORE).copied();
+            if let Some(other) =
+                earlier.find(|other| !is_joined[*other] && same_call(&steps[*other], step))
+            {
                 join(steps, &mut twin_of, other, *index);
+                is_joined[other] = true;
+                is_joined[*index] = true;
             }
             before.push(*index);
         }
     }
     twin_of
-}
-
-fn has_twin(twin_of: &[Option<usize>], siblings: &[usize], index: usize) -> bool {
-    twin_of[index].is_some()
-        || (siblings.len() <= 2 * MAX_BEFORE
-            && siblings
-                .iter()
-                .any(|other| twin_of.get(*other) == Some(&Some(index))))
 }
 
 fn is_above(forest: &Forest, above: usize, below: usize) -> bool {
@@ -119,7 +117,9 @@ fn same_call(a: &Step, b: &Step) -> bool {
     };
     let overlap = within(x.start_ns, x_end, y.start_ns, y_end)
         || within(y.start_ns, y_end, x.start_ns, x_end);
+    // A try that failed lies within the call that succeeded at last, and is not that call.
     overlap
+        && x.failure.is_some() == y.failure.is_some()
         && agree(x.response_id.as_deref(), y.response_id.as_deref())
         && agree(
             x.request_model.as_deref().map(plain_model),
