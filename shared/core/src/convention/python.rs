@@ -294,6 +294,15 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_left(text in "([\\[\\](){}<>=:,.'\"\\\\xuU0-9a-fé🎲 _-]|None|role=){0,60}") {
+            let _ = parse(&text);
+            let _ = parse(&format!("[{text}]"));
+            let _ = parse(&format!("A('{text}')"));
+        }
+    }
+
     #[test]
     fn what_is_no_python_value_stays_text() {
         for text in [
