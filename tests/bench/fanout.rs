@@ -2,13 +2,19 @@
 //!
 //! Both servers are processes of their own, whose CPU time is what they spent; the viewers are tasks of this process. Both send the same bytes as an
 //! event: what Nchan is given to publish is the frame's `data` that a viewer of ours gets. Ours stores each event in Redis on the way.
+//!
+//! Bare is a thread that knows its sockets and the bytes, and does nothing but write the ones to the others: what the kernel takes for a write to
+//! each viewer. A server that writes once for an event and viewer cannot deliver more for its CPU time.
 
 use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc as blocking,
     },
     thread,
     time::{Duration, Instant},
@@ -33,18 +39,21 @@ use crate::{
 };
 
 const VIEWERS: usize = 4_000;
-const EVENTS: usize = 100;
+const EVENTS: usize = 50;
+/// Ours and Nchan take turns this often.
+const RUNS: usize = 5;
 const EVENTS_A_SECOND: u32 = 10;
 /// Of one event on the wire, in either server's frame.
 const FRAME_BYTES: usize = 456;
 const IDLE_VIEWERS: usize = 5_000;
-const TRACE: &str = "fanout";
 /// A busy machine opens thousands of connections slowly.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What one server did.
 struct Outcome {
     cpu: Duration,
+    /// Of the Redis behind it.
+    store_cpu: Duration,
     latencies: Vec<Duration>,
 }
 
@@ -64,31 +73,39 @@ pub(crate) fn measure(nginx: Option<(&Path, &Path)>) -> Result<()> {
         .enable_all()
         .build()?;
     let store = Store::start()?;
+    let mut redis = store.client()?;
     let server = Server::start(&store.url())?;
-    let mut producer = Http::connect(&server.address)?;
-    let events = format!("/traces/{TRACE}/events");
-    let path = format!("/traces/{TRACE}/stream");
-    publish(&mut producer, &events, &event(0))?;
-    let ours = runtime.block_on(fan_out(
-        &server.address,
-        &path,
-        || server.cpu(),
-        |number| publish(&mut producer, &events, &event(number)),
-    ))?;
+    let nchan = nginx.map(|(program, modules)| Nchan::start(program, modules));
+    let nchan = nchan.transpose()?;
     let mut rows = Vec::new();
-    if let Some((program, modules)) = nginx {
-        let nchan = Nchan::start(program, modules)?;
+    let mut ratios = Vec::new();
+    for run in 1..=RUNS {
+        let mut producer = Http::connect(&server.address)?;
+        let events = format!("/traces/{}/events", trace(run));
+        let path = format!("/traces/{}/stream", trace(run));
+        publish(&mut producer, &events, &event(0))?;
+        let ours = runtime.block_on(fan_out(
+            &server.address,
+            &path,
+            || Ok([server.cpu()?, redis.cpu()?]),
+            |number| publish(&mut producer, &events, &event(number)),
+        ))?;
+        let Some(nchan) = &nchan else {
+            rows.push(Row::new("deliveries/CPU-s", whole(rate(&ours)), "-", "-"));
+            continue;
+        };
         let mut producer = Http::connect(&nchan.address)?;
         let theirs = runtime.block_on(fan_out(
             &nchan.address,
             "/sub",
-            || cpu_of(&nchan.worker_parent).and_then(|own| Ok(own + nchan.workers_cpu()?)),
+            || {
+                let parent = cpu_of(&nchan.worker_parent)?;
+                Ok([parent + nchan.workers_cpu()?, Duration::ZERO])
+            },
             |number| publish(&mut producer, "/pub", &data(number)),
         ))?;
-        rows = compare(ours, theirs);
-    } else {
-        println!("\nNchan is not installed: fan-out has nothing beside it");
-        rows.push(Row::new("deliveries/CPU-s", whole(rate(&ours)), "", ""));
+        ratios.push(rate(&ours) / rate(&theirs));
+        rows.extend(compare(run, ours, theirs));
     }
     table::print(
         &format!(
@@ -96,6 +113,24 @@ pub(crate) fn measure(nginx: Option<(&Path, &Path)>) -> Result<()> {
         ),
         ["figure", "tailspan", "nchan", "ratio"],
         &rows,
+    );
+    ratios.sort_by(f64::total_cmp);
+    if let (Some(middle), Some(best)) = (ratios.get(ratios.len() / 2), ratios.last()) {
+        println!(
+            "  of {RUNS} runs: {middle:.2} times Nchan's deliveries per CPU-second in the middle one, {best:.2} in the best"
+        );
+    }
+    drop(nchan);
+    let bare = Bare::start()?;
+    let wrote = runtime.block_on(fan_out(
+        &bare.address,
+        "/",
+        || Ok([bare.cpu(), Duration::ZERO]),
+        |number| Ok(bare.events.send(frame(number))?),
+    ))?;
+    println!(
+        "  bare, a thread that only writes: {} deliveries/CPU-s",
+        whole(rate(&wrote))
     );
     drop(server);
     idle(&runtime, &store)
@@ -115,24 +150,26 @@ fn rate(outcome: &Outcome) -> f64 {
     outcome.latencies.len() as f64 / outcome.cpu.as_secs_f64()
 }
 
-fn compare(mut ours: Outcome, mut theirs: Outcome) -> Vec<Row> {
+fn compare(run: usize, mut ours: Outcome, mut theirs: Outcome) -> Vec<Row> {
     let mut rows = vec![Row::new(
-        "deliveries/CPU-s",
+        format!("run {run}, deliveries/CPU-s"),
         whole(rate(&ours)),
         whole(rate(&theirs)),
         format!("{:.2}", rate(&ours) / rate(&theirs)),
     )];
-    for (name, share) in [("p50 ms", 0.5), ("p99 ms", 0.99)] {
+    let redis = ours.store_cpu.as_secs_f64() / ours.cpu.as_secs_f64();
+    rows.push(Row::new(
+        "  Redis's CPU beside it",
+        format!("{:.1} %", redis * 100.0),
+        "-",
+        "-",
+    ));
+    for (name, share) in [("  p50 ms", 0.5), ("  p99 ms", 0.99)] {
         let [ours, theirs] = [&mut ours, &mut theirs].map(|outcome| {
             outcome.latencies.sort_unstable();
             let at = (outcome.latencies.len() as f64 * share) as usize;
-            outcome
-                .latencies
-                .get(at)
-                .copied()
-                .unwrap_or_default()
-                .as_secs_f64()
-                * 1e3
+            let found = outcome.latencies.get(at).copied();
+            found.unwrap_or_default().as_secs_f64() * 1e3
         });
         rows.push(Row::new(
             name,
@@ -142,6 +179,11 @@ fn compare(mut ours: Outcome, mut theirs: Outcome) -> Vec<Row> {
         ));
     }
     rows
+}
+
+/// A trace for each run: its viewers begin at its start.
+fn trace(run: usize) -> String {
+    format!("fanout-{run}")
 }
 
 /// A native event whose frame has [`FRAME_BYTES`].
@@ -163,6 +205,13 @@ fn data(number: usize) -> Vec<u8> {
     format!(r#"{head},"text":"{text}"}}"#).into_bytes()
 }
 
+/// As a viewer gets it, in [`FRAME_BYTES`].
+fn frame(number: usize) -> Vec<u8> {
+    let data = data(number);
+    let id = "id: 1795208184:0\ndata: ";
+    [id.as_bytes(), &data, b"\n\n"].concat()
+}
+
 fn now_ns() -> i128 {
     let now = clock_gettime(ClockId::Monotonic);
     i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
@@ -171,7 +220,7 @@ fn now_ns() -> i128 {
 async fn fan_out(
     address: &str,
     path: &str,
-    cpu: impl Fn() -> Result<Duration>,
+    mut cpu: impl FnMut() -> Result<[Duration; 2]>,
     mut publish: impl FnMut(usize) -> Result<()>,
 ) -> Result<Outcome> {
     let (sender, mut receiver) = mpsc::unbounded_channel();
@@ -201,13 +250,18 @@ async fn fan_out(
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let cpu = cpu()? - before;
+    let after = cpu()?;
     viewers.shutdown().await;
     let mut latencies = Vec::new();
     while let Some(part) = receiver.recv().await {
         latencies.extend(part);
     }
-    Ok(Outcome { cpu, latencies })
+    let [cpu, store_cpu] = [0, 1].map(|at| after[at] - before[at]);
+    Ok(Outcome {
+        cpu,
+        store_cpu,
+        latencies,
+    })
 }
 
 async fn open(address: &str, path: &str) -> Result<TcpStream> {
@@ -327,10 +381,57 @@ impl Drop for Nchan {
     }
 }
 
+/// A thread that accepts [`VIEWERS`], and writes to all of them what it is sent.
+struct Bare {
+    address: String,
+    events: blocking::Sender<Vec<u8>>,
+    cpu_ns: Arc<AtomicU64>,
+}
+
+impl Bare {
+    fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?.to_string();
+        let (events, received) = blocking::channel::<Vec<u8>>();
+        let cpu_ns = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&cpu_ns);
+        thread::spawn(move || -> Result<()> {
+            let mut sockets = Vec::with_capacity(VIEWERS);
+            while sockets.len() < VIEWERS {
+                let (mut socket, _) = listener.accept()?;
+                socket.set_nodelay(true)?;
+                // The request comes in one piece from the same machine, and is not looked at.
+                let _ = socket.read(&mut [0; 1024])?;
+                socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+                sockets.push(socket);
+            }
+            let cpu = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime));
+            let before = cpu()?;
+            for event in received {
+                for socket in &mut sockets {
+                    socket.write_all(&event)?;
+                }
+                let spent = (cpu()? - before).as_nanos();
+                counted.store(u64::try_from(spent)?, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        Ok(Self {
+            address,
+            events,
+            cpu_ns,
+        })
+    }
+
+    fn cpu(&self) -> Duration {
+        Duration::from_nanos(self.cpu_ns.load(Ordering::Relaxed))
+    }
+}
+
 /// Resident memory of a server by viewers that have seen all there is and wait.
 fn idle(runtime: &tokio::runtime::Runtime, store: &Store) -> Result<()> {
     let server = Server::start(&store.url())?;
-    let path = format!("/traces/{TRACE}/stream?from=now");
+    let path = format!("/traces/{}/stream?from=now", trace(1));
     let (before, after) = runtime.block_on(async {
         // What the first viewers bring into being is not theirs.
         let mut sockets = Vec::new();

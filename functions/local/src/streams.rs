@@ -6,14 +6,16 @@
 //! and whatever is unusual about a request (a body, pipelining, HTTP/1.0, a head in pieces), is left to the general server.
 
 use std::{
+    cell::RefCell,
     future::Future,
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
 use axum::{Router, body::Body};
+use bytes::Bytes;
 use futures::Stream;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
@@ -159,48 +161,53 @@ struct Show {
     ignored: usize,
 }
 
-/// One chunk of the chunked transfer coding (RFC 9112, 7.1): size, data, and their line ends.
+/// A chunk of the chunked transfer coding (RFC 9112, 7.1), and how much of it is written.
 struct Chunk {
-    head: [u8; 18],
-    head_length: u8,
-    data: bytes::Bytes,
+    bytes: Bytes,
     written: usize,
 }
 
-const LINE_END: &[u8] = b"\r\n";
+/// Frames up to this size are remembered in their chunk: one event, or a few.
+const LONGEST_REMEMBERED: usize = 16 << 10;
+
+thread_local! {
+    /// The last frame that was put into a chunk by this thread, and the chunk. Viewers of one trace are given the same bytes one after the other.
+    static LAST: RefCell<Option<(Bytes, Bytes)>> = const { RefCell::new(None) };
+}
 
 impl Chunk {
-    fn of(data: bytes::Bytes) -> Self {
-        let mut head = [0; 18];
-        let text = format!("{:x}\r\n", data.len());
-        let head_length = text.len().min(head.len());
-        head[..head_length].copy_from_slice(&text.as_bytes()[..head_length]);
-        Self {
-            head,
-            head_length: head_length as u8,
-            data,
-            written: 0,
+    fn of(frame: &Bytes) -> Self {
+        let written = 0;
+        if frame.len() > LONGEST_REMEMBERED {
+            let bytes = in_chunk(frame);
+            return Self { bytes, written };
         }
-    }
-
-    fn length(&self) -> usize {
-        usize::from(self.head_length) + self.data.len() + LINE_END.len()
-    }
-
-    /// What is not written yet.
-    fn rest(&self) -> [IoSlice<'_>; 3] {
-        let mut skip = self.written;
-        [
-            &self.head[..usize::from(self.head_length)],
-            &self.data[..],
-            LINE_END,
-        ]
-        .map(|part| {
-            let from = skip.min(part.len());
-            skip -= from;
-            IoSlice::new(&part[from..])
+        LAST.with_borrow_mut(|last| {
+            let bytes = match last {
+                // The same place in memory, which the remembered one keeps from being used for anything else.
+                Some((known, chunk)) if is_same(known, frame) => chunk.clone(),
+                _ => {
+                    let chunk = in_chunk(frame);
+                    *last = Some((frame.clone(), chunk.clone()));
+                    chunk
+                }
+            };
+            Self { bytes, written }
         })
     }
+}
+
+fn is_same(one: &Bytes, other: &Bytes) -> bool {
+    one.as_ptr() == other.as_ptr() && one.len() == other.len()
+}
+
+/// The size, the frame, and their line ends.
+fn in_chunk(frame: &[u8]) -> Bytes {
+    let mut chunk = format!("{:x}\r\n", frame.len()).into_bytes();
+    chunk.reserve_exact(frame.len() + 2);
+    chunk.extend_from_slice(frame);
+    chunk.extend_from_slice(b"\r\n");
+    chunk.into()
 }
 
 impl Show {
@@ -217,14 +224,14 @@ impl Show {
     /// Writes the chunk in hand; `Pending` when the socket takes no more.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(chunk) = &mut self.chunk {
-            let written =
-                match Pin::new(&mut self.socket).poll_write_vectored(context, &chunk.rest()) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(written) => written?,
-                    Poll::Pending => return Poll::Pending,
-                };
-            chunk.written += written;
-            if chunk.written >= chunk.length() {
+            let rest = chunk.bytes.get(chunk.written..).unwrap_or_default();
+            // Not vectored: the kernel takes one piece faster than three.
+            match Pin::new(&mut self.socket).poll_write(context, rest) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(written) => chunk.written += written?,
+                Poll::Pending => return Poll::Pending,
+            }
+            if chunk.written >= chunk.bytes.len() {
                 self.chunk = None;
             }
         }
@@ -268,12 +275,12 @@ impl Future for Show {
             }
             match Pin::new(&mut show.frames).poll_next(context) {
                 Poll::Ready(Some(Ok(frame))) if frame.is_empty() => {}
-                Poll::Ready(Some(Ok(frame))) => show.chunk = Some(Chunk::of(frame)),
+                Poll::Ready(Some(Ok(frame))) => show.chunk = Some(Chunk::of(&frame)),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io::Error::other(error))),
                 Poll::Ready(None) => {
                     show.ended = true;
                     // What ends a body is a chunk without data.
-                    show.chunk = Some(Chunk::of(bytes::Bytes::new()));
+                    show.chunk = Some(Chunk::of(&Bytes::new()));
                 }
                 Poll::Pending => return show.poll_gone(context),
             }

@@ -276,9 +276,10 @@ impl Viewer {
     /// The next bytes for the socket. Asked when the socket takes more, so a slow viewer asks seldom.
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Now {
         self.seat.ended = false;
+        let mut now = Instant::now();
         loop {
             if let Some(frame) = self.ready.pop_front() {
-                self.next_heartbeat = Instant::now() + self.heartbeat;
+                self.next_heartbeat = now + self.heartbeat;
                 return Now::Frame(frame);
             }
             if self.done {
@@ -288,7 +289,8 @@ impl Viewer {
             if !self.chunks.is_empty() {
                 return Now::MustRead;
             }
-            if self.time_is_over() {
+            // Once for an event: the token behind it is a lock, at which thousands of viewers meet.
+            if self.caught_up.is_none() && self.time_is_over(now) {
                 // No `end`: the client comes back at its cursor, here or on another instance.
                 self.ready
                     .push_back(frame::heartbeat(Some(self.cursor)).into());
@@ -315,7 +317,7 @@ impl Viewer {
                             self.done = !self.until_closed;
                         }
                         _ if self.poll_wait(context).is_pending() => return Now::Waiting,
-                        _ => {}
+                        _ => now = Instant::now(),
                     }
                 }
                 _ => return Now::MustRead,
@@ -325,8 +327,8 @@ impl Viewer {
 
     /// Until something is appended, a heartbeat is due, the stream's time is over, or the process shuts down (which wakes all).
     fn poll_wait(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        // In this order: who shuts down says so before it wakes.
-        if self.watch.poll_changed(context).is_ready() || self.app.shutdown.is_cancelled() {
+        // A shutdown is a change too: who shuts down says so before it wakes all.
+        if self.watch.poll_changed(context).is_ready() {
             return Poll::Ready(());
         }
         let due = self.next_heartbeat.min(self.over_at());
@@ -353,8 +355,7 @@ impl Viewer {
     }
 
     /// A run that is about to be settled is waited for, so that the viewer hears its `end`: whoever comes back after it gets 204.
-    fn time_is_over(&self) -> bool {
-        let now = Instant::now();
+    fn time_is_over(&self, now: Instant) -> bool {
         let lingering = self.may_have_ended && now < self.ends_at + LINGER;
         now >= self.ends_at && !lingering || self.app.shutdown.is_cancelled()
     }
