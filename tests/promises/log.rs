@@ -64,6 +64,7 @@ macro_rules! on_every_store {
 on_every_store! {
     events_are_numbered_in_order_over_chunks,
     what_is_known_is_not_stored_again_and_the_rest_is,
+    a_first_chunk_is_known_again_with_its_identities_in_its_entry_or_beside_it,
     long_text_comes_back_whole_and_is_stored_once,
     a_deleted_trace_stays_deleted_until_it_is_begun_again,
     a_run_is_settled_once_and_another_end_is_its_next_run,
@@ -217,6 +218,32 @@ async fn what_is_known_is_not_stored_again_and_the_rest_is(case: Case) {
     assert_eq!((mixed.stored, mixed.duplicates), (2, 1));
     assert_eq!(case.append(unnamed).await.stored, 2);
     assert_eq!(case.events().await.len(), 21);
+}
+
+async fn a_first_chunk_is_known_again_with_its_identities_in_its_entry_or_beside_it(case: Case) {
+    // With the first chunk alone, small and large, before and after a set of identities is there; and in a life after the first.
+    let seen = "{default/t}:seen";
+    for (life, size) in [(0, 1), (1, 16), (2, 17)] {
+        let events = numbered(0..size);
+        if life > 0 {
+            let log = &case.app.log;
+            let begun = log.append(&case.tenant, &case.trace, events.clone(), REPLACE);
+            begun.await.expect("begun again");
+        } else {
+            case.append(events.clone()).await;
+        }
+        let beside = case.server.cli(&["EXISTS", seen]).await;
+        assert_eq!(beside.trim(), if size > 16 { ":1" } else { ":0" });
+        let again = case.append(events.clone()).await;
+        assert_eq!((again.stored, again.duplicates), (0, size as u64));
+        let more = case.append(numbered(size - 1..size + 1)).await;
+        assert_eq!((more.stored, more.duplicates), (1, 1));
+        assert_eq!(case.append(events).await.stored, 0);
+        let all = case.server.cli(&["SCARD", seen]).await;
+        assert_eq!(all.trim(), format!(":{}", size + 1));
+        let left = case.server.cli(&["TTL", seen]).await;
+        assert_ne!(left.trim(), ":-1", "the set has no time-out");
+    }
 }
 
 async fn long_text_comes_back_whole_and_is_stored_once(case: Case) {

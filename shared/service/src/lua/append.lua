@@ -2,7 +2,7 @@
 -- KEYS events, trace, seen, blobs
 -- ARGV now_ms, mark, count, block, ttl_seconds, may_create, may_end, publish, bell, spans, identities, pieces, then the identities, then id and bytes of each piece
 -- -> {'stored', first, last} | {'known', seq, mark, 0|1 ...} | {'unarmed', 0|1 was settled} | {'deleted'}
-local state = redis.call('HMGET', KEYS[2], 'seq', 'mark', 'dead', 'armed', 'settled', 'kept_until', 'reopened')
+local state = redis.call('HMGET', KEYS[2], 'seq', 'mark', 'dead', 'armed', 'settled', 'kept_until', 'reopened', 'base')
 if state[3] then return {'deleted'} end
 -- A trace that is new, or was settled, needs its index row and deadline first.
 if state[4] ~= '1' and ARGV[6] ~= '1' then return {'unarmed', state[5] and 1 or 0} end
@@ -10,16 +10,29 @@ if state[4] ~= '1' and ARGV[6] ~= '1' then return {'unarmed', state[5] and 1 or 
 local now, count = tonumber(ARGV[1]), tonumber(ARGV[3])
 local identities, pieces = tonumber(ARGV[11]), tonumber(ARGV[12])
 local ids = {}
-if identities > 0 then
-  for i = 1, identities do ids[i] = ARGV[12 + i] end
-  local known = redis.call('SMISMEMBER', KEYS[3], unpack(ids))
-  for i = 1, identities do
-    if known[i] == 1 then
-      local reply = {'known', state[1] or '0', state[2] or '0'}
-      for j = 1, identities do reply[3 + j] = known[j] end
-      return reply
+for i = 1, identities do ids[i] = ARGV[12 + i] end
+-- A trace's first chunk, when it is small, has its identities in its entry, for which Redis has set memory aside anyway; the set of all begins with the second chunk.
+local begins = state[1] and state[1] == state[8] or not state[1] and redis.call('EXISTS', KEYS[1]) == 0
+local held, of_first = {}, {}
+if not begins and redis.call('EXISTS', KEYS[3]) == 0 then
+  local entry = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+  for i = 1, entry and #entry[2] or 0, 2 do
+    if entry[2][i] == 'i' then
+      for id in string.gmatch(entry[2][i + 1], '%S+') do
+        held[#held + 1] = id
+        of_first[id] = true
+      end
     end
   end
+end
+if identities > 0 and not begins then
+  local known = redis.call('SMISMEMBER', KEYS[3], unpack(ids))
+  local any = false
+  for i = 1, identities do
+    if of_first[ids[i]] then known[i] = 1 end
+    any = any or known[i] == 1
+  end
+  if any then return {'known', state[1] or '0', state[2] or '0', unpack(known)} end
 end
 
 local seq, previous = tonumber(state[1]), state[2]
@@ -31,7 +44,13 @@ if not seq then
 end
 local first, last = seq + 1, seq + count
 local last_text = string.format('%.0f', last)
-redis.call('XADD', KEYS[1], last_text .. '-' .. ARGV[2], 'n', ARGV[3], 't', ARGV[1], 'p', previous or '0', 'b', ARGV[4])
+local id = last_text .. '-' .. ARGV[2]
+local with_entry = begins and identities > 0 and identities <= 16
+if with_entry then
+  redis.call('XADD', KEYS[1], id, 'n', ARGV[3], 't', ARGV[1], 'p', previous or '0', 'b', ARGV[4], 'i', table.concat(ids, ' '))
+else
+  redis.call('XADD', KEYS[1], id, 'n', ARGV[3], 't', ARGV[1], 'p', previous or '0', 'b', ARGV[4])
+end
 -- On Redis's own clock: silence is told by it, and not by that of whoever wrote last.
 local time = redis.call('TIME')
 local at_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
@@ -50,16 +69,15 @@ if state[5] or state[7] then
     redis.call('HSET', KEYS[2], 'reopened', '1')
   end
 end
-if identities > 0 then
-  redis.call('SADD', KEYS[3], unpack(ids))
-end
+if #held > 0 then redis.call('SADD', KEYS[3], unpack(held)) end
+if identities > 0 and not with_entry then redis.call('SADD', KEYS[3], unpack(ids)) end
 local at = 12 + identities
 for i = 1, pieces do redis.call('HSETNX', KEYS[4], ARGV[at + 2 * i - 1], ARGV[at + 2 * i]) end
 
 -- The net under the sweep. Renewed each hour, not with each append.
 local ttl = tonumber(ARGV[5])
 local kept_until = tonumber(state[6] or '0')
-if kept_until < now + ttl * 1000 - 3600000 or first == 1 or pieces > 0 and redis.call('TTL', KEYS[4]) < 0 or identities > 0 and redis.call('TTL', KEYS[3]) < 0 then
+if kept_until < now + ttl * 1000 - 3600000 or first == 1 or pieces > 0 and redis.call('TTL', KEYS[4]) < 0 or identities > 0 and redis.call('TTL', KEYS[3]) == -1 then
   for i = 1, 4 do redis.call('EXPIRE', KEYS[i], ttl) end
   redis.call('HSET', KEYS[2], 'kept_until', string.format('%.0f', now + ttl * 1000))
 end
