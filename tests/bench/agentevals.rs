@@ -72,7 +72,7 @@ impl Drop for Agentevals {
     }
 }
 
-fn free_port() -> Result<String> {
+pub(crate) fn free_port() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     Ok(listener.local_addr()?.port().to_string())
 }

@@ -262,7 +262,7 @@ fn event_for(function: &str) -> String {
         "headers": {"Host": "localhost", "Content-Type": "application/json"},
         "multiValueHeaders": {"Host": ["localhost"], "Content-Type": ["application/json"]},
         "queryStringParameters": null, "multiValueQueryStringParameters": null, "pathParameters": {"proxy": path}, "stageVariables": null,
-        "requestContext": {"resourceId": "r", "resourcePath": "/{proxy+}", "httpMethod": method, "path": path, "accountId": "123456789012", "protocol": "HTTP/1.1", "stage": "prod",
+        "requestContext": {"resourceId": "r", "resourcePath": "/{proxy+}", "httpMethod": method, "path": path, "accountId": "123456789012", "protocol": "HTTP/1.1", "stage": "$default",
             "identity": {"sourceIp": "127.0.0.1"}, "requestId": "c6af9ac6-7b61-11e6-9a41-93e8deadbeef", "apiId": "a"},
     })
     .to_string()

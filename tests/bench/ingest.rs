@@ -22,7 +22,8 @@ use tailspan_service::{
 
 use crate::{
     agentevals::Agentevals,
-    sample::{self, Run},
+    phoenix::Phoenix,
+    sample::{self, Run, Texts},
     serve::Server,
     store::{Client, Store},
     table::{self, Row, whole},
@@ -30,16 +31,26 @@ use crate::{
 
 const SPANS_A_BATCH: usize = 512;
 const BATCHES: u64 = 60;
+/// It takes about a hundred spans per CPU-second, so it gets few, and once.
+const PHOENIX_BATCHES: usize = 3;
 /// Requests of an export as it was recorded, sent again and again as new traces.
 const CORPUS_ROUNDS: usize = 40;
 
 type Traces = Vec<(TraceId, Vec<Incoming>)>;
 
-/// `agentevals`: the program of that name, where it is installed.
-pub(crate) fn measure(corpus: &Path, agentevals: Option<&Path>) -> Result<()> {
-    for (traces_a_batch, name) in [(1, "one run a batch"), (8, "eight runs a batch")] {
+/// `agentevals`, `phoenix`: the programs of those names, where they are installed.
+pub(crate) fn measure(
+    corpus: &Path,
+    agentevals: Option<&Path>,
+    phoenix: Option<&Path>,
+) -> Result<()> {
+    for (traces_a_batch, texts, name) in [
+        (1, Texts::New, "one run a batch, no text twice"),
+        (8, Texts::New, "eight runs a batch, no text twice"),
+        (1, Texts::Passed, "one run a batch, texts handed on"),
+    ] {
         let bodies: Vec<Bytes> = (0..BATCHES)
-            .map(|batch| made(batch * 8 + 1, traces_a_batch))
+            .map(|batch| made(batch * 8 + 1, traces_a_batch, texts))
             .collect();
         stages(
             &format!(
@@ -54,6 +65,20 @@ pub(crate) fn measure(corpus: &Path, agentevals: Option<&Path>) -> Result<()> {
             let spans = (bodies.len() * SPANS_A_BATCH) as f64;
             println!(
                 "  agentevals, {taken} of the same requests until it was full: {} spans/CPU-s; ours is {:.1} times that, with its Redis {:.1} times",
+                whole(theirs),
+                spans / ours.product.as_secs_f64() / theirs,
+                spans / (ours.product + ours.redis).as_secs_f64() / theirs,
+            );
+        }
+        if let (Some(program), true) = (phoenix, traces_a_batch == 1 && texts == Texts::New) {
+            let some = bodies.get(..PHOENIX_BATCHES).unwrap_or(&bodies);
+            let sent = (some.len() * SPANS_A_BATCH) as u64;
+            let stored = Phoenix::start(program)?.take(some, sent)?;
+            let theirs = stored.spans as f64 / stored.cpu.as_secs_f64();
+            let spans = (bodies.len() * SPANS_A_BATCH) as f64;
+            println!(
+                "  Phoenix, {} of {sent} spans in its SQLite: {} spans/CPU-s; ours is {:.0} times that, with its Redis {:.0} times",
+                stored.spans,
                 whole(theirs),
                 spans / ours.product.as_secs_f64() / theirs,
                 spans / (ours.product + ours.redis).as_secs_f64() / theirs,
@@ -76,12 +101,12 @@ pub(crate) fn measure(corpus: &Path, agentevals: Option<&Path>) -> Result<()> {
 }
 
 /// One export request: spans of several runs, each run's own one after the other.
-fn made(seed: u64, traces: usize) -> Bytes {
+fn made(seed: u64, traces: usize, texts: Texts) -> Bytes {
     let spans: Vec<_> = (0..traces)
         .flat_map(|trace| {
             let mut run = Run::new(seed + trace as u64);
             (0..SPANS_A_BATCH / traces)
-                .map(|at| run.mixed(at))
+                .map(|at| run.mixed(at, texts))
                 .collect::<Vec<_>>()
         })
         .collect();

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
 
 use crate::{
-    sample::{self, Run},
+    sample::{self, Run, Texts},
     serve::Server,
     store::{Client, Store},
     table::{self, Row},
@@ -87,7 +87,7 @@ fn lanes(seed: u64, traces: u64, spans_a_second: u64, seconds: u64) -> Vec<Lane>
             Lane {
                 trace: run.trace_hex(),
                 bodies: (0..count)
-                    .map(|at| sample::protobuf(&[run.mixed(at as usize)]))
+                    .map(|at| sample::protobuf(&[run.mixed(at as usize, Texts::New)]))
                     .collect(),
                 period,
                 offset: period * lane as u32 / traces as u32,

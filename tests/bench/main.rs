@@ -11,6 +11,7 @@ mod ingest;
 mod latency;
 mod lists;
 mod memory;
+mod phoenix;
 mod sample;
 mod serve;
 mod store;
@@ -32,6 +33,9 @@ struct Arguments {
     /// The `agentevals` program, to be given the same requests.
     #[arg(long, env = "TAILSPAN_BENCH_AGENTEVALS")]
     agentevals: Option<PathBuf>,
+    /// The `phoenix` program, to be given some of the same requests.
+    #[arg(long, env = "TAILSPAN_BENCH_PHOENIX")]
+    phoenix: Option<PathBuf>,
     /// Seconds of one latency run; there are seven.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -69,7 +73,11 @@ fn main() -> Result<()> {
     }
     let wanted = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
     if wanted(Part::Ingest) {
-        ingest::measure(&arguments.corpus, arguments.agentevals.as_deref())?;
+        ingest::measure(
+            &arguments.corpus,
+            arguments.agentevals.as_deref(),
+            arguments.phoenix.as_deref(),
+        )?;
     }
     if wanted(Part::Memory) {
         memory::measure()?;

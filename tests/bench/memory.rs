@@ -73,6 +73,20 @@ pub(crate) fn measure() -> Result<()> {
                 ));
             }
         }
+        for batch in [1, 8] {
+            let mut run = Run::new(seeds.next().context("a seed")?);
+            let spans: Vec<_> = (0..batch).map(|_| run.kilobyte()).collect();
+            append(&app, &spans).await?;
+            let keys = bare.memory_of(&run.trace_hex())?;
+            let bytes: i64 = keys.iter().map(|(_, bytes)| bytes).sum();
+            let json: usize = spans.iter().map(sample::json_size).sum();
+            rows.push(Row::new(
+                format!("trace of one batch of {batch}, MEMORY USAGE of all keys"),
+                format!("{bytes} B"),
+                format!("{json} B"),
+                format!("{:.1}", bytes as f64 / json as f64),
+            ));
+        }
         table::print(
             "Bytes in Redis (change of used_memory over many traces: keys, indexes, notices) and the same spans as OTLP JSON",
             ["figure", "stored", "OTLP JSON", "ratio"],

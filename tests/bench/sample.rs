@@ -119,6 +119,18 @@ pub(crate) struct Run {
     trace_id: Bytes,
     root: Bytes,
     clock_ns: u64,
+    /// What each agent is told before every call, and what was said last; for [`Texts::Passed`].
+    instructions: [String; 4],
+    said: String,
+}
+
+/// Where a mixed run's spans have their texts from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Texts {
+    /// Every text is new: the worst that can be.
+    New,
+    /// As agents do: the same instructions in every call, and what one step says is what the next is asked.
+    Passed,
 }
 
 impl Run {
@@ -129,6 +141,8 @@ impl Run {
             root: dice.bytes::<8>(),
             // 2026-01-01; each run at its own time.
             clock_ns: 1_767_225_600_000_000_000 + dice.below(1 << 50),
+            instructions: [250; 4].map(|length| dice.prose(length)),
+            said: dice.prose(350),
             dice,
         }
     }
@@ -182,11 +196,11 @@ impl Run {
     }
 
     /// One span of a mixed run: about 1.3 kB of protobuf on average.
-    pub(crate) fn mixed(&mut self, at: usize) -> wire::Span {
+    pub(crate) fn mixed(&mut self, at: usize, texts: Texts) -> wire::Span {
         let agent = ["planner", "researcher", "writer", "reviewer"][at / 8 % 4];
         match at % 8 {
             0 => {
-                let (asked, said) = (self.dice.prose(160), self.dice.prose(300));
+                let (asked, said) = (self.asked(160, texts), self.says(300));
                 self.span(
                     format!("invoke_agent {agent}"),
                     1,
@@ -210,11 +224,11 @@ impl Run {
                 )
             }
             1 | 3 | 5 | 7 => {
-                let (system, asked, said) = (
-                    self.dice.prose(250),
-                    self.dice.prose(350),
-                    self.dice.prose(400),
-                );
+                let system = match texts {
+                    Texts::New => self.dice.prose(250),
+                    Texts::Passed => self.instructions[at / 8 % 4].clone(),
+                };
+                let (asked, said) = (self.asked(350, texts), self.says(400));
                 let mut attributes = self.model_attributes(agent);
                 attributes.extend([
                     pair("gen_ai.request.temperature", text("0.2")),
@@ -237,7 +251,7 @@ impl Run {
                 let arguments =
                     json!({"query": self.dice.prose(90), "limit": self.dice.below(50)}).to_string();
                 let result =
-                    json!({"hits": [{"title": self.dice.prose(60), "text": self.dice.prose(380)}]})
+                    json!({"hits": [{"title": self.dice.prose(60), "text": self.says(380)}]})
                         .to_string();
                 let call = format!("call_{}", self.dice.letters(24));
                 self.span(
@@ -255,6 +269,18 @@ impl Run {
                 )
             }
         }
+    }
+
+    fn asked(&mut self, characters: usize, texts: Texts) -> String {
+        match texts {
+            Texts::New => self.dice.prose(characters),
+            Texts::Passed => self.said.clone(),
+        }
+    }
+
+    fn says(&mut self, characters: usize) -> String {
+        self.said = self.dice.prose(characters);
+        self.said.clone()
     }
 
     /// A chat span of about 1,000 bytes as OTLP JSON, a quarter of which is text that stands nowhere else.

@@ -87,6 +87,48 @@ pub(crate) fn cpu_of_process(id: u32) -> Result<Duration> {
     Ok(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
 }
 
+/// As [`cpu_of_process`], of a process, all that it started and all of those that have ended.
+pub(crate) fn cpu_of_tree(id: u32) -> Result<Duration> {
+    let mut processes = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // One that ended meanwhile is in its parent's account.
+        if let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat"))
+            && let Some((_, fields)) = stat.rsplit_once(") ")
+        {
+            let fields: Vec<u64> = fields
+                .split(' ')
+                .skip(1)
+                .map(|field| field.parse().unwrap_or_default())
+                .collect();
+            // Behind the state: parent, then as in `cpu_of_process` and for waited-for children (fields 16 and 17).
+            let ticks = fields.get(10..14).map_or(0, |ticks| ticks.iter().sum());
+            processes.push((id, fields.first().copied().unwrap_or_default(), ticks));
+        }
+    }
+    let mut family = vec![u64::from(id)];
+    let mut ticks = 0;
+    let mut at = 0;
+    while let Some(parent) = family.get(at).copied() {
+        ticks += processes
+            .iter()
+            .filter(|(id, ..)| u64::from(*id) == parent)
+            .map(|(.., ticks)| ticks)
+            .sum::<u64>();
+        family.extend(
+            processes
+                .iter()
+                .filter(|(_, of, _)| *of == parent)
+                .map(|(id, ..)| u64::from(*id)),
+        );
+        at += 1;
+    }
+    Ok(Duration::from_millis(10 * ticks))
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use zstd::{
     bulk::Compressor,
     dict::{DecoderDictionary, EncoderDictionary},
+    stream::raw::CParameter,
 };
 
 use crate::{
@@ -55,6 +56,9 @@ const MAX_UNFOLDED_BYTES: u64 = 64 * 1024 * 1024;
 const SMALL_LEVEL: i32 = 3;
 /// Of other blocks: level 3 gains 10 % and takes a third longer, and packing is most of what ingest costs.
 const LARGE_LEVEL: i32 = 1;
+/// The shortest repeat that large blocks look for, where level 1 would take 6: prose has many short ones that save a byte or two each. Packing takes a seventh
+/// less time; random prose becomes 4 % larger, recorded exports no larger.
+const LARGE_LEAST_REPEAT: u32 = 7;
 
 /// The hash of a piece's content, and its name in the trace's blobs.
 pub type PieceId = [u8; 8];
@@ -581,7 +585,13 @@ fn pack_small(raw: &[u8]) -> Vec<u8> {
 }
 
 fn pack_large(raw: &[u8]) -> Vec<u8> {
-    LARGE.with_borrow_mut(|slot| compress(slot, raw, || Compressor::new(LARGE_LEVEL)))
+    LARGE.with_borrow_mut(|slot| {
+        compress(slot, raw, || {
+            let mut compressor = Compressor::new(LARGE_LEVEL)?;
+            compressor.set_parameter(CParameter::MinMatch(LARGE_LEAST_REPEAT))?;
+            Ok(compressor)
+        })
+    })
 }
 
 fn compress(
