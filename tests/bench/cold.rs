@@ -272,6 +272,7 @@ fn event_for(function: &str) -> String {
 pub(crate) fn bare_function() -> Result<()> {
     let address = std::env::var("AWS_LAMBDA_RUNTIME_API")?;
     let socket = TcpStream::connect(&address)?;
+    socket.set_nodelay(true)?;
     let mut writer = socket.try_clone()?;
     let mut reader = BufReader::new(socket);
     write!(writer, "GET {NEXT} HTTP/1.1\r\nhost: {address}\r\n\r\n")?;

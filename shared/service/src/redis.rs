@@ -660,8 +660,15 @@ fn builder(config: FredConfig) -> Builder {
             performance.default_command_timeout = COMMAND_TIMEOUT;
             performance.broadcast_channel_capacity = 8192;
         })
-        .set_policy(ReconnectPolicy::new_exponential(0, 20, 1_000, 2));
+        .set_policy(reconnecting());
     builder
+}
+
+/// For ever: after 1, 2, 4, ... up to 1,000 ms. fred waits for the first of these before its first connection too, and adds up to 50 ms by default: of a function's cold start that was half.
+fn reconnecting() -> ReconnectPolicy {
+    let mut policy = ReconnectPolicy::new_exponential(0, 1, 1_000, 2);
+    policy.set_jitter(4);
+    policy
 }
 
 /// Starts the client's connection task, which ends with its `quit`, and gives it a moment.
