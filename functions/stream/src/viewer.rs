@@ -327,7 +327,7 @@ impl Viewer {
 
     /// Until something is appended, a heartbeat is due, the stream's time is over, or the process shuts down (which wakes all).
     fn poll_wait(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        // A shutdown is a change too: who shuts down says so before it wakes all.
+        // A shutdown is a change too, also one that came after it was looked for above.
         if self.watch.poll_changed(context).is_ready() {
             return Poll::Ready(());
         }

@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -130,6 +130,7 @@ pub struct Hub {
 struct Inner {
     log: Log,
     watched: Mutex<HashMap<String, Arc<Watched>>>,
+    closing: Arc<AtomicBool>,
 }
 
 struct Watched {
@@ -176,6 +177,7 @@ pub struct Watch {
     seen: u64,
     number: u64,
     waker: Arc<AtomicWaker>,
+    closing: Arc<AtomicBool>,
     log: Log,
 }
 
@@ -186,6 +188,7 @@ impl Hub {
             inner: Arc::new(Inner {
                 log,
                 watched: Mutex::default(),
+                closing: Arc::default(),
             }),
         };
         tokio::spawn(pass_rings_on(
@@ -228,13 +231,15 @@ impl Hub {
             seen: watched.version.load(Ordering::SeqCst),
             number,
             waker,
+            closing: Arc::clone(&self.inner.closing),
             watched: Arc::clone(watched),
             log,
         }
     }
 
-    /// Wakes every viewer, whether there is news or not: the process shuts down.
+    /// Wakes every viewer, and from now on lets none wait: the process shuts down.
     pub fn wake_all(&self) {
+        self.inner.closing.store(true, Ordering::SeqCst);
         let watched: Vec<_> = lock(&self.inner.watched).values().cloned().collect();
         watched.iter().for_each(|watched| watched.show(|_| {}));
     }
@@ -292,7 +297,8 @@ impl Watch {
     pub fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // Registered before it is looked at: a change in between wakes.
         self.waker.register(context.waker());
-        match self.watched.version.load(Ordering::SeqCst) == self.seen {
+        let is_old = self.watched.version.load(Ordering::SeqCst) == self.seen;
+        match is_old && !self.closing.load(Ordering::SeqCst) {
             true => Poll::Pending,
             false => Poll::Ready(()),
         }
