@@ -20,6 +20,7 @@ pub mod observed;
 pub mod otlp;
 pub mod propagation;
 pub mod settle;
+pub mod stats;
 pub mod summary;
 pub mod tree;
 pub mod why;
