@@ -48,9 +48,14 @@ pub(crate) async fn get_trace(
 ) -> Result<Json<Trace>, ApiError> {
     let folded = folded(&app, &tenant, &trace).await?;
     Ok(Json(Trace {
-        summary: summary(&folded.state, trace.as_str(), status(&app, &folded)),
+        summary: summary(
+            &folded.state,
+            trace.as_str(),
+            status(&app, &folded),
+            &app.config.prices,
+        ),
         cursor: folded.trace.cursor().to_string(),
-        spans: tree::rows(&folded.state),
+        spans: tree::rows(&folded.state, &app.config.prices),
     }))
 }
 
@@ -64,6 +69,7 @@ pub(crate) async fn get_summary(
         &folded.state,
         trace.as_str(),
         status(&app, &folded),
+        &app.config.prices,
     )))
 }
 

@@ -51,7 +51,7 @@ pub(crate) async fn get_why(
     }
     let folded = app.log.folded(&tenant, &trace).await?;
     let folded = folded.ok_or_else(|| ApiError::trace_not_found(&trace))?;
-    let explanation = collector.finish(tree::rows(&folded.state));
+    let explanation = collector.finish(tree::rows(&folded.state, &app.config.prices));
     explanation
         .map(Json)
         .ok_or_else(|| ApiError::span_not_found(&trace, &span_id))

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use tailspan_core::{
+    pricing::Prices,
     settle::Status,
     summary::{Summary, summary},
 };
@@ -20,10 +21,10 @@ pub struct FinishedRun {
 }
 
 impl FinishedRun {
-    pub(crate) fn of(job: &Job, folded: &Folded) -> Self {
+    pub(crate) fn of(job: &Job, folded: &Folded, prices: &Prices) -> Self {
         let status = job.status.parse().unwrap_or(Status::Completed);
         Self {
-            summary: summary(&folded.state, job.trace.as_str(), status),
+            summary: summary(&folded.state, job.trace.as_str(), status, prices),
             job: job.clone(),
         }
     }

@@ -142,7 +142,7 @@ async fn keep_row(app: &App, taken: &Taken) -> Result<Option<FinishedRun>, LogEr
     let Some(folded) = app.log.folded(&job.tenant, &job.trace).await? else {
         return Ok(None);
     };
-    let run = FinishedRun::of(job, &folded);
+    let run = FinishedRun::of(job, &folded, &app.config.prices);
     let row = run
         .row()
         .map_err(|error| LogError::Internal(error.to_string()))?;

@@ -393,6 +393,7 @@ mod tests {
 
     use super::*;
     use crate::observed::{Context, Observation};
+    use crate::pricing::Prices;
     use crate::wire;
 
     fn pair(key: &str, value: &str) -> wire::KeyValue {
@@ -493,12 +494,12 @@ mod tests {
         fn every_view_of_any_state_can_be_taken(events in proptest::collection::vec(what(), 0..24).prop_map(recorded)) {
             let state = fold(&events);
             let status = crate::settle::standing(&state);
-            let summary = crate::summary::summary(&state, "t", status);
+            let summary = crate::summary::summary(&state, "t", status, &Prices::builtin());
             prop_assert_eq!(summary.total_events, events.len() as u64);
             prop_assert!(summary.duration_ms.is_none_or(|ms| ms >= 0.0));
             let calls: usize = crate::invocations::invocations(&state).iter().map(|turn| turn.tool_calls.len()).sum();
             prop_assert_eq!(calls, summary.total_tool_calls);
-            prop_assert!(crate::tree::rows(&state).len() >= summary.total_spans);
+            prop_assert!(crate::tree::rows(&state, &Prices::builtin()).len() >= summary.total_spans);
         }
 
         #[test]

@@ -18,6 +18,7 @@ pub mod model;
 pub mod native;
 pub mod observed;
 pub mod otlp;
+pub mod pricing;
 pub mod propagation;
 pub mod settle;
 pub mod stats;

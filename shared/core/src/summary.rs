@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::event::{duration_ms, rfc3339_ms, rfc3339_ns};
 use crate::fold::State;
 use crate::model::{Kind, Usage};
+use crate::pricing::{Cost, Costs, Prices};
 use crate::run::Run;
 use crate::settle::Status;
 
@@ -38,7 +39,11 @@ pub struct Summary {
     pub cached_tokens: u64,
     pub cache_write_tokens: u64,
     pub reasoning_tokens: u64,
+    /// US dollars, over the calls whose cost is known; absent when none is.
+    pub cost_usd: Option<f64>,
     pub total_llm_calls: usize,
+    /// Calls that `cost_usd` lacks: their model has no price, or nobody told their tokens. Calls that run, or failed before they cost anything, are not among them.
+    pub unpriced_llm_calls: usize,
     pub total_tool_calls: usize,
     pub total_retrievals: usize,
     pub errors_count: usize,
@@ -69,13 +74,21 @@ pub struct ErrorLine {
 }
 
 /// Sums a trace up. `status` is what the settlement decided, or [`crate::settle::standing`] while it has not.
-pub fn summary(state: &State, trace_id: &str, status: Status) -> Summary {
+pub fn summary(state: &State, trace_id: &str, status: Status, prices: &Prices) -> Summary {
     let run = Run::of(state);
     let calls = run.llm_calls();
     let mut usage = Usage::default();
+    let mut costs = Costs::default();
     let (mut models, mut response_models, mut providers) = (Vec::new(), Vec::new(), Vec::new());
     for call in &calls {
         usage.add(&call.usage);
+        let is_done = run
+            .steps
+            .get(call.step)
+            .is_some_and(|step| !step.is_open() && step.facts.failure.is_none());
+        if is_done || !call.usage.is_zero() {
+            costs.add(call.cost(prices));
+        }
         let model = call.request_model.or(call.response_model).map(plain_model);
         add(&mut models, model);
         add(&mut response_models, call.response_model.map(plain_model));
@@ -178,7 +191,9 @@ pub fn summary(state: &State, trace_id: &str, status: Status) -> Summary {
         cached_tokens: usage.cache_read,
         cache_write_tokens: usage.cache_write,
         reasoning_tokens: usage.reasoning,
+        cost_usd: costs.known.map(Cost::usd),
         total_llm_calls: calls.len(),
+        unpriced_llm_calls: costs.unpriced,
         total_tool_calls: run.tool_calls(&calls).len(),
         total_retrievals,
         errors_count: causes.len(),
@@ -208,6 +223,11 @@ fn add(list: &mut Vec<String>, item: Option<impl AsRef<str>>) {
 
 /// LiteLLM names models `provider/model`. Names of model hubs (`meta-llama/..`) keep their owner.
 pub(crate) fn plain_model(model: &str) -> &str {
+    provider_and_model(model).1
+}
+
+/// The provider that is called (of `openrouter/anthropic/..` the first), if the name tells it, and the model's own name.
+pub(crate) fn provider_and_model(model: &str) -> (Option<&str>, &str) {
     const PROVIDERS: [&str; 20] = [
         "openai",
         "azure",
@@ -230,14 +250,15 @@ pub(crate) fn plain_model(model: &str) -> &str {
         "models",
         "litellm_proxy",
     ];
-    let mut plain = model;
+    let (mut provider, mut plain) = (None, model);
     while let Some((prefix, rest)) = plain.split_once('/') {
         if !PROVIDERS.contains(&prefix) || rest.is_empty() {
             break;
         }
+        provider = provider.or(Some(prefix));
         plain = rest;
     }
-    plain
+    (provider, plain)
 }
 
 #[cfg(test)]
@@ -290,7 +311,7 @@ mod tests {
             "#,
         );
         let status = settle::standing(&state);
-        let summary = summary(&state, "t", status);
+        let summary = summary(&state, "t", status, &Prices::builtin());
         assert_eq!(summary.status, settle::Status::Completed);
         assert_eq!(summary.agents, ["helper"]);
         assert_eq!(summary.models, ["m-1"]);
@@ -337,7 +358,7 @@ mod tests {
             {"event_type":"workflow_failed","agent_id":"helper","error":"the index is gone"}
             "#,
         );
-        let summary = summary(&state, "t", settle::standing(&state));
+        let summary = summary(&state, "t", settle::standing(&state), &Prices::builtin());
         assert_eq!(summary.status, settle::Status::Failed);
         assert_eq!(summary.errors_count, 1);
         assert_eq!(summary.errors[0].name, "Search");
@@ -352,7 +373,7 @@ mod tests {
             {"event_type": "agent_called", "agent_id": "system-agent", "timestamp": "2025-01-20T10:30:48Z", "details": {"success": false, "error_message": "out of time"}}
             "#,
         );
-        let summary = summary(&state, "t", settle::standing(&state));
+        let summary = summary(&state, "t", settle::standing(&state), &Prices::builtin());
         assert_eq!(
             summary.agents,
             ["dependent-service", "fastmcp-service", "system-agent"]
@@ -373,7 +394,7 @@ mod tests {
             {"event_type":"task_completed","agent_id":"a","span_id":"1"}
             "#,
         );
-        let rows = crate::tree::rows(&state);
+        let rows = crate::tree::rows(&state, &Prices::builtin());
         let seen: Vec<(&str, usize, &str, &str)> = rows
             .iter()
             .map(|row| (row.span_id.as_str(), row.depth, row.kind, row.status))

@@ -1,12 +1,14 @@
 //! A trace as a tree of rows, for who draws it.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::event::{duration_ms, rfc3339_ns};
+use crate::event::{EventUsage, duration_ms, rfc3339_ns};
 use crate::fold::State;
 use crate::model::Kind;
+use crate::pricing::{Cost, Prices};
 use crate::run::Run;
 
 /// One line of a trace's tree, parents before children.
@@ -28,6 +30,18 @@ pub struct Row {
     pub end_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<f64>,
+    /// Of a model call: as asked for, else as answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Of a model call: the tokens that this span tells; of a call that is told twice, those of both are the same tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<EventUsage>,
+    /// US dollars, on the one span of a call that is counted: the rows' sum is the summary's. Absent where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// Of a failed step: the type of its error; empty when nobody said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_type: Option<String>,
     /// The span itself was never seen; its times are those of what it contains.
     pub estimated: bool,
     /// The rule that read it, as in its events; of an estimated one, what tells of it.
@@ -38,8 +52,13 @@ pub struct Row {
 const NAMED_AS_PARENT: &str = "parent:named";
 
 /// The trace as a tree, flattened depth first.
-pub fn rows(state: &State) -> Vec<Row> {
+pub fn rows(state: &State, prices: &Prices) -> Vec<Row> {
     let run = Run::of(state);
+    let counted: HashMap<usize, (crate::model::Usage, Option<Cost>)> = run
+        .llm_calls()
+        .iter()
+        .map(|call| (call.step, (call.usage, call.cost(prices))))
+        .collect();
     run.forest
         .depth_first()
         .into_iter()
@@ -66,6 +85,26 @@ pub fn rows(state: &State) -> Vec<Row> {
                         .facts
                         .end_ns
                         .map(|end| duration_ms(step.facts.start_ns, end)),
+                    model: step
+                        .facts
+                        .request_model
+                        .clone()
+                        .or_else(|| step.facts.response_model.clone()),
+                    usage: counted
+                        .get(&index)
+                        .map(|(usage, _)| *usage)
+                        .filter(|usage| !usage.is_zero())
+                        .or(step.facts.usage)
+                        .map(EventUsage::from),
+                    cost_usd: counted
+                        .get(&index)
+                        .and_then(|(_, cost)| *cost)
+                        .map(Cost::usd),
+                    error_type: step
+                        .facts
+                        .failure
+                        .as_ref()
+                        .map(|failure| failure.kind.clone()),
                     estimated: step.estimated,
                     convention: step.facts.rule.clone(),
                 },
@@ -80,6 +119,10 @@ pub fn rows(state: &State) -> Vec<Row> {
                     start_time: rfc3339_ns(run.ghost_start_ns(index)),
                     end_time: None,
                     duration_ms: None,
+                    model: None,
+                    usage: None,
+                    cost_usd: None,
+                    error_type: None,
                     estimated: true,
                     convention: Cow::Borrowed(NAMED_AS_PARENT),
                 },

@@ -17,6 +17,7 @@ use tailspan_core::{
     model::Kind,
     observed::{Canonical, Incoming, Recorded, What},
     otlp::{Encoding, decode_logs, decode_traces, inflate},
+    pricing::Prices,
     settle,
     summary::summary,
     tree,
@@ -519,14 +520,19 @@ fn tell(requests: &[Batch], order: &str) -> Told {
         statuses: Vec::new(),
         llm_calls: 0,
     };
+    let prices = Prices::builtin();
     let mut summaries = Vec::new();
     for (trace, (state, _)) in &states {
         let (back, through) = decode_snapshot(&encode_snapshot(state, 7)).unwrap();
         assert_eq!((&back, through), (state, 7));
         assert!(
-            tree::rows(state).len() >= summary(state, trace, settle::Status::Running).total_spans
+            tree::rows(state, &prices).len()
+                >= summary(state, trace, settle::Status::Running, &prices).total_spans
         );
-        summaries.push((summary(state, trace, settle::standing(state)), state));
+        summaries.push((
+            summary(state, trace, settle::standing(state), &prices),
+            state,
+        ));
     }
     summaries.sort_by(|(a, _), (b, _)| a.started_at.cmp(&b.started_at));
     for (summary, state) in summaries {

@@ -9,6 +9,7 @@ use tailspan_core::{
     limits::Limits,
     observed::{Observation, Recorded, What},
     otlp::{Encoding, decode_logs, decode_traces},
+    pricing::Prices,
     settle::Status,
     summary::summary,
     tree,
@@ -567,7 +568,7 @@ fn a_call_that_two_instrumentations_tell_side_by_side_is_one() {
     let failed = json!({"status": {"code": 2, "message": "no"}});
     let none = json!({});
     let count = |bodies: &[(bool, Value)]| {
-        let summary = summary(&state(bodies), TRACE, Status::Running);
+        let summary = summary(&state(bodies), TRACE, Status::Running, &Prices::builtin());
         (
             summary.total_llm_calls,
             summary.input_tokens,
@@ -637,7 +638,7 @@ fn a_call_that_two_instrumentations_tell_side_by_side_is_one() {
         told("ours", "00000000000000a1", 0, 100 * MS, &tool, &none),
         told("client", "00000000000000a2", 10 * MS, 90 * MS, &tool, &none),
     ];
-    let summary = summary(&state(&tools), TRACE, Status::Running);
+    let summary = summary(&state(&tools), TRACE, Status::Running, &Prices::builtin());
     assert_eq!(summary.total_tool_calls, 1);
 }
 
@@ -668,7 +669,7 @@ fn a_call_without_an_id_of_its_own_is_the_tool_that_ran() {
                 &json!({}),
             ),
         ];
-        let summary = summary(&state(&told), TRACE, Status::Running);
+        let summary = summary(&state(&told), TRACE, Status::Running, &Prices::builtin());
         // What Gemini thought is in its total only.
         assert_eq!((summary.total_tool_calls, summary.output_tokens), (1, 10));
     }
@@ -702,7 +703,7 @@ fn an_end_that_overtook_its_start_ends_it() {
                 },
             });
         }
-        let summary = summary(&state, TRACE, Status::Running);
+        let summary = summary(&state, TRACE, Status::Running, &Prices::builtin());
         assert_eq!(
             (summary.total_llm_calls, summary.open_spans),
             (1, 0),
@@ -734,7 +735,7 @@ fn state(bodies: &[(bool, Value)]) -> State {
 
 /// (name, depth, status, estimated) of every row of the tree.
 fn rows(state: &State) -> Vec<(String, usize, &'static str, bool)> {
-    tree::rows(state)
+    tree::rows(state, &Prices::builtin())
         .into_iter()
         .map(|row| (row.name, row.depth, row.status, row.estimated))
         .collect()
@@ -767,7 +768,7 @@ fn a_path_on_every_span_draws_the_spans_that_have_not_come() {
             .map(|(name, depth, status, estimated)| (name.to_owned(), depth, status, estimated));
         assert_eq!(rows(&state), expected, "{producer}");
         assert_eq!(
-            summary(&state, TRACE, Status::Running).total_spans,
+            summary(&state, TRACE, Status::Running, &Prices::builtin()).total_spans,
             1,
             "{producer}"
         );

@@ -11,6 +11,7 @@ use tailspan_core::{
     id::TraceId,
     invocations::invocations,
     observed::{Context, Observation, Recorded, What},
+    pricing::Prices,
     settle,
     summary::summary,
     tree,
@@ -311,10 +312,10 @@ proptest! {
             settle::may_end_run(&recorded.observation.what);
             state.apply(&recorded);
         }
-        let told = summary(&state, "t", settle::standing(&state));
+        let told = summary(&state, "t", settle::standing(&state), &Prices::builtin());
         serde_json::to_string(&told).unwrap();
         serde_json::to_string(&invocations(&state)).unwrap();
-        serde_json::to_string(&tree::rows(&state)).unwrap();
+        serde_json::to_string(&tree::rows(&state, &Prices::builtin())).unwrap();
         settle::decide(&state, 0, u64::MAX, &settle::Patience::default());
     }
 }

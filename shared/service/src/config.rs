@@ -22,12 +22,13 @@
 //! | `TAILSPAN_MESH_TRIES` | 5 | an entry that was refused so often, or of which so many readers died, is set aside |
 //! | `TAILSPAN_MESH_RETENTION_SECONDS` | none | entries older than this, and done with, are removed from the stream |
 //! | `TAILSPAN_MESH_SECONDS` | up to the deadline | how long one invocation of the function reads, at most |
+//! | `TAILSPAN_PRICES` | none | JSON file of prices that go before the built-in ones; see [`tailspan_core::pricing::Prices::parse`] |
 //! | `TAILSPAN_MAX_BODY_BYTES` | 16777216 | a request's body after decompression |
 //! | `TAILSPAN_MAX_IN_FLIGHT_BYTES` | 268435456 | bodies being taken in at once; more are answered 429 |
 
-use std::{collections::HashMap, fmt, path::PathBuf, time::Duration};
+use std::{collections::HashMap, fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 
-use tailspan_core::{id::TenantId, settle::Patience};
+use tailspan_core::{id::TenantId, pricing::Prices, settle::Patience};
 
 use crate::redis_url::RedisUrl;
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub max_body_bytes: usize,
     pub max_in_flight_bytes: usize,
     pub mesh: MeshConfig,
+    /// What calls to models cost.
+    pub prices: Arc<Prices>,
 }
 
 /// An agent mesh whose trace stream is read.
@@ -118,6 +121,7 @@ impl Default for Config {
             max_body_bytes: 16 * 1024 * 1024,
             max_in_flight_bytes: 256 * 1024 * 1024,
             mesh: MeshConfig::default(),
+            prices: Arc::new(Prices::builtin()),
         }
     }
 }
@@ -217,6 +221,15 @@ impl Config {
                 ),
             }
         }
+        if let Some(path) = var("TAILSPAN_PRICES").filter(|path| !path.is_empty()) {
+            match prices(&path) {
+                Ok(prices) => config.prices = Arc::new(prices),
+                Err(all) => mistakes.extend(
+                    all.into_iter()
+                        .map(|mistake| format!("TAILSPAN_PRICES ({path}): {mistake}")),
+                ),
+            }
+        }
         config.admin_token = var("TAILSPAN_ADMIN_TOKEN").filter(|token| !token.is_empty());
         if let Some(prefix) = var("TAILSPAN_KEY_PREFIX") {
             let valid = prefix.len() <= 40
@@ -274,6 +287,12 @@ impl Config {
     }
 }
 
+/// The built-in prices with those of a file before them.
+fn prices(path: &str) -> Result<Prices, Vec<String>> {
+    let text = fs::read_to_string(path).map_err(|error| vec![error.to_string()])?;
+    Prices::builtin().with(Prices::parse(&text)?)
+}
+
 /// Names of files that are there for TLS; that they can be read is seen when they are.
 fn redis_tls(
     var: &impl Fn(&str) -> Option<String>,
@@ -320,9 +339,10 @@ mod tests {
             ("TAILSPAN_TOKENS", "secret=NOT A TENANT"),
             ("TAILSPAN_REDIS_URL", "redis://:secret@host"),
             ("TAILSPAN_REDIS_CERT_FILE", "/cert.pem"),
+            ("TAILSPAN_PRICES", "/no/such/file"),
         ]);
         let error = Config::from_vars(|name| vars.get(name).map(ToString::to_string)).unwrap_err();
-        assert_eq!(error.0.len(), 5, "{error}");
+        assert_eq!(error.0.len(), 6, "{error}");
         assert!(!error.to_string().contains("secret"));
     }
 

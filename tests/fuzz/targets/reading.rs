@@ -12,6 +12,7 @@ use tailspan_core::{
     native::{self, Format, Sender},
     observed::{Incoming, Recorded},
     otlp::{self, Encoding},
+    pricing::Prices,
     settle::{self, Patience},
     summary, tree,
 };
@@ -68,8 +69,9 @@ fn read(trace: &TraceId, incoming: Vec<Incoming>) {
     let (read, through) = fold::decode_snapshot(&fold::encode_snapshot(&state, seq)).expect("readable");
     assert!(read == state && through == seq, "the snapshot is another state");
     let verdict = settle::decide(&state, ARRIVED_UNIX_MS, ARRIVED_UNIX_MS + 5_000, &Patience::default());
-    let summary = summary::summary(&state, trace.as_str(), verdict.status());
+    let prices = Prices::builtin();
+    let summary = summary::summary(&state, trace.as_str(), verdict.status(), &prices);
     serde_json::to_string(&summary).expect("a summary is JSON");
     serde_json::to_string(&invocations::invocations(&state)).expect("invocations are JSON");
-    let _ = tree::rows(&state);
+    let _ = tree::rows(&state, &prices);
 }
