@@ -9,6 +9,8 @@
 
 mod body;
 mod native;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod otlp;
 
 use std::{sync::Arc, time::Duration};

@@ -25,6 +25,16 @@ use tailspan_service::{
     log::append::{AppendOptions, Appended},
 };
 
+#[cfg(feature = "openapi")]
+use tailspan_service::{
+    extract::TraceSegment,
+    openapi::{TooLarge, TooMany, TraceDeleted, UnsupportedMediaType},
+};
+
+#[cfg(feature = "openapi")]
+use crate::openapi::{
+    Caller, CallerTrace, ContentEncoding, NativeEvents, NothingStored, StoredEvents,
+};
 use crate::{Ingest, body::header, stored};
 
 const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
@@ -36,15 +46,18 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const MAX_PARENT_CHARS: usize = 128;
 
 #[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub(crate) struct Query {
     /// Begin the trace anew with these events.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", param(default = false))]
     replace: bool,
 }
 
 /// What became of a request's events.
 #[derive(Serialize)]
-struct Answer {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Stored))]
+pub(crate) struct Answer {
     trace_id: TraceId,
     /// Events of this request that are in the trace now.
     accepted: u64,
@@ -58,7 +71,25 @@ struct Answer {
     cursor: Option<String>,
 }
 
-/// To the trace in the path, whatever the headers say.
+/// Native events, to the trace in the path.
+///
+/// To that trace, whatever the headers say.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/traces/{trace_id}/events", tag = "ingest", operation_id = "post_events",
+    params(TraceSegment, Query, Caller, ContentEncoding),
+    request_body(
+        content((NativeEvents = "application/json"), (String = "application/x-ndjson")),
+        description = "one event, an array of them, or one a line; at most 10,000 of at most 1 MiB and 64 levels each, 16 MiB unpacked in all",
+    ),
+    responses(
+        (status = 200, response = StoredEvents),
+        (status = 400, response = NothingStored),
+        (status = 410, response = TraceDeleted),
+        (status = 413, response = TooLarge),
+        (status = 415, response = UnsupportedMediaType),
+        (status = 429, response = TooMany),
+    ),
+))]
 pub(crate) async fn to_trace(
     State(ingest): State<Ingest>,
     Tenant(tenant): Tenant,
@@ -70,7 +101,25 @@ pub(crate) async fn to_trace(
     post(&ingest, &tenant, trace, &query, &headers, body).await
 }
 
-/// `POST /traces/events`: to the caller's trace, else to a new one, whose id is in the answer.
+/// Native events, to the trace that the caller works for.
+///
+/// To the caller's trace, else to a new one, whose id is in the answer.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/traces/events", tag = "ingest", operation_id = "post_own_events",
+    params(Query, CallerTrace, Caller, ContentEncoding),
+    request_body(
+        content((NativeEvents = "application/json"), (String = "application/x-ndjson")),
+        description = "one event, an array of them, or one a line; at most 10,000 of at most 1 MiB and 64 levels each, 16 MiB unpacked in all",
+    ),
+    responses(
+        (status = 200, response = StoredEvents),
+        (status = 400, response = NothingStored),
+        (status = 410, response = TraceDeleted),
+        (status = 413, response = TooLarge),
+        (status = 415, response = UnsupportedMediaType),
+        (status = 429, response = TooMany),
+    ),
+))]
 pub(crate) async fn to_own_trace(
     State(ingest): State<Ingest>,
     Tenant(tenant): Tenant,

@@ -17,10 +17,25 @@ use tailspan_core::{
 };
 use tailspan_service::{error::ApiError, extract::Tenant};
 
+#[cfg(feature = "openapi")]
+use crate::openapi::{ContentEncoding, Export, ExportAnswer};
 use crate::{Ingest, body::header, stored};
 
 type Caller = Result<Tenant, ApiError>;
 
+/// Spans, as OTLP.
+///
+/// What is wrong with some of them is told as `partialSuccess`, and costs only those. Sent again, the same span is the same event.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/traces", tag = "ingest", operation_id = "otlp_traces",
+    params(ContentEncoding),
+    request_body(content((Export = "application/json"), (Vec<u8> = "application/x-protobuf")), description = "`ExportTraceServiceRequest`; at most 16 MiB unpacked"),
+    responses((
+        status = 200,
+        description = "everything good in it is stored",
+        content((ExportAnswer = "application/json"), (Vec<u8> = "application/x-protobuf")),
+    )),
+))]
 pub(crate) async fn traces(
     State(ingest): State<Ingest>,
     caller: Caller,
@@ -30,6 +45,19 @@ pub(crate) async fn traces(
     export(&ingest, Signal::Traces, caller, &headers, body).await
 }
 
+/// Log records, as OTLP.
+///
+/// A record outside of any trace is rejected. What is wrong with some of them is told as `partialSuccess`.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/logs", tag = "ingest", operation_id = "otlp_logs",
+    params(ContentEncoding),
+    request_body(content((Export = "application/json"), (Vec<u8> = "application/x-protobuf")), description = "`ExportLogsServiceRequest`; at most 16 MiB unpacked"),
+    responses((
+        status = 200,
+        description = "everything good in it is stored",
+        content((ExportAnswer = "application/json"), (Vec<u8> = "application/x-protobuf")),
+    )),
+))]
 pub(crate) async fn logs(
     State(ingest): State<Ingest>,
     caller: Caller,
@@ -39,6 +67,17 @@ pub(crate) async fn logs(
     export(&ingest, Signal::Logs, caller, &headers, body).await
 }
 
+/// Metrics, as OTLP: checked and answered, so that exporters stay quiet. Nothing of them is kept.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/metrics", tag = "ingest", operation_id = "otlp_metrics",
+    params(ContentEncoding),
+    request_body(content((Export = "application/json"), (Vec<u8> = "application/x-protobuf")), description = "`ExportMetricsServiceRequest`; at most 16 MiB unpacked"),
+    responses((
+        status = 200,
+        description = "everything good in it is stored",
+        content((ExportAnswer = "application/json"), (Vec<u8> = "application/x-protobuf")),
+    )),
+))]
 pub(crate) async fn metrics(
     State(ingest): State<Ingest>,
     caller: Caller,

@@ -1,7 +1,10 @@
 //! What is known of traces: lists, one trace, its events, its summary, its invocations; and of the process itself.
 
+mod document;
 mod health;
 mod list;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod trace;
 mod why;
 
@@ -26,5 +29,7 @@ pub fn router(app: App) -> Router {
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(document::document))
+        .route("/docs", get(document::page))
         .with_state(app)
 }

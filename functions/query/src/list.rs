@@ -19,12 +19,22 @@ const LARGEST_PAGE: usize = 200;
 const STATES_AT_ONCE: usize = 16;
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub(crate) struct ListQuery {
+    #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 200, default = 20))]
+    /// Rows of a page.
+    #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 200, default = 20))]
     limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    #[cfg_attr(
+        feature = "openapi",
+        param(pattern = "^[0-9]{1,15}-[A-Za-z0-9_-]{1,128}$")
+    )]
     cursor: Option<String>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub(crate) struct List {
     traces: Vec<ListedTrace>,
     /// For the next page; absent on the last.
@@ -34,19 +44,28 @@ pub(crate) struct List {
 
 /// Counted state, as of now; and of the last run that ended what was summed up then (`run.as_of_seq` says up to where).
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct ListedTrace {
     trace_id: TraceId,
     status: Status,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     started_at: String,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     last_event_at: String,
     total_events: u64,
     /// Runs that ended before the current one.
     ended_runs: u64,
     as_of_seq: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<tailspan_core::summary::Summary>))]
     run: Option<Value>,
 }
 
+/// The traces, newest first, page by page.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/traces", tag = "traces", params(ListQuery),
+    responses((status = 200, description = "a page of traces", body = List)),
+))]
 pub(crate) async fn list_traces(
     State(app): State<App>,
     Tenant(tenant): Tenant,

@@ -22,6 +22,8 @@ use tailspan_service::{
         read::{Folded, PageSize, ReadFrom},
     },
 };
+#[cfg(feature = "openapi")]
+use tailspan_service::{extract::TraceSegment, openapi::TraceNotFound};
 use tracing::error;
 
 /// Events of a page when nobody says, and at most.
@@ -32,6 +34,7 @@ const PAGE_BYTES: usize = 4 << 20;
 
 /// A trace: what its summary says, and its spans as a tree.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub(crate) struct Trace {
     #[serde(flatten)]
     summary: Summary,
@@ -41,6 +44,14 @@ pub(crate) struct Trace {
     spans: Vec<tree::Row>,
 }
 
+/// One trace: what its summary says, and its spans as a tree.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/traces/{trace_id}", tag = "traces", params(TraceSegment),
+    responses(
+        (status = 200, description = "the trace", body = Trace),
+        (status = 404, response = TraceNotFound),
+    ),
+))]
 pub(crate) async fn get_trace(
     State(app): State<App>,
     Tenant(tenant): Tenant,
@@ -59,6 +70,14 @@ pub(crate) async fn get_trace(
     }))
 }
 
+/// The trace in a few numbers.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/traces/{trace_id}/summary", tag = "traces", params(TraceSegment),
+    responses(
+        (status = 200, description = "the summary", body = Summary),
+        (status = 404, response = TraceNotFound),
+    ),
+))]
 pub(crate) async fn get_summary(
     State(app): State<App>,
     Tenant(tenant): Tenant,
@@ -73,6 +92,14 @@ pub(crate) async fn get_summary(
     )))
 }
 
+/// The turns of the user, each with what was answered and the tools that were called.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/traces/{trace_id}/invocations", tag = "traces", params(TraceSegment),
+    responses(
+        (status = 200, description = "the turns, in their order", body = Vec<Invocation>),
+        (status = 404, response = TraceNotFound),
+    ),
+))]
 pub(crate) async fn get_invocations(
     State(app): State<App>,
     Tenant(tenant): Tenant,
@@ -83,7 +110,16 @@ pub(crate) async fn get_invocations(
     )))
 }
 
-/// Removes a trace: every read answers 404 afterwards, streams of it end with `deleted`, and late spans do not bring it back.
+/// Removes the trace.
+///
+/// Every read answers 404 afterwards, streams of it end with `deleted`, and late spans do not bring it back.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    delete, path = "/traces/{trace_id}", tag = "traces", params(TraceSegment),
+    responses(
+        (status = 204, description = "the trace is gone"),
+        (status = 404, response = TraceNotFound),
+    ),
+))]
 pub(crate) async fn delete_trace(
     State(app): State<App>,
     Tenant(tenant): Tenant,
@@ -96,20 +132,29 @@ pub(crate) async fn delete_trace(
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub(crate) struct EventsQuery {
+    /// Events of a page.
+    #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 1000, default = 100))]
     limit: Option<usize>,
+    /// Only what comes after: the `next_cursor` of the page before, or the `id` of a stream's frame.
+    #[cfg_attr(feature = "openapi", param(pattern = "^[0-9]{1,15}(-[0-9]{1,9})?$"))]
     cursor: Option<String>,
     /// `attributes`: with everything the producer sent.
+    #[cfg_attr(feature = "openapi", param(pattern = "^attributes$"))]
     include: Option<String>,
     /// Event types, comma separated; others are left out (and counted in no page).
+    #[cfg_attr(feature = "openapi", param(min_length = 1))]
     event_types: Option<String>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub(crate) struct Events {
     trace_id: TraceId,
     /// Events of the trace.
     total: u64,
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<tailspan_core::event::Event>))]
     events: Vec<Box<RawValue>>,
     /// For the next page, and for a stream that goes on from here; absent when this was the last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,12 +167,24 @@ pub(crate) struct Events {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct Gap {
+    #[cfg_attr(feature = "openapi", schema(value_type = tailspan_service::openapi::GapReason))]
     reason: &'static str,
     from: u64,
     to: u64,
 }
 
+/// The events of a trace in their order, page by page.
+///
+/// A page also ends at 4 MiB of events; a larger event stands on a page of its own.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/traces/{trace_id}/events", tag = "traces", params(TraceSegment, EventsQuery),
+    responses(
+        (status = 200, description = "a page of events", body = Events),
+        (status = 404, response = TraceNotFound),
+    ),
+))]
 pub(crate) async fn get_events(
     State(app): State<App>,
     Tenant(tenant): Tenant,

@@ -13,14 +13,29 @@ use tailspan_service::{
     extract::{Params, SpanPath, Tenant},
     log::read::{PageSize, ReadFrom},
 };
+#[cfg(feature = "openapi")]
+use tailspan_service::{
+    extract::{SpanSegment, TraceSegment},
+    openapi::SpanNotFound,
+};
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub(crate) struct WhyQuery {
     /// `false`: without what the producer sent, which may be long.
+    #[cfg_attr(feature = "openapi", param(default = true))]
     attributes: Option<bool>,
 }
 
-/// Reads the whole trace: a span is sent once or twice, and its log records come at any time.
+/// Why a span is shown as it is: the rule that read it, which attributes told each fact, and everything that was sent of it.
+// Reads the whole trace: a span is sent once or twice, and its log records come at any time.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/traces/{trace_id}/spans/{span_id}/why", tag = "traces", params(TraceSegment, SpanSegment, WhyQuery),
+    responses(
+        (status = 200, description = "the explanation", body = Explanation),
+        (status = 404, response = SpanNotFound),
+    ),
+))]
 pub(crate) async fn get_why(
     State(app): State<App>,
     Tenant(tenant): Tenant,

@@ -3,6 +3,8 @@
 //! `GET /traces/{trace_id}/stream`. Everything that can go wrong is told as JSON before the stream starts; after that a stream tells by its control
 //! frames (`gap`, `end`) what it cannot show, and a client that lost its connection goes on at its cursor.
 
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod request;
 mod viewer;
 

@@ -11,10 +11,31 @@ use tailspan_service::error::ApiError;
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub(crate) struct Query {
+    /// Go on after this event: the `id` of its frame, `<seq>-<mark>`, or `<seq>`, unverified. `Last-Event-ID` wins.
+    #[cfg_attr(feature = "openapi", param(pattern = "^[0-9]{1,15}(-[0-9]{1,9})?$"))]
     cursor: Option<String>,
+    /// `start`: history first. `now`: only what comes from now on.
+    #[cfg_attr(
+        feature = "openapi",
+        param(pattern = "^(start|now)$", default = "start")
+    )]
     from: Option<String>,
+    /// Wait so long for a trace that has not begun: `30s`, `500ms`, `2m`, at most 300 s.
+    #[cfg_attr(
+        feature = "openapi",
+        param(
+            pattern = "^([0-9]{1,2}|[12][0-9]{2}|300)s?$|^[0-9]{1,5}ms$|^[0-5]m$",
+            default = "0"
+        )
+    )]
     wait: Option<String>,
+    /// `end`: to the end of the run. `closed`: stay between the runs of the trace.
+    #[cfg_attr(
+        feature = "openapi",
+        param(pattern = "^(end|closed)$", default = "end")
+    )]
     until: Option<String>,
 }
 

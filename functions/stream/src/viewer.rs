@@ -33,6 +33,11 @@ use tailspan_service::{
     },
     metrics::{Metrics, Reason},
 };
+#[cfg(feature = "openapi")]
+use tailspan_service::{
+    extract::TraceSegment,
+    openapi::{NotAcceptable, TooMany, TraceNotFound},
+};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
 
 use crate::request::{From, Query, Wanted, wanted};
@@ -46,7 +51,24 @@ const RETRY_LOG: Duration = Duration::from_millis(250);
 /// How long the first look at a trace may take before the answer is "unavailable".
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
-/// `GET /traces/{trace_id}/stream`
+/// Every event of the trace in its order, history first, then live, to the end of the run.
+///
+/// Data frames have no name; control frames are `gap` and `end`. A comment and an `id` without data come after 15 s without a frame. A stream that has
+/// lived its time closes without `end`: come back with the `id` of the last frame.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/traces/{trace_id}/stream", tag = "streams",
+    params(
+        TraceSegment, Query,
+        ("Last-Event-ID" = Option<String>, Header, description = "go on after this event: the `id` of its frame; wins over `cursor`", pattern = "^[0-9]{1,15}(-[0-9]{1,9})?$"),
+    ),
+    responses(
+        (status = 200, description = "the frames", body = String, content_type = "text/event-stream"),
+        (status = 204, description = "the cursor is the last event of an ended run: there is nothing to come back for"),
+        (status = 404, response = TraceNotFound),
+        (status = 406, response = NotAcceptable),
+        (status = 429, response = TooMany),
+    ),
+))]
 pub(crate) async fn stream_trace(
     State(app): State<App>,
     Tenant(tenant): Tenant,

@@ -15,12 +15,15 @@ const MAX_TEXT_BYTES: usize = 32 << 10;
 
 /// One event, flat; absent facts are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
     /// Position in the trace, from 1.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub seq: u64,
     pub event_type: String,
     pub trace_id: String,
     /// RFC 3339, UTC: the end of an ended span, the start of an open one, a log record's or native event's own time.
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub timestamp: String,
     /// The agent's name, else the service's, else the producer's id of the agent; empty when nobody said.
     pub agent_id: String,
@@ -31,15 +34,19 @@ pub struct Event {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_span_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::model::Kind>))]
     pub kind: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// running, ok or error.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::model::StepStatus>))]
     pub status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub start_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub end_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<f64>,
@@ -67,16 +74,21 @@ pub struct Event {
     /// The rule that read it, as `convention:what`.
     pub convention: &'static str,
     #[serde(skip_serializing_if = "Map::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub details: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub attributes: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Object>>))]
     pub span_events: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub resource: Option<Value>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventUsage {
     pub input_tokens: u64,
     pub output_tokens: u64,
@@ -98,11 +110,13 @@ impl From<Usage> for EventUsage {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventTool {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call_id: Option<String>,
     /// tool, handoff or agent_tool.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::model::ToolKind))]
     pub kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Value>,

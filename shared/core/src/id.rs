@@ -17,6 +17,9 @@ pub struct InvalidId {
 ///
 /// The forms of one OTel id (upper case, UUID dashes) map to one: 32 lower-case hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(
+    value_type = String, pattern = "^[A-Za-z0-9_-]{1,128}$"
+))]
 #[serde(transparent)]
 pub struct TraceId(String);
 

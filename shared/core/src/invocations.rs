@@ -12,6 +12,7 @@ use crate::summary::plain_model;
 
 /// One user turn, in the form of seed 002.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Invocation {
     /// The producer's own id of the turn, else that of its first span; further turns of one span are numbered.
@@ -23,12 +24,14 @@ pub struct Invocation {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct InvocationToolCall {
     pub name: String,
     pub args: Value,
     pub id: Option<String>,
     /// tool, handoff or agent_tool.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::model::ToolKind))]
     pub kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
@@ -36,6 +39,7 @@ pub struct InvocationToolCall {
 
 /// The models of one turn; what is empty is left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ModelInfo {
     #[serde(skip_serializing_if = "Vec::is_empty")]

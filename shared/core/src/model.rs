@@ -7,6 +7,7 @@ use serde_json::Value;
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Agent,
@@ -59,6 +60,16 @@ impl Kind {
     }
 }
 
+/// How a step stands, as it is shown. Written by hand where it is; this says so to the API's document.
+#[cfg(feature = "openapi")]
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum StepStatus {
+    Running,
+    Ok,
+    Error,
+}
+
 /// Token counts of one call. `input` includes what came from a cache, `output` includes reasoning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
@@ -92,6 +103,7 @@ impl Usage {
 
 /// Why a step failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Failure {
     /// The exception's class or the convention's `error.type`; empty when not said.
     #[serde(rename = "type")]
@@ -100,6 +112,7 @@ pub struct Failure {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ToolKind {
     #[default]

@@ -48,6 +48,7 @@ pub struct Posted {
 
 /// An event that was not taken. It costs only itself.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RejectedEvent {
     /// Its place in the body, from 0.
     pub index: usize,

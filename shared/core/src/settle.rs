@@ -9,6 +9,7 @@ use crate::run::Run;
 
 /// How a trace stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = TraceStatus))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Running,

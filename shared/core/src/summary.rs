@@ -14,12 +14,15 @@ const MAX_ERRORS: usize = 100;
 
 /// The summary of a trace, with the names of seed 001 where it has any.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Summary {
     pub trace_id: String,
     pub status: Status,
     /// RFC 3339, UTC: when the first step began.
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub started_at: Option<String>,
     /// When the last step ended; absent while the run goes on.
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub ended_at: Option<String>,
     /// From the first start to the last end known so far.
     pub duration_ms: Option<f64>,
@@ -63,10 +66,12 @@ pub struct Summary {
 
 /// One error, where it arose.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorLine {
     pub span_id: String,
     pub agent: Option<String>,
     pub name: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::model::Kind))]
     pub kind: &'static str,
     #[serde(rename = "type")]
     pub error_type: String,

@@ -13,6 +13,7 @@ use crate::run::Run;
 
 /// One line of a trace's tree, parents before children.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = SpanRow))]
 pub struct Row {
     pub span_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -20,13 +21,17 @@ pub struct Row {
     /// 0 for a root.
     pub depth: usize,
     pub name: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::model::Kind))]
     pub kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_name: Option<String>,
     /// running, ok or error.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::model::StepStatus))]
     pub status: &'static str,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub start_time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub end_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<f64>,

@@ -55,6 +55,7 @@ struct Best {
 
 /// The answer of `GET /traces/{trace_id}/spans/{span_id}/why`.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Explanation {
     pub trace_id: String,
     pub span_id: String,
@@ -70,6 +71,7 @@ pub struct Explanation {
     /// Rules that were asked before it and did not know the span, in their order.
     pub passed_over: Vec<&'static str>,
     /// Of each fact: the attributes that told it; `(name)`, `(status)` and `(event ...)` are parts of the span itself.
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, Vec<String>>))]
     pub read_from: BTreeMap<&'static str, BTreeSet<String>>,
     /// How the span is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +94,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// A rule, for who wants to check it: docs/conventions.md has all of them.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RuleShown {
     pub name: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,19 +107,24 @@ pub struct RuleShown {
 
 /// One observation of the span.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Observed {
     pub seq: u64,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub arrived_at: String,
     /// Of several, this one counts: an end before none, then the later end, then the later word.
     pub holds: bool,
     pub rule: &'static str,
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::model::Kind))]
     pub kind: &'static str,
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::model::StepStatus))]
     pub status: &'static str,
     pub name: String,
     /// The scope's name and version.
     pub scope: Scope,
     /// What the producer sent: as it came, and not in an answer without attributes.
     #[serde(flatten)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Sent))]
     pub sent: Option<Sent>,
     /// Bytes of what the producer sent that are not shown, because other observations have filled the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,6 +133,7 @@ pub struct Observed {
 
 /// Whose instrumentation made an observation.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Scope {
     pub name: String,
     pub version: String,
@@ -132,12 +141,17 @@ pub struct Scope {
 
 /// An observation in its producer's words.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Sent {
+    #[cfg_attr(feature = "openapi", schema(value_type = Object, required = false))]
     pub attributes: Box<RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Object>>))]
     pub span_events: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub resource: Option<Box<RawValue>>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Object, required = false))]
     pub scope_attributes: Box<RawValue>,
 }
 
@@ -166,6 +180,7 @@ impl Sent {
 
 /// A log record or native event that names the span.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Record {
     pub seq: u64,
     pub event_type: String,

@@ -95,8 +95,12 @@ fn token(parts: &Parts) -> Option<Cow<'_, str>> {
 #[derive(Clone, Debug)]
 pub struct TracePath(pub TraceId);
 
+/// The path segment of a trace.
 #[derive(Deserialize)]
-struct Segments {
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Path))]
+pub struct TraceSegment {
+    /// The trace: 1 to 128 characters of A-Z a-z 0-9 _ -. An OTel id in upper case, or with the dashes of a UUID, is the same trace.
+    #[cfg_attr(feature = "openapi", param(pattern = "^[A-Za-z0-9_-]{1,128}$"))]
     trace_id: String,
 }
 
@@ -104,7 +108,7 @@ impl<S: Send + Sync> FromRequestParts<S> for TracePath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let segments = Path::<Segments>::from_request_parts(parts, state)
+        let segments = Path::<TraceSegment>::from_request_parts(parts, state)
             .await
             .map_err(|rejection| invalid_segment(&rejection))?;
         Ok(Self(TraceId::parse(&segments.trace_id)?))
@@ -137,8 +141,15 @@ fn invalid_span_id() -> ApiError {
 /// A span id is 16 hex digits, or what a native event calls its span: 1 to 128 characters that can be printed.
 pub struct SpanPath(pub TraceId, pub String);
 
+/// The path segment of a span.
 #[derive(Deserialize)]
-struct SpanSegment {
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Path))]
+pub struct SpanSegment {
+    /// 16 hex digits, or what a native event calls its span: 1 to 128 characters that can be printed, percent-encoded.
+    #[cfg_attr(
+        feature = "openapi",
+        param(pattern = r"^[^\x00-\x1f\x7f-\x9f]{1,128}$")
+    )]
     span_id: String,
 }
 

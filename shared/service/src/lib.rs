@@ -9,6 +9,8 @@ pub mod keys;
 pub mod log;
 pub mod mesh;
 pub mod metrics;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod redis;
 pub mod redis_url;
 pub mod schedule;

@@ -1,0 +1,139 @@
+//! What routes have in common in the API's document (tests/openapi makes it): how an error looks, and which there are.
+#![expect(dead_code, reason = "types that only say what other code writes")]
+
+use utoipa::{
+    PartialSchema, ToResponse, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
+
+/// Every error.
+#[derive(ToSchema)]
+pub struct ErrorBody {
+    pub error: ErrorSaid,
+}
+
+#[derive(ToSchema)]
+pub struct ErrorSaid {
+    pub code: ErrorCode,
+    /// What failed, for which thing, and what to do: a sentence for people.
+    pub message: String,
+}
+
+/// A word for programs; it never changes.
+pub struct ErrorCode;
+
+/// Every code there is. tests/openapi looks for codes in the sources that are not here.
+pub const CODES: &[&str] = &[
+    "body_too_large",
+    "event_too_large",
+    "forbidden",
+    "host_missing",
+    "host_not_allowed",
+    "internal",
+    "invalid_body",
+    "invalid_cursor",
+    "invalid_event_id",
+    "invalid_event_type",
+    "invalid_parameter",
+    "invalid_span_id",
+    "invalid_trace_id",
+    "invalid_utf8",
+    "malformed",
+    "method_not_allowed",
+    "not_acceptable",
+    "origin_not_allowed",
+    "route_not_found",
+    "span_not_found",
+    "store_full",
+    "too_deep",
+    "too_large",
+    "too_many",
+    "too_many_connections",
+    "too_many_events",
+    "trace_deleted",
+    "trace_id_mismatch",
+    "trace_not_found",
+    "unauthorized",
+    "unavailable",
+    "unsupported_media_type",
+];
+
+impl PartialSchema for ErrorCode {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("A word for programs; it never changes."))
+            .enum_values(Some(CODES.iter().copied()))
+            .into()
+    }
+}
+
+impl ToSchema for ErrorCode {}
+
+/// Why events cannot be shown.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum GapReason {
+    /// The oldest events were taken away.
+    Trimmed,
+    /// What is stored of them is damaged, or of a newer release.
+    Unreadable,
+    /// The log that the cursor is of is not this one: it was begun again, or its last writes were lost in a failover.
+    Replaced,
+    /// The trace was deleted.
+    Deleted,
+    /// Nobody touched the trace for as long as traces are kept.
+    Expired,
+}
+
+// In the order of their statuses. The first ones may be the answer of every route: tests/openapi adds them.
+
+/// the request cannot be understood
+#[derive(ToResponse)]
+pub struct Invalid(ErrorBody);
+
+/// tokens are configured and this is none of them
+#[derive(ToResponse)]
+pub struct Unauthorized(ErrorBody);
+
+/// the token does not reach this far, or the request comes by a name or from a page that may not use this server
+#[derive(ToResponse)]
+pub struct Forbidden(ErrorBody);
+
+/// a fault of ours
+#[derive(ToResponse)]
+pub struct Internal(ErrorBody);
+
+/// the store does not answer, or is full, or this process has as many connections as it may have: come again
+#[derive(ToResponse)]
+#[response(headers(("Retry-After" = u32, description = "seconds after which trying again makes sense")))]
+pub struct Unavailable(ErrorBody);
+
+/// there is no such trace
+#[derive(ToResponse)]
+pub struct TraceNotFound(ErrorBody);
+
+/// there is no such trace, or nothing in it names such a span
+#[derive(ToResponse)]
+pub struct SpanNotFound(ErrorBody);
+
+/// the client takes none of what the route answers
+#[derive(ToResponse)]
+pub struct NotAcceptable(ErrorBody);
+
+/// the trace was deleted, and its name stays taken: begin it again with `?replace=true`, or use another id
+#[derive(ToResponse)]
+pub struct TraceDeleted(ErrorBody);
+
+/// more than is taken in one request: send smaller batches
+#[derive(ToResponse)]
+pub struct TooLarge(ErrorBody);
+
+/// a content type or encoding that is not read here
+#[derive(ToResponse)]
+pub struct UnsupportedMediaType(ErrorBody);
+
+/// this process has all it can hold: come again
+#[derive(ToResponse)]
+#[response(headers(("Retry-After" = u32, description = "seconds after which trying again makes sense")))]
+pub struct TooMany(ErrorBody);
