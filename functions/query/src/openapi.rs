@@ -3,7 +3,7 @@
 
 use utoipa::{OpenApi, ToSchema};
 
-use crate::{document, health, list, trace, why};
+use crate::{document, events, health, list, trace, why};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
@@ -11,7 +11,7 @@ use crate::{document, health, list, trace, why};
     list::list_traces,
     trace::get_trace,
     trace::delete_trace,
-    trace::get_events,
+    events::get_events,
     trace::get_summary,
     trace::get_invocations,
     why::get_why,

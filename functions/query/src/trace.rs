@@ -1,36 +1,32 @@
-//! One trace: itself, its events, its summary, its invocations, and its end.
+//! One trace: itself, its summary, its invocations, and its end.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
 use tailspan_core::{
-    continuity::{Continuity, locate},
-    cursor::Cursor,
-    event,
     id::{TenantId, TraceId},
     invocations::{Invocation, invocations},
     settle::{Status, decide},
     summary::{Summary, summary},
     tree,
+    verbosity::Verbosity,
 };
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{Params, Tenant, TracePath},
-    log::{
-        now_unix_ms,
-        read::{Folded, PageSize, ReadFrom},
-    },
+    extract::{LensParams, Params, Tenant, TracePath},
+    log::{now_unix_ms, read::Folded},
 };
+
 #[cfg(feature = "openapi")]
 use tailspan_service::{extract::TraceSegment, openapi::TraceNotFound};
-use tracing::error;
 
-/// Events of a page when nobody says, and at most.
-const PAGE: usize = 100;
-const LARGEST_PAGE: usize = 1000;
-/// Bytes of events on one page: with their attributes a thousand could be gigabytes. An event that is larger stands on a page of its own.
-const PAGE_BYTES: usize = 4 << 20;
+use crate::events::EventsQuery;
+use crate::session;
 
 /// A trace: what its summary says, and its spans as a tree.
 #[derive(Serialize)]
@@ -38,17 +34,21 @@ const PAGE_BYTES: usize = 4 << 20;
 pub(crate) struct Trace {
     #[serde(flatten)]
     summary: Summary,
+    level: Verbosity,
     /// Where a stream goes on from what is shown here.
     cursor: String,
-    /// Depth first, parents before children.
+    /// Depth first, parents before children: all of them at every level, for they hold no words of what went in or out.
     spans: Vec<tree::Row>,
 }
 
-/// One trace: what its summary says, and its spans as a tree.
+/// One trace: what its summary says, and its spans as a tree; with `format` as a session with its events, or as a timeline of text.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/traces/{trace_id}", tag = "traces", params(TraceSegment),
+    get, path = "/traces/{trace_id}", tag = "traces", params(TraceSegment, EventsQuery, LensParams),
     responses(
-        (status = 200, description = "the trace", body = Trace),
+        (status = 200, description = "the trace", content(
+            (Trace = "application/json"),
+            (String = "text/plain"),
+        )),
         (status = 404, response = TraceNotFound),
     ),
 ))]
@@ -56,23 +56,30 @@ pub(crate) async fn get_trace(
     State(app): State<App>,
     Tenant(tenant): Tenant,
     TracePath(trace): TracePath,
-) -> Result<Json<Trace>, ApiError> {
+    Params(query): Params<EventsQuery>,
+    Params(lens): Params<LensParams>,
+) -> Result<Response, ApiError> {
+    if lens.format() == Some("timeline") {
+        return session::timeline(&app, &tenant, &trace, &query, lens).await;
+    }
+    let shown = lens.lens()?;
+    if let Some(format) = shown.format {
+        let told = session::session(&app, &tenant, &trace, &query, &shown, format).await?;
+        return Ok(Json(told).into_response());
+    }
     let folded = folded(&app, &tenant, &trace).await?;
-    Ok(Json(Trace {
-        summary: summary(
-            &folded.state,
-            trace.as_str(),
-            status(&app, &folded),
-            &app.config.prices,
-        ),
+    let answer = Trace {
+        summary: summary_of(&app, &trace, &folded, shown.level),
+        level: shown.level,
         cursor: folded.trace.cursor().to_string(),
         spans: tree::rows(&folded.state, &app.config.prices),
-    }))
+    };
+    Ok(Json(answer).into_response())
 }
 
 /// The trace in a few numbers.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/traces/{trace_id}/summary", tag = "traces", params(TraceSegment),
+    get, path = "/traces/{trace_id}/summary", tag = "traces", params(TraceSegment, LensParams),
     responses(
         (status = 200, description = "the summary", body = Summary),
         (status = 404, response = TraceNotFound),
@@ -82,19 +89,22 @@ pub(crate) async fn get_summary(
     State(app): State<App>,
     Tenant(tenant): Tenant,
     TracePath(trace): TracePath,
+    Params(lens): Params<LensParams>,
 ) -> Result<Json<Summary>, ApiError> {
+    let level = lens.lens()?.level;
     let folded = folded(&app, &tenant, &trace).await?;
-    Ok(Json(summary(
-        &folded.state,
-        trace.as_str(),
-        status(&app, &folded),
-        &app.config.prices,
-    )))
+    Ok(Json(summary_of(&app, &trace, &folded, level)))
 }
 
-/// The turns of the user, each with what was answered and the tools that were called.
+/// A trace's summary as it is told at a level.
+pub(crate) fn summary_of(app: &App, trace: &TraceId, folded: &Folded, level: Verbosity) -> Summary {
+    let prices = &app.config.prices;
+    summary(&folded.state, trace.as_str(), status(app, folded), prices).at(level)
+}
+
+/// The turns of the user, each with what was answered and the tools that were called; whole unless a lower level is asked for.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/traces/{trace_id}/invocations", tag = "traces", params(TraceSegment),
+    get, path = "/traces/{trace_id}/invocations", tag = "traces", params(TraceSegment, LensParams),
     responses(
         (status = 200, description = "the turns, in their order", body = Vec<Invocation>),
         (status = 404, response = TraceNotFound),
@@ -104,218 +114,72 @@ pub(crate) async fn get_invocations(
     State(app): State<App>,
     Tenant(tenant): Tenant,
     TracePath(trace): TracePath,
+    Params(lens): Params<LensParams>,
 ) -> Result<Json<Vec<Invocation>>, ApiError> {
-    Ok(Json(invocations(
-        &folded(&app, &tenant, &trace).await?.state,
-    )))
+    let level = lens.level()?.unwrap_or(Verbosity::Debug);
+    let folded = folded(&app, &tenant, &trace).await?;
+    let turns = invocations(&folded.state).into_iter();
+    Ok(Json(turns.map(|turn| turn.at(level)).collect()))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
+pub(crate) struct DeleteQuery {
+    /// Also while it runs.
+    force: Option<bool>,
 }
 
 /// Removes the trace.
 ///
 /// Every read answers 404 afterwards, streams of it end with `deleted`, and late spans do not bring it back.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    delete, path = "/traces/{trace_id}", tag = "traces", params(TraceSegment),
+    delete, path = "/traces/{trace_id}", tag = "traces", params(TraceSegment, DeleteQuery),
     responses(
         (status = 204, description = "the trace is gone"),
         (status = 404, response = TraceNotFound),
+        (status = 409, description = "the trace runs", body = tailspan_service::openapi::ErrorBody),
     ),
 ))]
 pub(crate) async fn delete_trace(
     State(app): State<App>,
     Tenant(tenant): Tenant,
     TracePath(trace): TracePath,
+    Params(query): Params<DeleteQuery>,
 ) -> Result<StatusCode, ApiError> {
-    match app.log.delete(&tenant, &trace).await? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(ApiError::trace_not_found(&trace)),
-    }
+    delete(&app, &tenant, &trace, &query).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
-pub(crate) struct EventsQuery {
-    /// Events of a page.
-    #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 1000, default = 100))]
-    limit: Option<usize>,
-    /// Only what comes after: the `next_cursor` of the page before, or the `id` of a stream's frame.
-    #[cfg_attr(feature = "openapi", param(pattern = "^[0-9]{1,15}(-[0-9]{1,9})?$"))]
-    cursor: Option<String>,
-    /// `attributes`: with everything the producer sent.
-    #[cfg_attr(feature = "openapi", param(pattern = "^attributes$"))]
-    include: Option<String>,
-    /// Event types, comma separated; others are left out (and counted in no page).
-    #[cfg_attr(feature = "openapi", param(min_length = 1))]
-    event_types: Option<String>,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub(crate) struct Events {
-    trace_id: TraceId,
-    /// Events of the trace.
-    total: u64,
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<tailspan_core::event::Event>))]
-    events: Vec<Box<RawValue>>,
-    /// For the next page, and for a stream that goes on from here; absent when this was the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
-    /// Where the last event shown or left out stands.
-    cursor: String,
-    /// Events that cannot be shown: before these, or where their numbers leave a hole.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gap: Option<Gap>,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-struct Gap {
-    #[cfg_attr(feature = "openapi", schema(value_type = tailspan_service::openapi::GapReason))]
-    reason: &'static str,
-    from: u64,
-    to: u64,
-}
-
-/// The events of a trace in their order, page by page.
-///
-/// A page also ends at 4 MiB of events; a larger event stands on a page of its own.
-#[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/traces/{trace_id}/events", tag = "traces", params(TraceSegment, EventsQuery),
-    responses(
-        (status = 200, description = "a page of events", body = Events),
-        (status = 404, response = TraceNotFound),
-    ),
-))]
-pub(crate) async fn get_events(
-    State(app): State<App>,
-    Tenant(tenant): Tenant,
-    TracePath(trace): TracePath,
-    Params(query): Params<EventsQuery>,
-) -> Result<Json<Events>, ApiError> {
-    let invalid = |message: String| ApiError::invalid("invalid_parameter", message);
-    let limit = query.limit.unwrap_or(PAGE);
-    if !(1..=LARGEST_PAGE).contains(&limit) {
-        return Err(invalid(format!("limit must be 1 to {LARGEST_PAGE}")));
-    }
-    let view = match query.include.as_deref() {
-        None => event::view,
-        Some("attributes") => event::view_with_attributes,
-        Some(_) => return Err(invalid("include must be attributes".to_owned())),
-    };
-    let wanted: Option<Vec<&str>> = query.event_types.as_deref().map(|types| {
-        let types = types.split(',').map(str::trim);
-        types.filter(|name| !name.is_empty()).collect()
-    });
-    if wanted.as_ref().is_some_and(Vec::is_empty) {
-        return Err(invalid("event_types must name event types".to_owned()));
-    }
-    let mut cursor: Cursor = match &query.cursor {
-        Some(text) => text.parse().map_err(|_| {
-            ApiError::invalid("invalid_cursor", "cursor must be <seq> or <seq>-<mark>")
-        })?,
-        None => Cursor::START,
-    };
-    let asked = cursor;
-    let mut events = Vec::new();
-    let (mut bytes, mut is_full) = (0, false);
-    let mut gap = None;
-    loop {
-        let page = app
-            .log
-            .page(
-                &tenant,
-                &trace,
-                ReadFrom::Holding(cursor.seq),
-                PageSize::LARGE,
-            )
-            .await?;
-        let state = page
-            .state
-            .filter(|state| !state.dead)
-            .ok_or_else(|| ApiError::trace_not_found(&trace))?;
-        match locate(
-            cursor,
-            state.extent(),
-            page.chunks.first().map(|chunk| chunk.span),
-        ) {
-            Continuity::Continues => {}
-            Continuity::Trimmed { from, to } => {
-                gap = Some(Gap {
-                    reason: "trimmed",
-                    from,
-                    to,
-                });
-                cursor = Cursor {
-                    seq: to,
-                    mark: None,
-                };
-                continue;
-            }
-            Continuity::Replaced => {
-                gap = Some(Gap {
-                    reason: "replaced",
-                    from: cursor.seq,
-                    to: cursor.seq,
-                });
-                cursor = Cursor::START;
-                continue;
-            }
-        }
-        let before = cursor;
-        'page: for chunk in &page.chunks {
-            if chunk.span.last <= cursor.seq {
-                continue;
-            }
-            let recorded = app.log.recorded(&tenant, &trace, chunk).await?;
-            let unread = chunk.unread(&recorded);
-            for recorded in recorded {
-                if recorded.seq <= cursor.seq {
-                    continue;
-                }
-                let event = view(&trace, &recorded);
-                if wanted
-                    .as_ref()
-                    .is_none_or(|types| types.contains(&event.event_type.as_str()))
-                {
-                    let event = to_raw_value(&event).map_err(|error| {
-                        error!(%trace, seq = recorded.seq, %error, "failed to write an event as JSON");
-                        ApiError::internal()
-                    })?;
-                    let more = bytes + event.get().len();
-                    is_full = events.len() >= limit || !events.is_empty() && more > PAGE_BYTES;
-                    if is_full {
-                        break 'page;
-                    }
-                    bytes = more;
-                    events.push(event);
-                }
-                cursor = Cursor::new(recorded.seq, chunk.span.mark);
-            }
-            if let Some((from, to)) = unread {
-                if gap.is_some() {
-                    // One gap an answer: this one stands at the head of the next page.
-                    break 'page;
-                }
-                let reason = "unreadable";
-                gap = Some(Gap { reason, from, to });
-                cursor = chunk.span.end();
-            }
-        }
-        if is_full || events.len() >= limit || cursor.seq >= state.seq || cursor == before {
-            return Ok(Json(Events {
-                trace_id: trace,
-                total: state.seq - state.base,
-                events,
-                // A page that did not get on would be asked for again and again.
-                next_cursor: (cursor.seq < state.seq && cursor != asked)
-                    .then(|| cursor.to_string()),
-                cursor: cursor.to_string(),
-                gap,
-            }));
+/// # Errors
+/// 404 for a trace that is not there, 409 for one that runs unless it is forced, 503.
+pub(crate) async fn delete(
+    app: &App,
+    tenant: &TenantId,
+    trace: &TraceId,
+    query: &DeleteQuery,
+) -> Result<(), ApiError> {
+    if !query.force.unwrap_or(false) {
+        let folded = folded(app, tenant, trace).await?;
+        if matches!(status(app, &folded), Status::Running | Status::Stalled) {
+            return Err(ApiError::conflict(
+                "trace_running",
+                format!(
+                    "trace {trace} is running; delete it with ?force=true, or when it has ended"
+                ),
+            ));
         }
     }
+    match app.log.delete(tenant, trace).await? {
+        true => Ok(()),
+        false => Err(ApiError::trace_not_found(trace)),
+    }
 }
 
-async fn folded(app: &App, tenant: &TenantId, trace: &TraceId) -> Result<Folded, ApiError> {
+pub(crate) async fn folded(
+    app: &App,
+    tenant: &TenantId,
+    trace: &TraceId,
+) -> Result<Folded, ApiError> {
     app.log
         .folded(tenant, trace)
         .await?
@@ -323,7 +187,7 @@ async fn folded(app: &App, tenant: &TenantId, trace: &TraceId) -> Result<Folded,
 }
 
 /// What was settled, else what can be said at this moment.
-fn status(app: &App, folded: &Folded) -> Status {
+pub(crate) fn status(app: &App, folded: &Folded) -> Status {
     let last_arrival = folded.trace.last_arrival_unix_ms;
     match folded.trace.ended() {
         Some(status) => status.parse().unwrap_or(Status::Completed),

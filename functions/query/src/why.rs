@@ -5,12 +5,13 @@ use serde::Deserialize;
 use tailspan_core::{
     cursor::Cursor,
     tree,
+    verbosity::{self, Verbosity},
     why::{Collector, Explanation},
 };
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{Params, SpanPath, Tenant},
+    extract::{LensParams, Params, SpanPath, Tenant},
     log::read::{PageSize, ReadFrom},
 };
 #[cfg(feature = "openapi")]
@@ -41,8 +42,11 @@ pub(crate) async fn get_why(
     Tenant(tenant): Tenant,
     SpanPath(trace, span_id): SpanPath,
     Params(query): Params<WhyQuery>,
+    Params(lens): Params<LensParams>,
 ) -> Result<Json<Explanation>, ApiError> {
-    let with_attributes = query.attributes.unwrap_or(true);
+    // Who asks this wants to see what was sent: all of it, unless less is asked for.
+    let level = lens.level()?.unwrap_or(Verbosity::Debug);
+    let with_attributes = query.attributes.unwrap_or(true) && level == Verbosity::Debug;
     let mut collector = Collector::new(trace.clone(), &span_id, with_attributes);
     let mut cursor = Cursor::START;
     loop {
@@ -68,6 +72,11 @@ pub(crate) async fn get_why(
     let folded = folded.ok_or_else(|| ApiError::trace_not_found(&trace))?;
     let explanation = collector.finish(tree::rows(&folded.state, &app.config.prices));
     explanation
-        .map(Json)
+        .map(|mut explanation| {
+            explanation.event = explanation
+                .event
+                .and_then(|event| verbosity::show(event, level));
+            Json(explanation)
+        })
         .ok_or_else(|| ApiError::span_not_found(&trace, &span_id))
 }

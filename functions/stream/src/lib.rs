@@ -8,12 +8,19 @@ pub mod openapi;
 mod request;
 mod viewer;
 
-use axum::{Router, routing::get};
-use tailspan_service::App;
+use axum::{Router, middleware::map_response, routing::get};
+use tailspan_service::{App, envelope::put_errors_in};
 
 /// Everything of this function.
 pub fn router(app: App) -> Router {
+    let seed = Router::new()
+        .route(
+            "/v1/trace/traces/{trace_id}/stream",
+            get(viewer::stream_seed),
+        )
+        .layer(map_response(put_errors_in));
     Router::new()
         .route("/traces/{trace_id}/stream", get(viewer::stream_trace))
+        .merge(seed)
         .with_state(app)
 }

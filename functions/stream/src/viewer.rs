@@ -22,11 +22,16 @@ use axum::{
 };
 use futures::Stream;
 use serde_json::json;
-use tailspan_core::{cursor::Cursor, frame, id::TraceId};
+use tailspan_core::{
+    cursor::Cursor,
+    frame,
+    id::{TenantId, TraceId},
+    lens::Lens,
+};
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{Params, Tenant, TracePath},
+    extract::{LensParams, Params, Tenant, TracePath},
     log::{
         follow::{CatchUp, Framed, Next, Watch},
         read::{StoredChunk, TraceState},
@@ -43,11 +48,11 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
 use crate::request::{From, Query, Wanted, wanted};
 
 /// What a client waits before it comes back after a cut. Short: the cursor makes coming back cheap.
-const RETRY_MS: u64 = 1000;
+pub(crate) const RETRY_MS: u64 = 1000;
 /// How long a stream outlives its time for the `end` of a run that is being settled.
 const LINGER: Duration = Duration::from_secs(3);
 /// Before the log is asked again that did not answer.
-const RETRY_LOG: Duration = Duration::from_millis(250);
+pub(crate) const RETRY_LOG: Duration = Duration::from_millis(250);
 /// How long the first look at a trace may take before the answer is "unavailable".
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
@@ -74,22 +79,52 @@ pub(crate) async fn stream_trace(
     Tenant(tenant): Tenant,
     TracePath(trace): TracePath,
     Params(query): Params<Query>,
+    Params(lens): Params<LensParams>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let wanted = wanted(query, &headers)?;
+    stream(app, tenant, trace, wanted, lens.lens()?, Style::Ours).await
+}
+
+/// `GET /v1/trace/traces/{trace_id}/stream`, as the seed's clients read it: every line of data is an object with its event's name, and the last one `[DONE]`.
+pub(crate) async fn stream_seed(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    TracePath(trace): TracePath,
+    Params(query): Params<Query>,
+    Params(lens): Params<LensParams>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let wanted = wanted(query, &headers)?;
+    let lens = lens.lens()?;
+    let lens = Lens {
+        format: Some(lens.format.unwrap_or_default()),
+        ..lens
+    };
+    stream(app, tenant, trace, wanted, lens, Style::Seed).await
+}
+
+async fn stream(
+    app: App,
+    tenant: TenantId,
+    trace: TraceId,
+    wanted: Wanted,
+    lens: Lens,
+    style: Style,
+) -> Result<Response, ApiError> {
     let seat = Seat::take(&app)?;
-    let mut watch = app.hub.watch(&tenant, &trace);
+    let mut watch = app.hub.watch(&tenant, &trace, lens);
     let state = first_look(&app, &mut watch, &tenant, &trace, wanted).await?;
     let Some(state) = state else {
         return match wanted.from {
             // A viewer that knew this trace is told that it is gone, by a stream that ends: an EventSource gives up on 404 without a word to the page.
-            From::Cursor(cursor) if cursor.seq > 0 => Ok(gone(cursor, "expired")),
+            From::Cursor(cursor) if cursor.seq > 0 => Ok(gone(style, cursor, "expired")),
             _ => Err(ApiError::trace_not_found(&trace)),
         };
     };
     if state.dead {
         return match wanted.from {
-            From::Cursor(cursor) if cursor.seq > 0 => Ok(gone(cursor, "deleted")),
+            From::Cursor(cursor) if cursor.seq > 0 => Ok(gone(style, cursor, "deleted")),
             _ => Err(ApiError::trace_not_found(&trace)),
         };
     }
@@ -107,6 +142,7 @@ pub(crate) async fn stream_trace(
     let lifetime = jittered(app.config.stream_lifetime);
     let viewer = Box::new(Viewer {
         trace,
+        style,
         watch,
         cursor,
         until_closed: wanted.until_closed,
@@ -130,7 +166,7 @@ pub(crate) async fn stream_trace(
 async fn first_look(
     app: &App,
     watch: &mut Watch,
-    tenant: &tailspan_core::id::TenantId,
+    tenant: &TenantId,
     trace: &TraceId,
     wanted: Wanted,
 ) -> Result<Option<TraceState>, ApiError> {
@@ -159,21 +195,43 @@ fn is_end(cursor: Cursor, state: &TraceState) -> bool {
 }
 
 /// Ends at 80-100 % of the limit, so that viewers do not all come back in the same second.
-fn jittered(lifetime: Duration) -> Duration {
+pub(crate) fn jittered(lifetime: Duration) -> Duration {
     lifetime.mul_f64(rand::random_range(0.8..=1.0))
 }
 
-fn gone(cursor: Cursor, reason: &str) -> Response {
-    let gap = frame::control(
-        "gap",
-        Some(cursor),
-        &json!({"reason": reason, "from": cursor.seq + 1}).to_string(),
-    );
-    let end = frame::control("end", Some(cursor), &json!({"status": reason}).to_string());
+fn gone(style: Style, cursor: Cursor, reason: &str) -> Response {
+    let gap = json!({"reason": reason, "from": cursor.seq + 1});
+    let gap = style.remark("gap", Some(cursor), gap);
+    let end = style.end(Some(cursor), reason);
     event_stream(Body::from(frame::opening(RETRY_MS) + &gap + &end))
 }
 
-fn event_stream(body: Body) -> Response {
+/// How a stream speaks of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    /// Named frames, which `onmessage` does not get.
+    Ours,
+    /// Seed 001's: its clients read every line of data, and stop at `[DONE]`.
+    Seed,
+}
+
+impl Style {
+    fn remark(self, name: &str, cursor: Option<Cursor>, data: serde_json::Value) -> String {
+        match self {
+            Self::Ours => frame::control(name, cursor, &data.to_string()),
+            Self::Seed => frame::unnamed(cursor, &json!({"event": name, "data": data}).to_string()),
+        }
+    }
+
+    fn end(self, cursor: Option<Cursor>, status: &str) -> String {
+        match self {
+            Self::Ours => self.remark("end", cursor, json!({"status": status})),
+            Self::Seed => frame::unnamed(cursor, "[DONE]"),
+        }
+    }
+}
+
+pub(crate) fn event_stream(body: Body) -> Response {
     const HEADERS: [(HeaderName, HeaderValue); 3] = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (
@@ -190,14 +248,14 @@ fn event_stream(body: Body) -> Response {
 }
 
 /// One of the process's places for viewers.
-struct Seat {
+pub(crate) struct Seat {
     metrics: Arc<Metrics>,
     /// The stream came to its end by itself; otherwise its viewer left or was cut.
-    ended: bool,
+    pub(crate) ended: bool,
 }
 
 impl Seat {
-    fn take(app: &App) -> Result<Self, ApiError> {
+    pub(crate) fn take(app: &App) -> Result<Self, ApiError> {
         let taken = app.metrics.viewers.inc();
         let seat = Self {
             metrics: Arc::clone(&app.metrics),
@@ -225,6 +283,7 @@ impl Drop for Seat {
 struct Viewer {
     app: App,
     trace: TraceId,
+    style: Style,
     watch: Watch,
     cursor: Cursor,
     until_closed: bool,
@@ -465,15 +524,13 @@ impl Viewer {
             .inc();
         // A replaced log leaves no cursor to come back to: the next event brings one.
         let cursor = (self.cursor.seq > 0).then_some(self.cursor);
-        self.ready
-            .push_back(frame::control("gap", cursor, &data.to_string()).into());
+        let frame = self.style.remark("gap", cursor, data);
+        self.ready.push_back(frame.into());
     }
 
     fn end(&mut self, status: &str) {
         let cursor = (self.cursor.seq > 0).then_some(self.cursor);
-        self.ready.push_back(
-            frame::control("end", cursor, &json!({"status": status}).to_string()).into(),
-        );
+        self.ready.push_back(self.style.end(cursor, status).into());
         self.done = true;
     }
 

@@ -5,13 +5,9 @@ use serde_json::{Map, Value};
 
 use crate::attributes;
 use crate::convention;
-use crate::fold::shorten;
 use crate::id::TraceId;
 use crate::model::{Failure, Kind, Log, Message, Native, Span, Tool, Usage};
 use crate::observed::{Recorded, What};
-
-/// Shown of one text in an event; the attributes hold the whole.
-const MAX_TEXT_BYTES: usize = 32 << 10;
 
 /// One event, flat; absent facts are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -133,13 +129,13 @@ impl From<Tool> for EventTool {
             call_id: tool.call_id,
             kind: tool.kind.as_str(),
             arguments: tool.arguments,
-            result: tool.result.map(short_value),
+            result: tool.result,
             target: tool.target,
         }
     }
 }
 
-/// What an observation of a trace looks like to its viewers.
+/// An observation as an event, whole: what is shown of it is [`crate::verbosity`]'s to say.
 pub fn view(trace_id: &TraceId, recorded: &Recorded) -> Event {
     let (observation, is_partial) = convention::told(&recorded.observation);
     let context = &observation.context;
@@ -280,9 +276,9 @@ fn of_span(span: Span) -> Event {
         provider: span.provider,
         usage: span.usage.map(EventUsage::from),
         tool: span.tool.map(EventTool::from),
-        input: said(new_messages(&span.input)).or_else(|| span.input_value.map(short_value)),
-        output: said(&span.output).or_else(|| span.output_value.map(short_value)),
-        error: span.failure.map(short_failure),
+        input: said(new_messages(&span.input)).or_else(|| span.input_value),
+        output: said(&span.output).or_else(|| span.output_value),
+        error: span.failure,
         service: span.service,
         convention: span.rule,
         details,
@@ -297,7 +293,7 @@ fn of_log(log: Log, arrived_unix_ms: u64) -> Event {
     }
     let has_messages = !(log.input.is_empty() && log.output.is_empty());
     if !has_messages && !log.body.is_null() {
-        details.insert("body".to_owned(), short_value(log.body));
+        details.insert("body".to_owned(), log.body);
     }
     let time_ns = if log.time_ns == 0 {
         arrived_unix_ms.saturating_mul(1_000_000)
@@ -321,7 +317,7 @@ fn of_log(log: Log, arrived_unix_ms: u64) -> Event {
         provider: log.provider,
         input: said(new_messages(&log.input)),
         output: said(&log.output),
-        error: log.failure.map(short_failure),
+        error: log.failure,
         service: log.service,
         convention: log.rule,
         details,
@@ -366,9 +362,9 @@ fn of_native(native: Native) -> Event {
         provider: native.provider,
         usage: native.usage.map(EventUsage::from),
         tool: native.tool.map(EventTool::from),
-        input: native.inputs.map(short_value),
-        output: native.outputs.map(short_value),
-        error: native.failure.map(short_failure),
+        input: native.inputs,
+        output: native.outputs,
+        error: native.failure,
         convention: "native",
         details,
         ..Event::default()
@@ -398,10 +394,7 @@ fn message_json(message: &Message) -> Value {
     let mut object = Map::new();
     object.insert("role".to_owned(), Value::from(message.role.as_str()));
     if !message.text.is_empty() || message.tool_calls.is_empty() {
-        object.insert(
-            "content".to_owned(),
-            Value::String(shorten(message.text.clone(), MAX_TEXT_BYTES)),
-        );
+        object.insert("content".to_owned(), Value::String(message.text.clone()));
     }
     if !message.tool_calls.is_empty() {
         let calls = message
@@ -415,29 +408,6 @@ fn message_json(message: &Message) -> Value {
         object.insert("tool_call_id".to_owned(), Value::from(id.as_str()));
     }
     Value::Object(object)
-}
-
-fn short_failure(failure: Failure) -> Failure {
-    Failure {
-        kind: failure.kind,
-        message: shorten(failure.message, MAX_TEXT_BYTES),
-    }
-}
-
-/// Long text is cut; a long structure becomes text that is cut.
-fn short_value(value: Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(shorten(text, MAX_TEXT_BYTES)),
-        Value::Array(_) | Value::Object(_) => {
-            let text = value.to_string();
-            if text.len() <= MAX_TEXT_BYTES {
-                value
-            } else {
-                Value::String(shorten(text, MAX_TEXT_BYTES))
-            }
-        }
-        other => other,
-    }
 }
 
 /// Milliseconds between two moments, to the microsecond; never negative.

@@ -20,6 +20,14 @@ pub fn control(name: &str, cursor: Option<Cursor>, json: &str) -> String {
     frame
 }
 
+/// A frame of data that is no event, for readers who do not look at names.
+pub fn unnamed(cursor: Option<Cursor>, data: &str) -> String {
+    match cursor {
+        Some(cursor) => format!("id: {cursor}\ndata: {data}\n\n"),
+        None => format!("data: {data}\n\n"),
+    }
+}
+
 /// The first thing on a stream: how long a client waits before it comes back, and a comment, so that proxies pass on the head at once.
 pub fn opening(retry_ms: u64) -> String {
     format!("retry: {retry_ms}\n: tailspan\n\n")

@@ -9,6 +9,7 @@ use crate::fold::{State, text_hash};
 use crate::model::{Kind, Usage};
 use crate::run::{Call, LlmCall, Run};
 use crate::summary::plain_model;
+use crate::verbosity::{PREVIEW_CHARACTERS, Verbosity, preview, preview_text};
 
 /// One user turn, in the form of seed 002.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,6 +22,31 @@ pub struct Invocation {
     pub agent_text: String,
     pub tool_calls: Vec<InvocationToolCall>,
     pub model_info: ModelInfo,
+}
+
+impl Invocation {
+    /// As it is told at a level: below `detailed` without a word of what was said, and without the arguments; at `detailed` the beginnings.
+    pub fn at(mut self, level: Verbosity) -> Self {
+        let shown = |text: String| match level {
+            Verbosity::Debug => text,
+            Verbosity::Detailed => preview_text(&text, PREVIEW_CHARACTERS),
+            Verbosity::Standard | Verbosity::Minimal => String::new(),
+        };
+        self.user_text = shown(self.user_text);
+        self.agent_text = shown(self.agent_text);
+        for call in &mut self.tool_calls {
+            call.args = match level {
+                Verbosity::Debug => continue,
+                Verbosity::Detailed => preview(std::mem::take(&mut call.args), PREVIEW_CHARACTERS),
+                Verbosity::Standard | Verbosity::Minimal => Value::Null,
+            };
+        }
+        if level == Verbosity::Minimal {
+            self.tool_calls.clear();
+            self.model_info = ModelInfo::default();
+        }
+        self
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

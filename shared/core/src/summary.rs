@@ -8,6 +8,7 @@ use crate::model::{Kind, Usage};
 use crate::pricing::{Cost, Costs, Prices};
 use crate::run::Run;
 use crate::settle::Status;
+use crate::verbosity::{PREVIEW_CHARACTERS, Verbosity, preview_text};
 
 /// Errors listed; `errors_count` counts all.
 const MAX_ERRORS: usize = 100;
@@ -62,6 +63,22 @@ pub struct Summary {
     pub as_of_seq: u64,
     /// More came than is kept of one trace; the numbers are those of what is kept.
     pub truncated: bool,
+}
+
+impl Summary {
+    /// As it is told at a level: below `detailed` errors are cut to 200 characters, at `minimal` only their types are told.
+    pub fn at(mut self, level: Verbosity) -> Self {
+        for error in &mut self.errors {
+            error.message = match level {
+                Verbosity::Minimal => String::new(),
+                Verbosity::Standard | Verbosity::Detailed => {
+                    preview_text(&error.message, PREVIEW_CHARACTERS)
+                }
+                Verbosity::Debug => continue,
+            };
+        }
+        self
+    }
 }
 
 /// One error, where it arose.

@@ -18,6 +18,7 @@ use crate::{
     observed::{Context, Recorded, What},
     run::native_step_ids,
     tree::Row,
+    verbosity,
 };
 
 /// Observations of one span that are shown; a span that was sent more often is shown with its first and its last ones.
@@ -277,10 +278,10 @@ impl Collector {
     }
 
     fn add(&mut self, recorded: &Recorded, context: &Context, why: convention::Why) {
-        let shown = match self.with_attributes {
+        let shown = verbosity::debug(match self.with_attributes {
             true => event::view_with_attributes(&self.trace, recorded),
             false => event::view(&self.trace, recorded),
-        };
+        });
         let sent = Sent::of(&shown, context);
         let bytes = sent.as_ref().map_or(0, Sent::bytes);
         let observed = Observed {

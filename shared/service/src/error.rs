@@ -27,6 +27,13 @@ pub struct ApiError {
     retry: bool,
 }
 
+/// What an answer's error is, for who writes it in another form than ours.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub code: &'static str,
+    pub message: String,
+}
+
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
@@ -80,6 +87,20 @@ impl ApiError {
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
             "this path does not take this method",
+        )
+    }
+
+    /// 409: it cannot be done to a thing in this state.
+    pub fn conflict(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, message)
+    }
+
+    /// 404: no trace of the tenant names such a session.
+    pub fn session_not_found(session: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "session_not_found",
+            format!("there is no session {session:?}"),
         )
     }
 
@@ -198,6 +219,10 @@ impl IntoResponse for ApiError {
         let retry_after = self.retry_after_seconds();
         let body = Json(json!({"error": {"code": self.code, "message": self.message}}));
         let mut response = (self.status, body).into_response();
+        response.extensions_mut().insert(Told {
+            code: self.code,
+            message: self.message,
+        });
         if let Some(seconds) = retry_after {
             response
                 .headers_mut()

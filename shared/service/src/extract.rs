@@ -7,9 +7,18 @@ use axum::{
     http::{header::AUTHORIZATION, request::Parts},
 };
 use serde::Deserialize;
-use tailspan_core::id::{TenantId, TraceId};
+use tailspan_core::{
+    format::Format,
+    id::{TenantId, TraceId},
+    lens::{Filter, Lens},
+    verbosity::Verbosity,
+};
 
 use crate::{app::App, error::ApiError};
+
+/// Event types that one reader may name, and characters of a name: a lens is kept for as long as somebody looks through it.
+const MOST_EVENT_TYPES: usize = 64;
+const LONGEST_NAME: usize = 512;
 
 /// Whose data a request may see: what its token says, or the default tenant where no tokens are configured.
 #[derive(Clone, Debug)]
@@ -193,6 +202,107 @@ where
                     .map_or(text.as_str(), |(_, reason)| reason);
                 ApiError::invalid("invalid_parameter", reason)
             })
+    }
+}
+
+/// The query parameters by which a reader says which events, how much of each, and in which form; on every read and stream of events.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct LensParams {
+    /// minimal, standard (the default), detailed or debug.
+    level: Option<String>,
+    /// streaming, compact or detailed; ours when absent.
+    format: Option<String>,
+    /// Comma separated.
+    event_types: Option<String>,
+    /// A step's id or name; `component_id` is the seed's name for it.
+    component: Option<String>,
+    component_id: Option<String>,
+    /// An agent's id or name.
+    agent: Option<String>,
+    agent_id: Option<String>,
+    /// `attributes`: what `level=debug` shows too.
+    include: Option<String>,
+}
+
+impl LensParams {
+    /// The format as it was written.
+    pub fn format(&self) -> Option<&str> {
+        self.format.as_deref()
+    }
+
+    /// The rest of it.
+    pub fn without_format(self) -> Self {
+        Self {
+            format: None,
+            ..self
+        }
+    }
+
+    /// The level asked for.
+    ///
+    /// # Errors
+    /// 400 for a level that is none, or that shows no attributes where they are asked for.
+    pub fn level(&self) -> Result<Option<Verbosity>, ApiError> {
+        let invalid = |message: String| ApiError::invalid("invalid_parameter", message);
+        let level = self.level.as_deref().map(str::parse::<Verbosity>);
+        let level = level
+            .transpose()
+            .map_err(|error| invalid(error.to_string()))?;
+        match (self.include.as_deref(), level) {
+            (None, level) => Ok(level),
+            (Some("attributes"), None | Some(Verbosity::Debug)) => Ok(Some(Verbosity::Debug)),
+            (Some("attributes"), Some(_)) => Err(invalid(
+                "attributes are shown at level=debug only".to_owned(),
+            )),
+            (Some(_), _) => Err(invalid("include must be attributes".to_owned())),
+        }
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// 400 for what cannot be read, with what it may be.
+    pub fn lens(&self) -> Result<Lens, ApiError> {
+        let invalid = |message: String| ApiError::invalid("invalid_parameter", message);
+        let format = self.format.as_deref().map(str::parse::<Format>);
+        let event_types = match &self.event_types {
+            None => Vec::new(),
+            Some(types) => {
+                let types = types.split(',').map(str::trim);
+                let types: Vec<String> = types
+                    .filter(|name| !name.is_empty())
+                    .map(str::to_owned)
+                    .collect();
+                if types.is_empty() || types.len() > MOST_EVENT_TYPES {
+                    return Err(invalid(format!(
+                        "event_types must name 1 to {MOST_EVENT_TYPES} event types, comma separated"
+                    )));
+                }
+                types
+            }
+        };
+        let one_of = |name: &str, first: &Option<String>, second: &Option<String>| {
+            let told = first.as_ref().or(second.as_ref());
+            match told {
+                Some(text) if text.is_empty() || text.chars().count() > LONGEST_NAME => {
+                    Err(invalid(format!(
+                        "{name} must be an id or a name of 1 to {LONGEST_NAME} characters"
+                    )))
+                }
+                told => Ok(told.cloned()),
+            }
+        };
+        Ok(Lens {
+            level: self.level()?.unwrap_or_default(),
+            format: format
+                .transpose()
+                .map_err(|error| invalid(error.to_string()))?,
+            filter: Filter {
+                event_types,
+                component: one_of("component", &self.component, &self.component_id)?,
+                agent: one_of("agent", &self.agent, &self.agent_id)?,
+            },
+        })
     }
 }
 

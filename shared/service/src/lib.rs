@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod config;
+pub mod envelope;
 pub mod error;
 pub mod extract;
 mod group;

@@ -20,8 +20,9 @@ use serde_json::json;
 use tailspan_core::{
     continuity::{ChunkSpan, Continuity, locate},
     cursor::Cursor,
-    event, frame,
+    frame,
     id::{TenantId, TraceId},
+    lens::Lens,
     observed::Recorded,
 };
 use tokio::sync::{Notify, broadcast};
@@ -40,24 +41,26 @@ const RETRY_READ: Duration = Duration::from_millis(250);
 /// The window shared by a trace's viewers: chunks and bytes of frames.
 const WINDOW_CHUNKS: usize = 128;
 const WINDOW_BYTES: usize = 1024 * 1024;
+/// Lenses for which the chunks of one trace are framed as they come.
+const MOST_LENSES: usize = 16;
 
-/// A chunk's events as SSE frames.
+/// A chunk's events as SSE frames, as those see them who look through one lens.
 #[derive(Debug)]
 pub struct Framed {
     pub span: ChunkSpan,
     text: Bytes,
-    /// Where the frame of each event ends.
+    /// Where the frame of each event ends; one that is not shown ends where the one before it does.
     ends: Vec<usize>,
 }
 
 impl Framed {
-    fn new(trace: &TraceId, chunk: &StoredChunk, events: &[Recorded]) -> Self {
+    fn new(lens: &Lens, trace: &TraceId, chunk: &StoredChunk, events: &[Recorded]) -> Self {
         let mut text = String::new();
         let mut ends = Vec::with_capacity(events.len());
         for recorded in events {
-            let json = serde_json::to_string(&event::view(trace, recorded))
-                .unwrap_or_else(|_| "{}".to_owned());
-            frame::data(&mut text, Cursor::new(recorded.seq, chunk.span.mark), &json);
+            if let Some(json) = lens.frame(trace, recorded) {
+                frame::data(&mut text, Cursor::new(recorded.seq, chunk.span.mark), &json);
+            }
             ends.push(text.len());
         }
         let framed = Self {
@@ -75,7 +78,7 @@ impl Framed {
         }
     }
 
-    /// The frames after event `seq`, and how many of them are events. No copy is made.
+    /// The frames after event `seq`, and how many events they are of. No copy is made.
     pub fn after(&self, seq: u64) -> (Bytes, usize) {
         let before = seq.saturating_add(1).saturating_sub(self.span.first);
         let skipped = usize::try_from(before).map_or(self.ends.len(), |n| n.min(self.ends.len()));
@@ -90,6 +93,28 @@ impl Framed {
     /// The cursor after the chunk.
     pub fn end(&self) -> Cursor {
         self.span.end()
+    }
+}
+
+/// A chunk of the window: its frames for every lens through which somebody looked when it was read.
+#[derive(Debug)]
+struct Shown {
+    span: ChunkSpan,
+    framed: Vec<(Arc<Lens>, Arc<Framed>)>,
+}
+
+impl Shown {
+    fn through(&self, lens: &Arc<Lens>) -> Option<Arc<Framed>> {
+        let mut all = self.framed.iter();
+        let found = all.find(|(known, _)| Arc::ptr_eq(known, lens))?;
+        Some(Arc::clone(&found.1))
+    }
+
+    fn bytes(&self) -> usize {
+        self.framed
+            .iter()
+            .map(|(_, framed)| framed.text.len())
+            .sum()
     }
 }
 
@@ -144,6 +169,8 @@ struct Watched {
     /// Goes up with every change of the window.
     version: AtomicU64,
     wakers: Mutex<Wakers>,
+    /// What chunks are framed for as they come, each with the number of viewers who look so.
+    lenses: Mutex<Vec<(Arc<Lens>, usize)>>,
 }
 
 /// Whom to wake when the window changes. A viewer's place is taken once and stays: with thousands of viewers, entering and leaving a list for every event was a third of what an event cost.
@@ -155,7 +182,7 @@ struct Wakers {
 
 #[derive(Default)]
 struct Window {
-    chunks: VecDeque<Arc<Framed>>,
+    chunks: VecDeque<Shown>,
     bytes: usize,
     tail: Tail,
 }
@@ -178,6 +205,7 @@ pub struct Watch {
     number: u64,
     waker: Arc<AtomicWaker>,
     closing: Arc<AtomicBool>,
+    lens: Arc<Lens>,
     log: Log,
 }
 
@@ -199,7 +227,7 @@ impl Hub {
     }
 
     /// Begins to watch a trace, whether it exists or not.
-    pub fn watch(&self, tenant: &TenantId, trace: &TraceId) -> Watch {
+    pub fn watch(&self, tenant: &TenantId, trace: &TraceId, lens: Lens) -> Watch {
         let log = self.inner.log.clone();
         let bell = log.keys.trace(tenant, trace).bell;
         let mut all = lock(&self.inner.watched);
@@ -214,6 +242,7 @@ impl Hub {
                 window: Mutex::default(),
                 version: AtomicU64::new(0),
                 wakers: Mutex::default(),
+                lenses: Mutex::default(),
             });
             tokio::spawn(read_on(Arc::clone(&self.inner), Arc::clone(&watched)));
             log.metrics.watched_traces.inc();
@@ -229,6 +258,7 @@ impl Hub {
         drop(wakers);
         Watch {
             seen: watched.version.load(Ordering::SeqCst),
+            lens: watched.look_through(lens),
             number,
             waker,
             closing: Arc::clone(&self.inner.closing),
@@ -274,11 +304,12 @@ impl Watch {
             .partition_point(|chunk| chunk.span.last <= cursor.seq);
         match window.chunks.get(at) {
             Some(chunk) if chunk.span.first <= cursor.seq + 1 => {
-                match locate(cursor, state.extent(), Some(chunk.span)) {
-                    Continuity::Continues => {
+                let continues = locate(cursor, state.extent(), Some(chunk.span));
+                match (continues, chunk.through(&self.lens)) {
+                    (Continuity::Continues, Some(framed)) => {
                         let is_last =
-                            at + 1 == window.chunks.len() && chunk.end() == state.cursor();
-                        Next::Chunk(Arc::clone(chunk), is_last.then(|| Arc::clone(state)))
+                            at + 1 == window.chunks.len() && chunk.span.end() == state.cursor();
+                        Next::Chunk(framed, is_last.then(|| Arc::clone(state)))
                     }
                     _ => Next::Behind,
                 }
@@ -359,13 +390,14 @@ impl Watch {
     pub async fn frame(&self, chunk: &StoredChunk) -> Result<Framed, LogError> {
         let (tenant, trace) = (&self.watched.tenant, &self.watched.trace);
         let events = self.log.recorded(tenant, trace, chunk).await?;
-        Ok(Framed::new(trace, chunk, &events))
+        Ok(Framed::new(&self.lens, trace, chunk, &events))
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         lock(&self.watched.wakers).by_viewer.remove(&self.number);
+        self.watched.look_away(&self.lens);
         if self.watched.viewers.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.watched.rung.notify_one();
         }
@@ -511,9 +543,8 @@ async fn read_once(log: &Log, watched: &Watched, place: &mut Place) -> Result<Du
                 break;
             }
             let events = log.recorded(tenant, trace, chunk).await?;
-            let chunk = Framed::new(trace, chunk, &events);
-            at = chunk.end();
-            framed.push(Arc::new(chunk));
+            framed.push(watched.framed(chunk, &events));
+            at = chunk.span.end();
         }
         if broken {
             // Viewers find out by their own cursors what the break means for them.
@@ -565,6 +596,42 @@ async fn settle_when_due(
 }
 
 impl Watched {
+    /// The lens as all who look so share it. One too many is the viewer's own, who then reads the log itself.
+    fn look_through(&self, lens: Lens) -> Arc<Lens> {
+        let mut lenses = lock(&self.lenses);
+        if let Some((known, viewers)) = lenses.iter_mut().find(|(known, _)| **known == lens) {
+            *viewers += 1;
+            return Arc::clone(known);
+        }
+        let lens = Arc::new(lens);
+        if lenses.len() < MOST_LENSES {
+            lenses.push((Arc::clone(&lens), 1));
+        }
+        lens
+    }
+
+    fn look_away(&self, lens: &Arc<Lens>) {
+        lock(&self.lenses).retain_mut(|(known, viewers)| {
+            *viewers -= usize::from(Arc::ptr_eq(known, lens));
+            *viewers > 0
+        });
+    }
+
+    fn framed(&self, chunk: &StoredChunk, events: &[Recorded]) -> Shown {
+        let lenses: Vec<Arc<Lens>> = lock(&self.lenses)
+            .iter()
+            .map(|(lens, _)| Arc::clone(lens))
+            .collect();
+        let framed = lenses.into_iter().map(|lens| {
+            let framed = Framed::new(&lens, &self.trace, chunk, events);
+            (lens, Arc::new(framed))
+        });
+        Shown {
+            span: chunk.span,
+            framed: framed.collect(),
+        }
+    }
+
     fn show(&self, change: impl FnOnce(&mut Window)) {
         change(&mut lock(&self.window));
         self.version.fetch_add(1, Ordering::SeqCst);
@@ -581,16 +648,16 @@ impl Window {
         self.tail = state.map_or(Tail::Gone, |state| Tail::At(Arc::new(state)));
     }
 
-    fn extend(&mut self, framed: Vec<Arc<Framed>>, state: &TraceState, at: Cursor) {
+    fn extend(&mut self, framed: Vec<Shown>, state: &TraceState, at: Cursor) {
         for chunk in framed {
-            self.bytes += chunk.text.len();
+            self.bytes += chunk.bytes();
             self.chunks.push_back(chunk);
         }
         while self.chunks.len() > 1
             && (self.chunks.len() > WINDOW_CHUNKS || self.bytes > WINDOW_BYTES)
         {
             if let Some(oldest) = self.chunks.pop_front() {
-                self.bytes -= oldest.text.len();
+                self.bytes -= oldest.bytes();
             }
         }
         // What the window does not hold yet is not the end of it: the reader goes on at once.

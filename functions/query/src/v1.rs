@@ -1,0 +1,112 @@
+//! Seed 001's routes under `/v1/trace`: the same reads in its envelope, with its field names. The stream is `functions/stream`'s, the cleanup `functions/cleanup`'s.
+
+use axum::{Router, extract::State, middleware::map_response, routing::get};
+use serde_json::{Map, Value, json};
+use tailspan_core::{
+    event::Event,
+    format::{self, Format},
+    lens::Lens,
+};
+use tailspan_service::{
+    App,
+    envelope::{Enveloped, put_errors_in},
+    error::ApiError,
+    extract::{LensParams, Params, Tenant, TracePath},
+};
+
+use crate::events::{self, EventsQuery};
+use crate::session;
+use crate::trace::{DeleteQuery, delete, folded, summary_of};
+
+/// Events of a page when nobody says (the seed's `limit=100`).
+const PAGE: usize = 100;
+
+/// The seed's reads.
+pub(crate) fn router() -> Router<App> {
+    Router::new()
+        .route(
+            "/v1/trace/traces/{trace_id}",
+            get(get_trace).delete(delete_trace),
+        )
+        .route("/v1/trace/traces/{trace_id}/events", get(get_events))
+        .route("/v1/trace/traces/{trace_id}/summary", get(get_summary))
+        .layer(map_response(put_errors_in))
+}
+
+async fn get_trace(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    TracePath(trace): TracePath,
+    Params(query): Params<EventsQuery>,
+    Params(lens): Params<LensParams>,
+) -> Result<Enveloped<Value>, ApiError> {
+    let lens = lens.lens()?;
+    let format = lens.format.unwrap_or_default();
+    let told = session::session(&app, &tenant, &trace, &query, &lens, format).await?;
+    Ok(Enveloped(told))
+}
+
+/// The seed's events are a page and its length; `total` is how many there are.
+async fn get_events(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    TracePath(trace): TracePath,
+    Params(query): Params<EventsQuery>,
+    Params(lens): Params<LensParams>,
+) -> Result<Enveloped<Value>, ApiError> {
+    let lens = lens.lens()?;
+    let page = events::page(&app, &tenant, &trace, &query.counted(), PAGE, &lens).await?;
+    let shown = page.events.iter().map(|event| seed_event(event, &lens));
+    let shown: Vec<Value> = shown.collect();
+    let mut told = json!({
+        "events": shown,
+        "count": page.events.len(),
+        "total": page.matching.unwrap_or(page.total),
+    });
+    if let (Some(next), Value::Object(fields)) = (page.next, &mut told) {
+        fields.insert("next_cursor".to_owned(), Value::from(next.to_string()));
+    }
+    Ok(Enveloped(told))
+}
+
+/// An event as the seed's collector kept it: that of the streaming format with its metadata, unless a format is asked for.
+fn seed_event(event: &Event, lens: &Lens) -> Value {
+    if let Some(format) = lens.format {
+        return format::event(event, format);
+    }
+    let mut told = format::event(event, Format::Streaming);
+    let detailed = format::event(event, Format::Detailed);
+    if let (Value::Object(fields), Some(metadata)) = (&mut told, detailed.get("metadata")) {
+        fields.insert("metadata".to_owned(), metadata.clone());
+    }
+    told
+}
+
+async fn get_summary(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    TracePath(trace): TracePath,
+    Params(lens): Params<LensParams>,
+) -> Result<Enveloped<Value>, ApiError> {
+    let level = lens.lens()?.level;
+    let folded = folded(&app, &tenant, &trace).await?;
+    Ok(Enveloped(format::summary(&summary_of(
+        &app, &trace, &folded, level,
+    ))))
+}
+
+async fn delete_trace(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    TracePath(trace): TracePath,
+    Params(query): Params<DeleteQuery>,
+) -> Result<Enveloped<Map<String, Value>>, ApiError> {
+    delete(&app, &tenant, &trace, &query).await?;
+    Ok(Enveloped(Map::from_iter([
+        ("task_id".to_owned(), Value::from(trace.as_str())),
+        (
+            "message".to_owned(),
+            Value::from("Trace deleted successfully"),
+        ),
+    ])))
+}

@@ -1,0 +1,88 @@
+//! What one reader gets to see of a trace's events: which ones, how much of each, in which form. The same for a list, a stream, a live and a stored trace.
+
+use crate::event::{self, Event};
+use crate::format::{self, Format};
+use crate::id::TraceId;
+use crate::observed::Recorded;
+use crate::verbosity::{self, Verbosity};
+
+/// Which events, how much, in which form. Cheap to compare: readers with equal lenses share what was made for one of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lens {
+    pub level: Verbosity,
+    /// `None`: our own form (docs/protocol.md, "Events").
+    pub format: Option<Format>,
+    pub filter: Filter,
+}
+
+/// Which events; what is empty or `None` lets all pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Filter {
+    pub event_types: Vec<String>,
+    /// A step, by its id (a span's, a component's) or its name.
+    pub component: Option<String>,
+    /// An agent, by its id or its name.
+    pub agent: Option<String>,
+}
+
+impl Filter {
+    /// Every event passes.
+    pub fn is_open(&self) -> bool {
+        self.event_types.is_empty() && self.component.is_none() && self.agent.is_none()
+    }
+
+    fn lets_pass(&self, event: &Event) -> bool {
+        let is = |wanted: &Option<String>, told: [Option<&str>; 2]| {
+            wanted
+                .as_deref()
+                .is_none_or(|wanted| told.contains(&Some(wanted)))
+        };
+        let types = &self.event_types;
+        (types.is_empty() || types.contains(&event.event_type))
+            && is(
+                &self.component,
+                [event.span_id.as_deref(), event.name.as_deref()],
+            )
+            && is(
+                &self.agent,
+                [Some(&event.agent_id), event.agent_name.as_deref()],
+            )
+    }
+}
+
+impl Lens {
+    /// What there is to see of an observation. `None`: it is filtered out, or the level does not tell of it.
+    pub fn event(&self, trace: &TraceId, recorded: &Recorded) -> Option<Event> {
+        let event = match self.level {
+            Verbosity::Debug => event::view_with_attributes(trace, recorded),
+            _ => event::view(trace, recorded),
+        };
+        if !self.filter.lets_pass(&event) {
+            return None;
+        }
+        verbosity::show(event, self.level)
+    }
+
+    /// As [`Lens::event`], as one line of JSON in the form asked for.
+    pub fn line(&self, trace: &TraceId, recorded: &Recorded) -> Option<String> {
+        let event = self.event(trace, recorded)?;
+        Some(match self.format {
+            None => json(&event),
+            Some(format) => json(&format::event(&event, format)),
+        })
+    }
+
+    /// As [`Lens::line`], as the data of a frame of a stream: a format's event stands in its envelope.
+    pub fn frame(&self, trace: &TraceId, recorded: &Recorded) -> Option<String> {
+        let event = self.event(trace, recorded)?;
+        Some(match self.format {
+            None => json(&event),
+            Some(format) => json(&format::frame(&event, format)),
+        })
+    }
+}
+
+/// Our own values have text keys and finite numbers: they can be written.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| "{}".to_owned())
+}
