@@ -618,7 +618,7 @@ async fn a_deleted_trace_stays_deleted_until_it_is_begun_again() {
     assert_eq!(sent(export()).await.status(), 200);
     let client = http();
     let deleted = client
-        .delete(instance.url(&format!("/traces/{TRACE}")))
+        .delete(instance.url(&format!("/traces/{TRACE}?force=true")))
         .send()
         .await
         .expect("sent");

@@ -122,7 +122,9 @@ async fn a_tenant_sees_counts_and_deletes_only_its_own() {
     };
     assert_eq!(total(&a.ask("GET", "/traces/shared/events", "").await.1), 1);
     assert_eq!(total(&b.ask("GET", "/traces/shared/events", "").await.1), 2);
-    assert_eq!(b.ask("DELETE", "/traces/shared", "").await.0, 204);
+    assert_eq!(b.ask("DELETE", "/traces/shared", "").await.0, 409);
+    let path = "/traces/shared?force=true";
+    assert_eq!(b.ask("DELETE", path, "").await.0, 204);
     assert_eq!(b.ask("GET", "/traces/shared", "").await.0, 404);
     assert_eq!(a.ask("GET", "/traces/shared", "").await.0, 200);
 }

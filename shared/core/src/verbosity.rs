@@ -306,7 +306,7 @@ pub fn preview(value: Value, characters: usize) -> Value {
 }
 
 /// As [`preview`], of the chunks of a retrieval.
-pub(crate) fn preview_chunks(chunks: Vec<Value>) -> Vec<Value> {
+pub fn preview_chunks(chunks: Vec<Value>) -> Vec<Value> {
     let count = chunks.len();
     let mut shown: Vec<Value> = chunks
         .into_iter()

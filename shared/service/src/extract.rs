@@ -207,12 +207,16 @@ where
 
 /// The query parameters by which a reader says which events, how much of each, and in which form; on every read and stream of events.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub struct LensParams {
     /// minimal, standard (the default), detailed or debug.
+    #[cfg_attr(feature = "openapi", param(pattern = "^(minimal|standard|detailed|debug)$"))]
     level: Option<String>,
     /// streaming, compact or detailed; ours when absent.
+    #[cfg_attr(feature = "openapi", param(pattern = "^(streaming|compact|detailed)$"))]
     format: Option<String>,
     /// Comma separated.
+    #[cfg_attr(feature = "openapi", param(min_length = 1))]
     event_types: Option<String>,
     /// A step's id or name; `component_id` is the seed's name for it.
     component: Option<String>,
