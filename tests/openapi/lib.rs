@@ -21,6 +21,7 @@ use utoipa::OpenApi;
         (name = "ingest", description = "What happens, sent in: OTLP and native events"),
         (name = "traces", description = "Runs, listed and told"),
         (name = "streams", description = "Runs as they happen, as server-sent events"),
+        (name = "seed", description = "The trace service of seed 001, for its clients"),
         (name = "process", description = "The process itself"),
     ),
     components(

@@ -11,11 +11,20 @@ mod trace;
 mod v1;
 mod why;
 
-use axum::{Router, routing::get};
-use tailspan_service::App;
+use axum::{Router, middleware::map_response, routing::get};
+use tailspan_service::{App, envelope::put_errors_in};
 
 /// Everything of this function.
 pub fn router(app: App) -> Router {
+    // Seed 001's routes: the same reads in its envelope.
+    let seed = Router::new()
+        .route(
+            "/v1/trace/traces/{trace_id}",
+            get(v1::get_trace).delete(v1::delete_trace),
+        )
+        .route("/v1/trace/traces/{trace_id}/events", get(v1::get_events))
+        .route("/v1/trace/traces/{trace_id}/summary", get(v1::get_summary))
+        .layer(map_response(put_errors_in));
     Router::new()
         .route("/traces", get(list::list_traces))
         .route(
@@ -29,7 +38,7 @@ pub fn router(app: App) -> Router {
             get(trace::get_invocations),
         )
         .route("/traces/{trace_id}/spans/{span_id}/why", get(why::get_why))
-        .merge(v1::router())
+        .merge(seed)
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -3,7 +3,7 @@
 
 use utoipa::{OpenApi, ToSchema};
 
-use crate::{document, events, health, list, trace, why};
+use crate::{document, events, health, list, trace, v1, why};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
@@ -15,6 +15,10 @@ use crate::{document, events, health, list, trace, why};
     trace::get_summary,
     trace::get_invocations,
     why::get_why,
+    v1::get_trace,
+    v1::get_events,
+    v1::get_summary,
+    v1::delete_trace,
     health::health,
     health::ready,
     health::metrics,

@@ -1,6 +1,6 @@
 //! Seed 001's routes under `/v1/trace`: the same reads in its envelope, with its field names. The stream is `functions/stream`'s, the cleanup `functions/cleanup`'s.
 
-use axum::{Router, extract::State, middleware::map_response, routing::get};
+use axum::extract::State;
 use serde_json::{Map, Value, json};
 use tailspan_core::{
     event::Event,
@@ -9,9 +9,15 @@ use tailspan_core::{
 };
 use tailspan_service::{
     App,
-    envelope::{Enveloped, put_errors_in},
+    envelope::Enveloped,
     error::ApiError,
     extract::{LensParams, Params, Tenant, TracePath},
+};
+
+#[cfg(feature = "openapi")]
+use tailspan_service::{
+    extract::TraceSegment,
+    openapi::{SeedAnswer, SeedError},
 };
 
 use crate::events::{self, EventsQuery};
@@ -21,19 +27,15 @@ use crate::trace::{DeleteQuery, delete, folded, summary_of};
 /// Events of a page when nobody says (the seed's `limit=100`).
 const PAGE: usize = 100;
 
-/// The seed's reads.
-pub(crate) fn router() -> Router<App> {
-    Router::new()
-        .route(
-            "/v1/trace/traces/{trace_id}",
-            get(get_trace).delete(delete_trace),
-        )
-        .route("/v1/trace/traces/{trace_id}/events", get(get_events))
-        .route("/v1/trace/traces/{trace_id}/summary", get(get_summary))
-        .layer(map_response(put_errors_in))
-}
-
-async fn get_trace(
+/// A trace as a session of seed 001, in the format asked for (streaming by default).
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/trace/traces/{trace_id}", operation_id = "seed_get_trace", tag = "seed", params(TraceSegment, EventsQuery, LensParams),
+    responses(
+        (status = 200, description = "the trace as a session", body = SeedAnswer),
+        (status = 404, description = "there is no such trace", body = SeedError),
+    ),
+))]
+pub(crate) async fn get_trace(
     State(app): State<App>,
     Tenant(tenant): Tenant,
     TracePath(trace): TracePath,
@@ -46,8 +48,15 @@ async fn get_trace(
     Ok(Enveloped(told))
 }
 
-/// The seed's events are a page and its length; `total` is how many there are.
-async fn get_events(
+/// A page of events as seed 001 keeps them.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/trace/traces/{trace_id}/events", operation_id = "seed_get_events", tag = "seed", params(TraceSegment, EventsQuery, LensParams),
+    responses(
+        (status = 200, description = "a page of events, its length and how many there are", body = SeedAnswer),
+        (status = 404, description = "there is no such trace", body = SeedError),
+    ),
+))]
+pub(crate) async fn get_events(
     State(app): State<App>,
     Tenant(tenant): Tenant,
     TracePath(trace): TracePath,
@@ -82,7 +91,15 @@ fn seed_event(event: &Event, lens: &Lens) -> Value {
     told
 }
 
-async fn get_summary(
+/// The numbers of a trace under the names of seed 001.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/trace/traces/{trace_id}/summary", operation_id = "seed_get_summary", tag = "seed", params(TraceSegment, LensParams),
+    responses(
+        (status = 200, description = "the numbers", body = SeedAnswer),
+        (status = 404, description = "there is no such trace", body = SeedError),
+    ),
+))]
+pub(crate) async fn get_summary(
     State(app): State<App>,
     Tenant(tenant): Tenant,
     TracePath(trace): TracePath,
@@ -95,7 +112,16 @@ async fn get_summary(
     ))))
 }
 
-async fn delete_trace(
+/// Removes the trace.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    delete, path = "/v1/trace/traces/{trace_id}", operation_id = "seed_delete_trace", tag = "seed", params(TraceSegment, DeleteQuery),
+    responses(
+        (status = 200, description = "the trace is gone", body = SeedAnswer),
+        (status = 409, description = "the trace runs", body = SeedError),
+        (status = 404, description = "there is no such trace", body = SeedError),
+    ),
+))]
+pub(crate) async fn delete_trace(
     State(app): State<App>,
     Tenant(tenant): Tenant,
     TracePath(trace): TracePath,

@@ -10,7 +10,7 @@ use crate::viewer;
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
 #[openapi(
-    paths(viewer::stream_trace),
+    paths(viewer::stream_trace, viewer::stream_seed),
     components(schemas(tailspan_core::event::Event, GapData, EndData))
 )]
 pub struct Document;

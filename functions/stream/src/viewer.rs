@@ -41,7 +41,7 @@ use tailspan_service::{
 #[cfg(feature = "openapi")]
 use tailspan_service::{
     extract::TraceSegment,
-    openapi::{NotAcceptable, TooMany, TraceNotFound},
+    openapi::{NotAcceptable, SeedError, TooMany, TraceNotFound},
 };
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
 
@@ -63,7 +63,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/traces/{trace_id}/stream", tag = "streams",
     params(
-        TraceSegment, Query,
+        TraceSegment, Query, LensParams,
         ("Last-Event-ID" = Option<String>, Header, description = "go on after this event: the `id` of its frame; wins over `cursor`", pattern = "^[0-9]{1,15}(-[0-9]{1,9})?$"),
     ),
     responses(
@@ -86,7 +86,21 @@ pub(crate) async fn stream_trace(
     stream(app, tenant, trace, wanted, lens.lens()?, Style::Ours).await
 }
 
-/// `GET /v1/trace/traces/{trace_id}/stream`, as the seed's clients read it: every line of data is an object with its event's name, and the last one `[DONE]`.
+/// The same for the clients of seed 001: every line of data is an object with its event's name, and the last one is `[DONE]`.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/trace/traces/{trace_id}/stream", tag = "seed",
+    params(
+        TraceSegment, Query, LensParams,
+        ("Last-Event-ID" = Option<String>, Header, description = "go on after this event: the `id` of its frame; wins over `cursor`", pattern = "^[0-9]{1,15}(-[0-9]{1,9})?$"),
+    ),
+    responses(
+        (status = 200, description = "the frames", body = String, content_type = "text/event-stream"),
+        (status = 204, description = "the cursor is the last event of an ended run: there is nothing to come back for"),
+        (status = 404, description = "there is no such trace", body = SeedError),
+        (status = 406, description = "the client takes no event stream", body = SeedError),
+        (status = 429, description = "all places are taken", body = SeedError),
+    ),
+))]
 pub(crate) async fn stream_seed(
     State(app): State<App>,
     Tenant(tenant): Tenant,

@@ -34,6 +34,7 @@ const MAX_TEXT_BYTES: usize = 32 << 10;
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Verbosity {
     Minimal,
     #[default]

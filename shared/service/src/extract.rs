@@ -210,7 +210,10 @@ where
 #[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub struct LensParams {
     /// minimal, standard (the default), detailed or debug.
-    #[cfg_attr(feature = "openapi", param(pattern = "^(minimal|standard|detailed|debug)$"))]
+    #[cfg_attr(
+        feature = "openapi",
+        param(pattern = "^(minimal|standard|detailed|debug)$")
+    )]
     level: Option<String>,
     /// streaming, compact or detailed; ours when absent.
     #[cfg_attr(feature = "openapi", param(pattern = "^(streaming|compact|detailed)$"))]
@@ -218,11 +221,13 @@ pub struct LensParams {
     /// Comma separated.
     #[cfg_attr(feature = "openapi", param(min_length = 1))]
     event_types: Option<String>,
-    /// A step's id or name; `component_id` is the seed's name for it.
+    /// A step's id or name.
     component: Option<String>,
+    /// The seed's name of `component`.
     component_id: Option<String>,
     /// An agent's id or name.
     agent: Option<String>,
+    /// The seed's name of `agent`.
     agent_id: Option<String>,
     /// `attributes`: what `level=debug` shows too.
     include: Option<String>,

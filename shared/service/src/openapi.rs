@@ -43,6 +43,7 @@ pub const CODES: &[&str] = &[
     "not_acceptable",
     "origin_not_allowed",
     "route_not_found",
+    "session_not_found",
     "span_not_found",
     "store_full",
     "too_deep",
@@ -53,6 +54,7 @@ pub const CODES: &[&str] = &[
     "trace_deleted",
     "trace_id_mismatch",
     "trace_not_found",
+    "trace_running",
     "unauthorized",
     "unavailable",
     "unsupported_media_type",
@@ -69,6 +71,25 @@ impl PartialSchema for ErrorCode {
 }
 
 impl ToSchema for ErrorCode {}
+
+/// An answer in the envelope of seed 001.
+#[derive(ToSchema)]
+pub struct SeedAnswer {
+    /// 0
+    pub code: u16,
+    pub message: String,
+    pub data: serde_json::Value,
+}
+
+/// An error in the envelope of seed 001, under the true HTTP status.
+#[derive(ToSchema)]
+pub struct SeedError {
+    /// 100 failed, 101 an argument is wrong, 102 there is no such thing, 401 not allowed to ask.
+    pub code: u16,
+    pub message: String,
+    pub data: Option<()>,
+    pub error: ErrorCode,
+}
 
 /// Why events cannot be shown.
 #[derive(ToSchema)]
