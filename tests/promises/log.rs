@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tailspan_core::{
     cursor::Cursor,
     id::{TenantId, TraceId},
+    listing::Place,
     observed::{Canonical, Incoming, What},
 };
 use tailspan_service::{
@@ -12,6 +13,7 @@ use tailspan_service::{
     log::{
         append::AppendOptions,
         read::{PageSize, ReadFrom},
+        rows::Walk,
         settle::Look,
     },
 };
@@ -98,6 +100,18 @@ async fn case(server: Store) -> Case {
 }
 
 impl Case {
+    /// The newest traces after one.
+    async fn rows(&self, after: Option<&Place>, wanted: usize) -> Vec<Place> {
+        let walk = Walk {
+            after: after.cloned(),
+            step: wanted,
+            wanted,
+            ..Walk::default()
+        };
+        let step = self.app.log.walk(&self.tenant, walk).await.expect("rows");
+        step.found.into_iter().map(|listed| listed.place).collect()
+    }
+
     async fn append(&self, events: Vec<Incoming>) -> tailspan_service::log::append::Appended {
         self.app
             .log
@@ -288,14 +302,7 @@ async fn a_deleted_trace_stays_deleted_until_it_is_begun_again(case: Case) {
             .expect("answered")
             .is_none()
     );
-    assert_eq!(
-        case.app
-            .log
-            .rows(&case.tenant, None, 10)
-            .await
-            .expect("rows"),
-        []
-    );
+    assert_eq!(case.rows(None, 10).await, []);
 
     let anew = case
         .app
@@ -304,15 +311,7 @@ async fn a_deleted_trace_stays_deleted_until_it_is_begun_again(case: Case) {
         .await
         .expect("appended");
     assert_eq!((anew.stored, anew.first_seq, anew.last_seq), (3, 11, 13));
-    assert_eq!(
-        case.app
-            .log
-            .rows(&case.tenant, None, 10)
-            .await
-            .expect("rows")
-            .len(),
-        1
-    );
+    assert_eq!(case.rows(None, 10).await.len(), 1);
 }
 
 async fn a_run_is_settled_once_and_another_end_is_its_next_run(case: Case) {
@@ -472,12 +471,7 @@ async fn rows_are_listed_newest_first_without_loss_over_pages(case: Case) {
     }
     let mut seen = Vec::new();
     loop {
-        let page = case
-            .app
-            .log
-            .rows(&case.tenant, seen.last(), 4)
-            .await
-            .expect("rows");
+        let page = case.rows(seen.last(), 4).await;
         if page.is_empty() {
             break;
         }
@@ -537,7 +531,7 @@ async fn a_trace_begun_again_while_it_is_removed_keeps_its_row_and_deadline(case
         }
     };
     tokio::join!(remove, append);
-    let listed = log.rows(&case.tenant, None, 100).await.expect("rows");
+    let listed = case.rows(None, 100).await;
     for trace in &traces {
         let living = log.state(&case.tenant, trace).await.expect("answered");
         if living.is_some() {

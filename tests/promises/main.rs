@@ -7,6 +7,7 @@ mod containers;
 mod embedded;
 mod faults;
 mod intake;
+mod lists;
 mod log;
 mod mesh;
 mod proxy;

@@ -84,7 +84,7 @@ async fn a_tenant_sees_counts_and_deletes_only_its_own() {
     assert_eq!(b.ask("DELETE", "/traces/shared", "").await.0, 404);
     assert_eq!(
         b.ask("GET", "/traces", "").await,
-        (200, "{\"traces\":[]}".to_owned())
+        (200, "{\"traces\":[],\"total\":0}".to_owned())
     );
     for (method, path) in [
         ("GET", "/traces"),

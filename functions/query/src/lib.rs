@@ -27,6 +27,7 @@ pub fn router(app: App) -> Router {
         .layer(map_response(put_errors_in));
     Router::new()
         .route("/traces", get(list::list_traces))
+        .route("/agents/{agent_id}/traces", get(list::list_traces_of_agent))
         .route(
             "/traces/{trace_id}",
             get(trace::get_trace).delete(trace::delete_trace),

@@ -1,7 +1,8 @@
 //! This function's part of the API's document (tests/openapi makes it).
 #![expect(dead_code, reason = "types that only say what other code writes")]
 
-use utoipa::{OpenApi, ToSchema};
+use tailspan_core::settle::Status;
+use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use crate::{document, events, health, list, trace, v1, why};
 
@@ -9,6 +10,7 @@ use crate::{document, events, health, list, trace, v1, why};
 #[derive(OpenApi)]
 #[openapi(paths(
     list::list_traces,
+    list::list_traces_of_agent,
     trace::get_trace,
     trace::delete_trace,
     events::get_events,
@@ -61,4 +63,69 @@ pub(crate) enum NotReady {
         warnings: Vec<String>,
     },
     Error(tailspan_service::openapi::ErrorBody),
+}
+
+/// What a list of all agents' traces takes beyond [`ListQuery`].
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OfAgent {
+    /// Name or id of an agent.
+    #[param(min_length = 1)]
+    agent_id: Option<String>,
+}
+
+/// What `tailspan_core::listing::Request` reads.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListQuery {
+    /// Name of a user.
+    #[param(min_length = 1)]
+    user_id: Option<String>,
+    /// Name of a session, or its key.
+    #[param(min_length = 1)]
+    session_id: Option<String>,
+    /// How the trace stands.
+    #[param(inline)]
+    status: Option<Status>,
+    /// The trace began then or later: RFC 3339 (without a zone it is UTC), or seconds or milliseconds since 1970.
+    #[param(example = "2025-01-20T10:30:45Z")]
+    start_time: Option<String>,
+    /// The trace began then or before.
+    #[param(example = "2025-01-21T10:30:45+02:00")]
+    end_time: Option<String>,
+    /// From the first start to the last end that is known, milliseconds.
+    #[param(minimum = 0)]
+    min_duration_ms: Option<f64>,
+    /// As `min_duration_ms`, at most.
+    #[param(minimum = 0)]
+    max_duration_ms: Option<f64>,
+    /// The same with a unit (`1.5s`, `250ms`, `2m`, `1h`), or in seconds.
+    #[param(example = "1.5s")]
+    min_duration: Option<String>,
+    /// As `min_duration`, at most.
+    #[param(example = "2m")]
+    max_duration: Option<String>,
+    /// Whether the run has errors.
+    has_error: Option<bool>,
+    /// Somewhere in the names of the trace, its agents, tools and steps, or in the first 200 bytes of an error's text; in whichever case.
+    #[param(min_length = 1, max_length = 200)]
+    text: Option<String>,
+    /// The whole name of a step, a tool or an agent; in whichever case.
+    #[param(min_length = 1, max_length = 200)]
+    operation: Option<String>,
+    /// Rows of a page.
+    #[param(minimum = 1, maximum = 200, default = 20)]
+    limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    #[param(pattern = "^[0-9]{1,15}-[A-Za-z0-9_-]{1,128}$")]
+    cursor: Option<String>,
+    /// A numbered page in place of `limit` and `cursor`; `page * page_size` is at most 10,000.
+    #[param(minimum = 1, maximum = 10000)]
+    page: Option<usize>,
+    /// Rows of a numbered page.
+    #[param(minimum = 1, maximum = 200, default = 20)]
+    page_size: Option<usize>,
+    /// `minimal`: rows without texts of errors.
+    #[param(pattern = "^(minimal|standard|detailed|debug)$")]
+    level: Option<String>,
 }

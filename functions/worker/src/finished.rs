@@ -9,10 +9,6 @@ use tailspan_core::{
 };
 use tailspan_service::log::{read::Folded, work::Job};
 
-/// Of each kind of name, and of errors, a list shows this many; `/summary` has the rest.
-const NAMES_IN_A_ROW: usize = 50;
-const ERRORS_IN_A_ROW: usize = 5;
-
 /// A run that ended, for a line on a terminal and a row in a list.
 #[derive(Clone, Debug)]
 pub struct FinishedRun {
@@ -27,24 +23,6 @@ impl FinishedRun {
             summary: summary(&folded.state, job.trace.as_str(), status, prices),
             job: job.clone(),
         }
-    }
-
-    /// The summary for a list, as JSON: of what strangers can make long, the first few.
-    pub(crate) fn row(&self) -> serde_json::Result<String> {
-        let mut run = self.summary.clone();
-        for names in [
-            &mut run.agents,
-            &mut run.models,
-            &mut run.response_models,
-            &mut run.providers,
-            &mut run.services,
-            &mut run.sessions,
-            &mut run.users,
-        ] {
-            names.truncate(NAMES_IN_A_ROW);
-        }
-        run.errors.truncate(ERRORS_IN_A_ROW);
-        serde_json::to_string(&run)
     }
 
     pub(crate) fn status_label(&self) -> &'static str {

@@ -8,11 +8,12 @@ mod finished;
 use std::time::{Duration, Instant};
 
 pub use finished::FinishedRun;
+use tailspan_core::listing::card;
 use tailspan_service::{
     App,
     log::{
         LogError,
-        notice::Notice,
+        notice::{Named, Notice},
         work::{Taken, Worker},
     },
     metrics::Reason,
@@ -143,8 +144,7 @@ async fn keep_row(app: &App, taken: &Taken) -> Result<Option<FinishedRun>, LogEr
         return Ok(None);
     };
     let run = FinishedRun::of(job, &folded, &app.config.prices);
-    let row = run
-        .row()
+    let card = card(&folded.state, run.summary.clone())
         .map_err(|error| LogError::Internal(error.to_string()))?;
     app.log
         .note(
@@ -152,11 +152,13 @@ async fn keep_row(app: &App, taken: &Taken) -> Result<Option<FinishedRun>, LogEr
             &[Notice {
                 trace: &job.trace,
                 last_seq: folded.through,
-                sessions: &run.summary.sessions,
+                named: &Named::from(&card),
+                // What came since is not what ended.
+                status: (folded.through == job.through).then_some(run.summary.status),
             }],
         )
         .await;
-    let is_new = app.log.keep_run_row(job, &folded.trace, &row).await?;
+    let is_new = app.log.keep_run_row(job, &folded.trace, &card.row).await?;
     Ok(is_new.then_some(run))
 }
 

@@ -133,6 +133,12 @@ impl SessionKey {
         Self(base32(&digest[..16]))
     }
 
+    /// A key as it was made once. `None`: it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_base32 = |byte: u8| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte);
+        (text.len() == 26 && text.bytes().all(is_base32)).then(|| Self(text.to_owned()))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -15,6 +15,7 @@ pub mod id;
 pub mod invocations;
 pub mod lens;
 pub mod limits;
+pub mod listing;
 pub mod mesh;
 pub mod model;
 pub mod native;

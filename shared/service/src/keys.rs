@@ -51,8 +51,12 @@ pub struct TenantKeys {
     pub rows: String,
     /// Stream: notices of every trace, capped.
     pub log: String,
-    /// Hash: up to which seq each trace was noted.
+    /// Hash: up to which seq each trace was noted, and its labels.
     pub noted: String,
+    /// Sorted set: sessions by their last notice, ms.
+    pub sessions: String,
+    /// What the key of a label's sorted set (traces by start, ms) begins with.
+    pub by: String,
 }
 
 /// The keys of one session, one slot.
@@ -94,6 +98,8 @@ impl Keys {
             rows: format!("{tag}:rows"),
             log: format!("{tag}:log"),
             noted: format!("{tag}:noted"),
+            sessions: format!("{tag}:sessions"),
+            by: format!("{tag}:by:"),
         }
     }
 
@@ -159,9 +165,11 @@ mod tests {
             rows,
             log,
             noted,
+            sessions,
+            by,
         } = of_tenant;
         let mut all = vec![
-            events, trace, seen, blobs, fold, bell, traces, due, rows, log, noted,
+            events, trace, seen, blobs, fold, bell, traces, due, rows, log, noted, sessions, by,
         ];
         all.extend([
             of_session.session,

@@ -157,11 +157,6 @@ pub(super) fn sessions(attributes: &Attributes, metadata: &Value) -> Vec<String>
     sessions
 }
 
-/// Whether [`sessions`] looks at an attribute of this name.
-pub(super) fn may_name_session(key: &[u8]) -> bool {
-    key == b"metadata" || keys::SESSIONS.iter().any(|name| name.as_bytes() == key)
-}
-
 pub(super) fn metadata_text(metadata: &Value, keys: &[&str]) -> Option<String> {
     keys.iter().find_map(|key| match metadata.get(*key)? {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -186,11 +181,15 @@ fn provider(attributes: &Attributes) -> Option<String> {
     )
 }
 
+/// The OTel project's instrumentation of openai-agents writes this on every span; the true name is in the span's own.
+pub(super) fn is_default_agent(name: &str, scope: &str) -> bool {
+    name == "OpenAI Agent" && scope.contains("openai_agents")
+}
+
 fn agent(look: &Look, kind: Kind) -> Option<String> {
     let attributes = &look.attributes;
     if let Some(name) = attributes.first_text(keys::AGENT) {
-        // The OTel project's instrumentation of openai-agents writes this default on every span; the true name is in the span's own.
-        if name != "OpenAI Agent" || !look.scope.contains("openai_agents") {
+        if !is_default_agent(&name, look.scope) {
             return Some(name);
         }
         return agent_in_name(&look.span.name).filter(|_| kind == Kind::Agent);

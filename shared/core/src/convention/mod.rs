@@ -8,6 +8,7 @@ mod content;
 mod fields;
 mod keys;
 mod kinds;
+mod labels;
 mod mesh;
 mod messages;
 mod native;
@@ -17,20 +18,19 @@ mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use prost::Message as _;
 use serde_json::Value;
 
 use crate::attributes::{self, Attributes, Readings};
 use crate::id::hex;
 use crate::model::{Kind, Link, Log, Span};
-use crate::observed::{Canonical, Context};
-use crate::protobuf::{Fields, Raw, each_message};
+use crate::observed::Context;
 use crate::wire;
 
 pub use kinds::Rule;
+pub use labels::{Labels, labels};
 pub(crate) use mesh::text_time_ns;
 pub use native::read_native;
-pub(crate) use native::{begins_run, ends_in_failure, ends_run};
+pub(crate) use native::{begins_run, ends_in_failure, ends_run, time_ms};
 pub(crate) use partial::told;
 
 /// The messages in a value of any known shape (OTel parts, OpenAI, Bedrock, Gemini, OpenInference, LangChain).
@@ -169,44 +169,6 @@ fn stand_for_the_real_span(look: &Look, read: &mut Span) {
         read.end_ns = None;
         read.rule = "logfire:pending_span";
     }
-}
-
-/// The sessions an observation belongs to, without reading the rest of it: asked for every event on its way in.
-pub fn sessions(what: &Canonical) -> Vec<String> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        session_id: Option<Value>,
-    }
-    match what {
-        Canonical::Span(bytes) => sessions_of_attributes(bytes, wire::SPAN_ATTRIBUTES),
-        Canonical::Log(bytes) => sessions_of_attributes(bytes, wire::LOG_ATTRIBUTES),
-        Canonical::Native(json) => match serde_json::from_str::<Named>(json) {
-            Ok(Named {
-                session_id: Some(Value::String(name)),
-            }) if !name.is_empty() => vec![name],
-            _ => Vec::new(),
-        },
-    }
-}
-
-/// Reads only the attributes that may name a session.
-fn sessions_of_attributes(message: &[u8], number: u32) -> Vec<String> {
-    let mut found = Vec::new();
-    // What is damaged names none.
-    let _ = each_message(message, number, |attribute| {
-        if let Some((1, Raw::Bytes(key))) = Fields(attribute).next()?
-            && fields::may_name_session(key)
-        {
-            found.extend(wire::KeyValue::decode(attribute));
-        }
-        Ok(())
-    });
-    if found.is_empty() {
-        return Vec::new();
-    }
-    let attributes = Attributes::new(&found);
-    let metadata = attributes.json("metadata").unwrap_or(Value::Null);
-    fields::sessions(&attributes, &metadata)
 }
 
 fn parent_id(bytes: &[u8]) -> Option<String> {

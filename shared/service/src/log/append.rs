@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::{
     Log, LogError, RETRY_PAUSES,
-    notice::{Notice, sessions_of},
+    notice::{Named, Notice},
     now_unix_ms,
     remove::Forget,
 };
@@ -82,15 +82,18 @@ impl Log {
     ) -> Result<Appended, LogError> {
         if options.replace {
             self.forget(tenant, trace, Forget::Replace).await?;
+            // What the old life was found by.
+            self.drop_rows(tenant, std::slice::from_ref(trace)).await?;
         }
-        let sessions = sessions_of(&events);
+        let named = Named::in_batch(&events);
         let appended = self.append_counted(tenant, trace, events).await?;
         self.note(
             tenant,
             &[Notice {
                 trace,
                 last_seq: appended.last_seq,
-                sessions: &sessions,
+                named: &named,
+                status: None,
             }],
         )
         .await;
@@ -116,9 +119,9 @@ impl Log {
         traces: Vec<(TraceId, Vec<Incoming>)>,
     ) -> Vec<Result<Appended, LogError>> {
         let appends = traces.into_iter().map(|(trace, events)| async move {
-            let sessions = sessions_of(&events);
+            let named = Named::in_batch(&events);
             let appended = self.append_counted(tenant, &trace, events).await;
-            (trace, sessions, appended)
+            (trace, named, appended)
         });
         let answers: Vec<_> = stream::iter(appends)
             .buffered(TRACES_AT_ONCE)
@@ -126,11 +129,12 @@ impl Log {
             .await;
         let notices: Vec<_> = answers
             .iter()
-            .filter_map(|(trace, sessions, answer)| {
+            .filter_map(|(trace, named, answer)| {
                 Some(Notice {
                     trace,
                     last_seq: answer.as_ref().ok()?.last_seq,
-                    sessions,
+                    named,
+                    status: None,
                 })
             })
             .collect();

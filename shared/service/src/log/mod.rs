@@ -5,6 +5,7 @@
 //! - `{tenant/trace}:trace` a hash: seq, mark, at (last arrival), from (first), armed, settled, run, base and life (of replacements), dead (the tombstone)
 //! - `{tenant/trace}:seen`, `:blobs`, `:fold`: identities, pieces of long text, the snapshot of the fold
 //! - `{tenant}:traces`, `:due`, `:rows` the indexes; written before a trace's first append, so no trace is ever without its row
+//! - `{tenant}:by:<label>`, `:noted`, `:sessions` what a trace is found by, written with its notices; [`rows`] walks them
 //! - `{tenant}:log`, `{tenant/s/session}:log` notices; `work` jobs for the worker group
 //!
 //! A trace's life: unarmed append -> armed (row and deadline, [`rows`]) -> append -> notice; its deadline comes -> [`settle`] (lease, job, status) -> row; retention passes -> [`remove`].
@@ -23,7 +24,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tailspan_core::settle::Patience;
+use tailspan_core::{pricing::Prices, settle::Patience};
 
 use crate::{
     config::Config,
@@ -81,6 +82,7 @@ pub struct Log {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) retention: Duration,
     pub(crate) patience: Patience,
+    pub(crate) prices: Arc<Prices>,
 }
 
 impl Log {
@@ -92,6 +94,7 @@ impl Log {
             metrics,
             retention: config.retention,
             patience: config.patience,
+            prices: Arc::clone(&config.prices),
         }
     }
 

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use tailspan_core::{
     convention,
     id::{SessionKey, TenantId, TraceId},
+    listing::{Card, Label, MAX_LABELS},
     observed::Incoming,
+    settle::Status,
 };
 use tracing::warn;
 
@@ -22,43 +24,87 @@ static NOTE_SESSION: Script = Script::new(include_str!("../lua/note_session.lua"
 const NOTICES_KEPT: u64 = 10_000;
 /// Traces a session remembers.
 const TRACES_OF_A_SESSION: u64 = 10_000;
-/// Sessions that one batch of a trace may name; more are those of a stranger.
-const SESSIONS_OF_A_BATCH: usize = 16;
 
-/// A trace that moved.
+/// A trace that moved, or of which something was found out.
 #[derive(Clone, Copy, Debug)]
 pub struct Notice<'a> {
     pub trace: &'a TraceId,
     pub last_seq: u64,
-    pub sessions: &'a [String],
+    pub named: &'a Named,
+    /// How it stands as of `last_seq`, when that was decided; else it runs.
+    pub status: Option<Status>,
+}
+
+/// What a trace is found by.
+#[derive(Clone, Debug, Default)]
+pub struct Named {
+    /// Names of its sessions.
+    sessions: Vec<String>,
+    /// As the script takes them: a `-` before one that the trace must not have.
+    labels: Vec<String>,
+}
+
+impl Named {
+    /// What a batch names.
+    pub(super) fn in_batch(events: &[Incoming]) -> Self {
+        let named = convention::labels(events);
+        Self {
+            labels: named.list().iter().map(Label::to_string).collect(),
+            sessions: named.sessions,
+        }
+    }
+}
+
+impl From<&Card> for Named {
+    fn from(card: &Card) -> Self {
+        let mut labels: Vec<String> = card.labels.iter().map(Label::to_string).collect();
+        if card.without_error {
+            labels.push(format!("-{}", Label::error()));
+        }
+        Self {
+            labels,
+            sessions: card.sessions.clone(),
+        }
+    }
 }
 
 impl Log {
-    /// Writes notices for the tenant and for every session named.
+    /// Writes notices and labels for the tenant, and notices for every session named.
     pub async fn note(&self, tenant: &TenantId, notices: &[Notice<'_>]) {
         let now = now_unix_ms();
+        let index = self.keys.tenant(tenant);
         let mut of_tenant = vec![
             Arg::from(NOTICES_KEPT),
             Arg::from(now),
             Arg::from(now.saturating_add(self.patience.stalled_ms)),
+            Arg::from(&index.by),
+            Arg::from(MAX_LABELS),
         ];
         let nothing = of_tenant.len();
         let mut of_sessions: BTreeMap<&str, Vec<Arg>> = BTreeMap::new();
         for notice in notices.iter().filter(|notice| notice.last_seq > 0) {
             let moved = [Arg::from(notice.trace.as_str()), Arg::from(notice.last_seq)];
-            for session in notice.sessions {
+            for session in &notice.named.sessions {
                 of_sessions
                     .entry(session)
                     .or_default()
                     .extend(moved.clone());
             }
             of_tenant.extend(moved);
+            of_tenant.push(Arg::from(notice.status.map_or("", Status::as_str)));
+            of_tenant.push(Arg::from(notice.named.labels.len()));
+            of_tenant.extend(notice.named.labels.iter().map(Arg::from));
         }
         if of_tenant.len() == nothing {
             return;
         }
-        let index = self.keys.tenant(tenant);
-        let slots = [index.log.as_str(), &index.noted, &index.traces, &index.due];
+        let slots = [
+            index.log.as_str(),
+            &index.noted,
+            &index.traces,
+            &index.due,
+            &index.sessions,
+        ];
         let noted = self.redis.script(&NOTE, &slots, of_tenant);
         let sessions = futures::future::join_all(of_sessions.into_iter().map(|(name, moved)| {
             let keys = self.keys.session(tenant, &SessionKey::of(name));
@@ -83,17 +129,4 @@ impl Log {
             }
         }
     }
-}
-
-/// The sessions a batch names, each once.
-pub(super) fn sessions_of(events: &[Incoming]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for incoming in events {
-        for name in convention::sessions(&incoming.what) {
-            if names.len() < SESSIONS_OF_A_BATCH && !names.contains(&name) {
-                names.push(name);
-            }
-        }
-    }
-    names
 }

@@ -6,7 +6,8 @@
 
 use tailspan_core::{
     id::{TenantId, TraceId},
-    settle::{Verdict, decide},
+    listing::next_look_unix_ms,
+    settle::{Status, Verdict, decide},
 };
 use tracing::{debug, warn};
 
@@ -122,7 +123,10 @@ impl Log {
         let Some(state) = self.state(tenant, trace).await?.filter(|state| !state.dead) else {
             return Ok(Look::Gone);
         };
-        if state.ended().is_some() {
+        if let Some(ended) = state.ended() {
+            if let Ok(status) = ended.parse() {
+                self.note_status(tenant, trace, state.seq, status).await;
+            }
             return Ok(Look::Settled);
         }
         let now = self.sure_now().await?;
@@ -130,9 +134,12 @@ impl Log {
             .last_arrival(&state, now)
             .saturating_add(self.patience.stalled_ms);
         if !state.may_have_ended && state.run == 0 && now < stalled_at {
-            // Nothing came that may have ended it, and it is not silent: not worth a fold.
+            // Nothing came that may have ended it, and it is not silent: not worth a fold, but for the lists, ever more seldom.
+            self.show_open_run(tenant, trace, &state, None, Status::Running)
+                .await?;
+            let next = next_look_unix_ms(state.first_arrival_unix_ms, now);
             return Ok(Look::Again {
-                at_unix_ms: stalled_at,
+                at_unix_ms: next.min(stalled_at),
             });
         }
         let Some(folded) = self.folded(tenant, trace).await? else {
@@ -154,7 +161,10 @@ impl Log {
             now,
             &self.patience,
         ) {
-            Verdict::Running { look_again_unix_ms } | Verdict::Stalled { look_again_unix_ms } => {
+            verdict @ (Verdict::Running { look_again_unix_ms }
+            | Verdict::Stalled { look_again_unix_ms }) => {
+                self.show_open_run(tenant, trace, state, Some(&folded), verdict.status())
+                    .await?;
                 return Ok(Look::Again {
                     at_unix_ms: look_again_unix_ms,
                 });
@@ -196,6 +206,11 @@ impl Log {
             status: status.clone(),
         })
         .await?;
+        // Before the end is told, so that whoever is told finds it.
+        if let Ok(status) = status.parse() {
+            self.note_status(tenant, trace, folded.through, status)
+                .await;
+        }
         let end = vec![
             Arg::from(folded.through),
             Arg::from(&status),

@@ -1,0 +1,476 @@
+//! Lists: every filter alone and together gives what a scan of everything would, page by page, at a bounded cost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use tailspan_core::{
+    id::{TenantId, TraceId},
+    observed::Incoming,
+};
+use tailspan_service::log::append::AppendOptions;
+
+use crate::{
+    log::native,
+    support::{Instance, RedisServer, config, http},
+};
+
+/// What the test knows of a trace that it made.
+#[derive(Clone, Debug, Default)]
+struct Made {
+    trace: String,
+    agents: BTreeSet<String>,
+    user: Option<String>,
+    session: Option<String>,
+    tool: String,
+    error: Option<String>,
+    status: &'static str,
+    duration_ms: u64,
+    /// As the list says it; filled in from the list.
+    started_at: String,
+}
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.roll(from.len())]
+    }
+}
+
+const AGENTS: [&str; 5] = ["Triage", "Writer", "Büro Köln/2", "a+b c", "Researcher"];
+const USERS: [&str; 4] = ["u-1", "u-2", "ada@example.org", "7"];
+const SESSIONS: [&str; 5] = ["s-1", "s-2", "chat über x", "s/4", "s-5"];
+const TOOLS: [&str; 4] = ["read_sensor", "Search Web", "write_file", "read_file"];
+const ERRORS: [&str; 3] = ["The index is gone", "timeout after 5 s", "quota exceeded"];
+const DURATIONS: [u64; 4] = [10, 250, 1_500, 60_000];
+
+/// An instance whose runs are settled as soon as somebody looks.
+async fn instance(redis: &RedisServer) -> Instance {
+    let mut config = config(&redis.url());
+    config.patience.grace_ms = 0;
+    Instance::with(config).await
+}
+
+/// Makes traces, settles them, and keeps their rows: those of running ones too.
+async fn make(instance: &Instance, count: usize) -> Vec<Made> {
+    let (log, tenant) = (&instance.app.log, TenantId::default());
+    let mut dice = Dice(7);
+    let mut all = Vec::new();
+    for number in 0..count {
+        let mut made = Made {
+            trace: format!("t-{number}"),
+            tool: dice.pick(&TOOLS).to_owned(),
+            duration_ms: DURATIONS[dice.roll(DURATIONS.len())],
+            status: ["completed", "completed", "failed", "running"][dice.roll(4)],
+            ..Made::default()
+        };
+        for _ in 0..=dice.roll(3) {
+            made.agents.insert(dice.pick(&AGENTS).to_owned());
+        }
+        made.user = (dice.roll(3) > 0).then(|| dice.pick(&USERS).to_owned());
+        made.session = (dice.roll(3) > 0).then(|| dice.pick(&SESSIONS).to_owned());
+        // A tool may fail and the run go on.
+        made.error =
+            (made.status == "failed" || dice.roll(4) == 0).then(|| dice.pick(&ERRORS).to_owned());
+        let trace = TraceId::parse(&made.trace).expect("valid");
+        let events = events(&made);
+        let chunk = events.len() / 2 + 1;
+        for events in events.chunks(chunk) {
+            let events = events.iter().map(|event| Incoming {
+                may_end_run: matches!(
+                    event["event_type"].as_str(),
+                    Some("workflow_completed" | "workflow_failed")
+                ),
+                ..native(None, &event.to_string())
+            });
+            log.append(&tenant, &trace, events.collect(), AppendOptions::default())
+                .await
+                .expect("appended");
+        }
+        log.settle(&tenant, &trace).await.expect("looked");
+        all.push(made);
+    }
+    tailspan_worker::work_off(
+        &instance.app,
+        std::time::Instant::now() + std::time::Duration::from_secs(60),
+        |_| (),
+    )
+    .await
+    .expect("worked");
+    all
+}
+
+fn events(made: &Made) -> Vec<Value> {
+    const START_MS: u64 = 1_800_000_000_000;
+    let event = |event_type: &str, at: u64, more: Value| {
+        let mut event = serde_json::json!({"event_type": event_type, "timestamp": START_MS + at});
+        let fields = event.as_object_mut().expect("an object");
+        for (name, value) in [("user_id", &made.user), ("session_id", &made.session)] {
+            if let Some(value) = value {
+                fields.insert(name.to_owned(), Value::from(value.as_str()));
+            }
+        }
+        fields.extend(more.as_object().expect("an object").clone());
+        event
+    };
+    let first = made.agents.first().expect("an agent");
+    let mut events = vec![event(
+        "workflow_started",
+        0,
+        serde_json::json!({"agent_id": first}),
+    )];
+    for agent in &made.agents {
+        events.push(event(
+            "task_started",
+            1,
+            serde_json::json!({"agent_id": agent, "span_id": agent}),
+        ));
+        events.push(event(
+            "task_completed",
+            2,
+            serde_json::json!({"agent_id": agent, "span_id": agent}),
+        ));
+    }
+    let call = serde_json::json!({"agent_id": first, "tool_name": made.tool, "call_id": "c"});
+    events.push(event("tool_call_started", 3, call.clone()));
+    let mut ended = call;
+    if let Some(error) = &made.error {
+        ended["error"] = Value::from(error.as_str());
+    }
+    let last = made.duration_ms;
+    match made.status {
+        "running" => events.push(event("tool_call_completed", last, ended)),
+        status => {
+            events.push(event("tool_call_completed", 4, ended));
+            let mut end = serde_json::json!({"agent_id": first});
+            if status == "failed" {
+                end["error"] = Value::from(made.error.as_deref().unwrap_or_default());
+            }
+            events.push(event(&format!("workflow_{status}"), last, end));
+        }
+    }
+    events
+}
+
+type Query = BTreeMap<&'static str, String>;
+
+/// Whether a scan of everything would show it.
+fn fits(made: &Made, query: &Query) -> bool {
+    query.iter().all(|(name, value)| match *name {
+        "agent_id" => made.agents.contains(value),
+        "user_id" => made.user.as_ref() == Some(value),
+        "session_id" => made.session.as_ref() == Some(value),
+        "status" => made.status == value,
+        "has_error" => made.error.is_some().to_string() == *value,
+        "start_time" => made.started_at >= *value,
+        "end_time" => made.started_at <= *value,
+        "min_duration_ms" => made.duration_ms as f64 >= value.parse::<f64>().expect("a number"),
+        "max_duration_ms" => made.duration_ms as f64 <= value.parse::<f64>().expect("a number"),
+        "operation" => made.tool.to_lowercase() == value.to_lowercase(),
+        "text" => {
+            let text = value.to_lowercase();
+            let names = made.agents.iter().chain([&made.tool]).chain(&made.error);
+            names
+                .into_iter()
+                .any(|name| name.to_lowercase().contains(&text))
+        }
+        other => panic!("no filter {other}"),
+    })
+}
+
+fn a_query(dice: &mut Dice, all: &[Made], filters: &[&'static str]) -> Query {
+    let mut query = Query::new();
+    for name in filters {
+        let value = match *name {
+            "agent_id" => dice.pick(&AGENTS),
+            "user_id" => dice.pick(&USERS),
+            "session_id" => dice.pick(&SESSIONS),
+            "status" => dice.pick(&["running", "completed", "failed", "stalled", "lost"]),
+            "has_error" => dice.pick(&["true", "false"]),
+            "start_time" => &all[all.len() - 1 - dice.roll(all.len() * 2 / 3)].started_at,
+            "end_time" => &all[all.len() - 1 - dice.roll(all.len() / 3)].started_at,
+            "min_duration_ms" => dice.pick(&["0", "250", "250.5", "1500"]),
+            "max_duration_ms" => dice.pick(&["60000", "250", "9"]),
+            "operation" => dice.pick(&["READ_sensor", "search web", "read"]),
+            "text" => dice.pick(&["read", "SENSOR", "index is", "köln", "nowhere", "5 s"]),
+            other => panic!("no filter {other}"),
+        };
+        query.insert(name, value.to_owned());
+    }
+    query
+}
+
+async fn get(instance: &Instance, path: &str, query: &[(&str, &str)]) -> (u16, Value) {
+    let answer = http()
+        .get(instance.url(path))
+        .query(query)
+        .send()
+        .await
+        .expect("answered");
+    (
+        answer.status().as_u16(),
+        answer.json().await.unwrap_or_default(),
+    )
+}
+
+fn names(page: &Value) -> Vec<String> {
+    let traces = page["traces"].as_array().expect("traces");
+    traces
+        .iter()
+        .map(|trace| trace["trace_id"].as_str().expect("a name").to_owned())
+        .collect()
+}
+
+/// All pages by cursor.
+async fn listed(instance: &Instance, path: &str, query: &Query, limit: usize) -> Vec<Value> {
+    let limit = limit.to_string();
+    let mut pages: Vec<Value> = Vec::new();
+    loop {
+        let cursor = pages.last().and_then(|page| page["next_cursor"].as_str());
+        let mut pairs: Vec<(&str, &str)> = query
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        pairs.push(("limit", &limit));
+        pairs.extend(cursor.map(|cursor| ("cursor", cursor)));
+        let (status, page) = get(instance, path, &pairs).await;
+        assert_eq!(status, 200, "{pairs:?}: {page}");
+        let is_last = page["next_cursor"].is_null();
+        pages.push(page);
+        if is_last {
+            return pages;
+        }
+    }
+}
+
+fn traces(pages: &[Value]) -> Vec<&Value> {
+    let traces = pages
+        .iter()
+        .map(|page| page["traces"].as_array().expect("traces"));
+    traces.flatten().collect()
+}
+
+#[tokio::test]
+async fn every_filter_gives_what_a_scan_of_everything_would() {
+    const FILTERS: [&str; 11] = [
+        "agent_id",
+        "user_id",
+        "session_id",
+        "status",
+        "has_error",
+        "start_time",
+        "end_time",
+        "min_duration_ms",
+        "max_duration_ms",
+        "operation",
+        "text",
+    ];
+    let redis = RedisServer::start().await;
+    let instance = instance(&redis).await;
+    let mut all = make(&instance, 260).await;
+
+    let pages = listed(&instance, "/traces", &Query::new(), 100).await;
+    let rows = traces(&pages);
+    assert_eq!(pages[0]["total"], 260);
+    assert_eq!(rows.len(), 260);
+    for row in rows {
+        let made = all
+            .iter_mut()
+            .find(|made| made.trace == row["trace_id"])
+            .expect("made");
+        made.started_at = row["started_at"].as_str().expect("a time").to_owned();
+        assert_eq!(row["status"], made.status, "{row}");
+        assert_eq!(row["run"]["duration_ms"], made.duration_ms as f64, "{row}");
+        assert_eq!(row["run"]["as_of_seq"], row["as_of_seq"], "{row}");
+        let agents: BTreeSet<String> =
+            serde_json::from_value(row["run"]["agents"].clone()).expect("names");
+        assert_eq!(agents, made.agents, "{row}");
+    }
+    // Newest first; of one millisecond by name, the greatest first.
+    all.sort_by(|one, other| (&other.started_at, &other.trace).cmp(&(&one.started_at, &one.trace)));
+
+    let mut dice = Dice(11);
+    let mut queries: Vec<Query> = Vec::new();
+    for filter in FILTERS {
+        queries.extend((0..3).map(|_| a_query(&mut dice, &all, &[filter])));
+    }
+    for (at, one) in FILTERS.iter().enumerate() {
+        queries.extend(
+            FILTERS[at + 1..]
+                .iter()
+                .map(|other| a_query(&mut dice, &all, &[one, other])),
+        );
+    }
+    for _ in 0..60 {
+        let some: Vec<&str> = FILTERS.into_iter().filter(|_| dice.roll(3) == 0).collect();
+        queries.push(a_query(&mut dice, &all, &some));
+    }
+    queries.retain(|query| {
+        let ends = query.get("start_time").zip(query.get("end_time"));
+        let durations = (query.get("min_duration_ms"), query.get("max_duration_ms"));
+        ends.is_none_or(|(from, to)| from <= to)
+            && durations.0.zip(durations.1).is_none_or(|(least, most)| {
+                least.parse::<f64>().expect("a number") <= most.parse().expect("a number")
+            })
+    });
+    let mut shown = 0;
+    for query in &queries {
+        let expected: Vec<&str> = all
+            .iter()
+            .filter(|made| fits(made, query))
+            .map(|made| made.trace.as_str())
+            .collect();
+        let pages = listed(&instance, "/traces", query, 1 + dice.roll(60)).await;
+        let found: Vec<&str> = traces(&pages)
+            .iter()
+            .map(|row| row["trace_id"].as_str().expect("a name"))
+            .collect();
+        assert_eq!(found, expected, "{query:?}");
+        shown += found.len();
+        match &pages[0]["total"] {
+            Value::Null => {
+                assert!(pages[0]["total_at_least"].as_u64() <= Some(expected.len() as u64))
+            }
+            total => assert_eq!(*total, expected.len(), "{query:?}"),
+        }
+
+        // The same by number.
+        let (size, page) = (1 + dice.roll(30), 1 + dice.roll(4));
+        let (size_text, page_text) = (size.to_string(), page.to_string());
+        let mut pairs: Vec<(&str, &str)> = query
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        pairs.extend([("page", page_text.as_str()), ("page_size", &size_text)]);
+        let (status, numbered) = get(&instance, "/traces", &pairs).await;
+        assert_eq!(status, 200, "{pairs:?}: {numbered}");
+        let expected: Vec<&str> = expected
+            .into_iter()
+            .skip((page - 1) * size)
+            .take(size)
+            .collect();
+        assert_eq!(names(&numbered), expected, "{pairs:?}");
+        assert_eq!(
+            (&numbered["page"], &numbered["page_size"]),
+            (&Value::from(page), &Value::from(size))
+        );
+    }
+    assert!(
+        queries.len() > 120 && shown > 1_000,
+        "{} queries showed {shown}",
+        queries.len()
+    );
+
+    // One agent's, by its name in the path.
+    for agent in AGENTS {
+        let path = format!("/agents/{}/traces", percent(agent));
+        let pages = listed(
+            &instance,
+            &path,
+            &Query::from([("status", "failed".to_owned())]),
+            7,
+        )
+        .await;
+        let expected: Vec<&Made> = all
+            .iter()
+            .filter(|made| made.agents.contains(agent) && made.status == "failed")
+            .collect();
+        let found: Vec<&Value> = traces(&pages);
+        assert_eq!(found.len(), expected.len(), "{agent}");
+        assert!(
+            found
+                .iter()
+                .zip(expected)
+                .all(|(row, made)| row["trace_id"] == *made.trace)
+        );
+    }
+    // Nothing that looks at all keys, or at all of one, was asked of Redis.
+    let asked = redis.cli(&["INFO", "commandstats"]).await;
+    for command in [
+        "keys", "scan", "hscan", "zscan", "sscan", "hgetall", "hvals", "hkeys",
+    ] {
+        assert!(
+            !asked.contains(&format!("cmdstat_{command}:")),
+            "{command} was asked"
+        );
+    }
+}
+
+fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn what_is_no_filter_is_refused_and_said() {
+    let redis = RedisServer::start().await;
+    let instance = instance(&redis).await;
+    for (query, expected) in [
+        (("agent", "x"), "valid are agent_id"),
+        (
+            ("status", "done"),
+            "status must be running, stalled, lost, completed or failed",
+        ),
+        (("start_time", "yesterday"), "start_time"),
+        (("has_error", "perhaps"), "true or false"),
+        (("page_size", "0"), "page_size must be 1 to 200"),
+        (("page", "9999"), "next_cursor"),
+        (("level", "loud"), "minimal, standard, detailed, debug"),
+        (("cursor", "x"), "cursor"),
+    ] {
+        let (status, body) = get(&instance, "/traces", &[query]).await;
+        assert_eq!(status, 400, "{query:?}: {body}");
+        let message = body["error"]["message"].as_str().expect("a message");
+        assert!(message.contains(expected), "{query:?}: {message}");
+    }
+    let (status, body) = get(&instance, "/agents/a/traces", &[("agent_id", "b")]).await;
+    assert_eq!(status, 400, "{body}");
+    let (status, body) = get(&instance, "/agents/nobody/traces", &[]).await;
+    assert_eq!((status, &body["total"]), (200, &Value::from(0)));
+}
+
+#[tokio::test]
+async fn a_cursor_neither_repeats_nor_misses_while_traces_are_added() {
+    let redis = RedisServer::start().await;
+    let instance = instance(&redis).await;
+    let (log, tenant) = (&instance.app.log, TenantId::default());
+    let begin = async |name: String| {
+        let trace = TraceId::parse(&name).expect("valid");
+        let event = native(None, r#"{"event_type":"workflow_started","agent_id":"a"}"#);
+        log.append(&tenant, &trace, vec![event], AppendOptions::default())
+            .await
+            .expect("appended");
+    };
+    for number in 0..30 {
+        begin(format!("old-{number}")).await;
+    }
+    let mut seen = Vec::new();
+    let mut cursor: Option<String> = None;
+    for round in 0.. {
+        let mut pairs = vec![("agent_id", "a"), ("limit", "7")];
+        pairs.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let (status, page) = get(&instance, "/traces", &pairs).await;
+        assert_eq!(status, 200);
+        seen.extend(names(&page));
+        begin(format!("new-{round}")).await;
+        cursor = page["next_cursor"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let once: BTreeSet<&String> = seen.iter().collect();
+    assert_eq!((seen.len(), once.len()), (30, 30), "{seen:?}");
+}
