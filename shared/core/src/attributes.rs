@@ -20,6 +20,8 @@ const MAX_SEGMENTS: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct Attributes<'a> {
     by_key: HashMap<&'a str, &'a any_value::Value>,
+    /// Keys that were sent without a value: OpenTelemetry's null.
+    nulls: Vec<&'a str>,
     /// Who wants to know what is read.
     readings: Option<&'a Readings>,
     /// Put before the keys there: of a span's own attributes nothing.
@@ -62,8 +64,18 @@ impl<'a> Attributes<'a> {
             .iter()
             .filter_map(|pair| Some((pair.key.as_str(), pair.value.as_ref()?.value.as_ref()?)))
             .collect();
+        let is_null = |pair: &&KeyValue| {
+            pair.value
+                .as_ref()
+                .is_none_or(|value| value.value.is_none())
+        };
         Self {
             by_key,
+            nulls: list
+                .iter()
+                .filter(is_null)
+                .map(|pair| pair.key.as_str())
+                .collect(),
             readings: None,
             place: "",
         }
@@ -170,6 +182,26 @@ impl<'a> Attributes<'a> {
         self.told(key, said)
     }
 
+    /// An integer that came as one.
+    pub fn int_only(&self, key: &str) -> Option<i64> {
+        let said = match self.get(key)? {
+            any_value::Value::Int(number) => Some(*number),
+            _ => None,
+        };
+        self.told(key, said)
+    }
+
+    /// Any number, also as digits.
+    pub fn float(&self, key: &str) -> Option<f64> {
+        let said = match self.get(key)? {
+            any_value::Value::Int(number) => Some(*number as f64),
+            any_value::Value::Double(number) => Some(*number),
+            any_value::Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        self.told(key, said.filter(|number| number.is_finite()))
+    }
+
     /// A count: an integer that is not negative.
     pub fn count(&self, keys: &[&str]) -> Option<u64> {
         keys.iter()
@@ -197,6 +229,19 @@ impl<'a> Attributes<'a> {
 
     pub fn first_json(&self, keys: &[&str]) -> Option<Value> {
         keys.iter().find_map(|key| self.json(key))
+    }
+
+    /// Of the first of these keys that was sent, though it says nothing: empty text or null. For what may be nothing, as the result of a tool.
+    pub fn first_nothing(&self, keys: &[&str]) -> Option<Value> {
+        keys.iter().find_map(|key| {
+            let nothing = match self.get(key) {
+                Some(any_value::Value::String(text)) if text.is_empty() => Value::from(""),
+                None if self.nulls.contains(key) => Value::Null,
+                _ => return None,
+            };
+            self.note(key);
+            Some(nothing)
+        })
     }
 
     /// A list of texts: an array, JSON text of one, or a single text.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::attributes;
 use crate::convention;
 use crate::id::TraceId;
-use crate::model::{Failure, Kind, Log, Message, Native, Span, Tool, Usage};
+use crate::model::{Failure, Kind, Log, Message, Native, Retrieval, Span, Tool, Usage};
 use crate::observed::{Recorded, What};
 
 /// One event, flat; absent facts are left out.
@@ -56,8 +56,21 @@ pub struct Event {
     pub provider: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<EventUsage>,
+    /// Of a model call: how the model was called.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub parameters: Map<String, Value>,
+    /// From the start of a model call to the first piece of its answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_to_first_chunk_ms: Option<f64>,
+    /// Of a retrieval: what was looked for and what was found; the chunks stand here and not in `output`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retrieval: Option<EventRetrieval>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool: Option<EventTool>,
+    /// What the model or the agent thought.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<String>,
     /// Of a model call: the messages that are new in this call (all after the last answer); the whole history is in the attributes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Value>,
@@ -90,6 +103,7 @@ pub struct EventUsage {
     pub output_tokens: u64,
     pub total_tokens: u64,
     pub cached_tokens: u64,
+    pub cache_write_tokens: u64,
     pub reasoning_tokens: u64,
 }
 
@@ -100,6 +114,7 @@ impl From<Usage> for EventUsage {
             output_tokens: usage.output,
             total_tokens: usage.total(),
             cached_tokens: usage.cache_read,
+            cache_write_tokens: usage.cache_write,
             reasoning_tokens: usage.reasoning,
         }
     }
@@ -114,8 +129,12 @@ pub struct EventTool {
     /// tool, handoff or agent_tool.
     #[cfg_attr(feature = "openapi", schema(value_type = crate::model::ToolKind))]
     pub kind: &'static str,
+    /// In the producer's word: function, extension, datastore, mcp, a class.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub tool_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Value>,
+    /// Absent: not told. `null`, `""`, `0`, `false` and `[]` are results.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,6 +147,7 @@ impl From<Tool> for EventTool {
             name: tool.name,
             call_id: tool.call_id,
             kind: tool.kind.as_str(),
+            tool_type: tool.tool_type,
             arguments: tool.arguments,
             result: tool.result,
             target: tool.target,
@@ -196,6 +216,8 @@ pub fn span_event_type(kind: Kind, is_open: bool, failed: bool) -> &'static str 
         (Kind::Tool, false, _) => "tool_call_completed",
         (Kind::Retriever, true, _) => "retrieval_started",
         (Kind::Retriever, false, _) => "retrieval_completed",
+        (Kind::Plan, true, _) => "thinking_started",
+        (Kind::Plan, false, _) => "thinking_completed",
         (_, true, _) => "node_started",
         (_, false, false) => "node_finished",
         (_, false, true) => "node_failed",
@@ -249,6 +271,8 @@ fn of_span(span: Span) -> Event {
         detail("links", Value::Array(links));
     }
     let duration = span.end_ns.map(|end| duration_ms(span.start_ns, end));
+    let retrieval = span.retrieval.map(EventRetrieval::from);
+    let shows_chunks = shows_chunks(retrieval.as_ref());
     Event {
         event_type: span_event_type(span.kind, is_open, failed).to_owned(),
         timestamp: rfc3339_ns(span.end_ns.unwrap_or(span.start_ns)),
@@ -275,9 +299,15 @@ fn of_span(span: Span) -> Event {
         model: span.request_model.or(span.response_model),
         provider: span.provider,
         usage: span.usage.map(EventUsage::from),
+        parameters: span.parameters,
+        time_to_first_chunk_ms: span.time_to_first_chunk_ns.map(|ns| duration_ms(0, ns)),
+        retrieval,
         tool: span.tool.map(EventTool::from),
+        thinking: thoughts(&span.output),
         input: said(new_messages(&span.input)).or_else(|| span.input_value),
-        output: said(&span.output).or_else(|| span.output_value),
+        output: said(&span.output)
+            .or_else(|| span.output_value)
+            .filter(|_| !shows_chunks),
         error: span.failure,
         service: span.service,
         convention: span.rule,
@@ -300,8 +330,18 @@ fn of_log(log: Log, arrived_unix_ms: u64) -> Event {
     } else {
         log.time_ns
     };
+    let event_type = match log.event_name.as_deref() {
+        _ if log.failure.is_some() => "error_occurred",
+        Some("gen_ai.choice") => "message_generated",
+        Some(name) => name,
+        None => "log",
+    }
+    .to_owned();
+    if let Some(name) = log.event_name.filter(|name| *name != event_type) {
+        details.insert("event_name".to_owned(), Value::String(name));
+    }
     Event {
-        event_type: log.event_name.clone().unwrap_or_else(|| "log".to_owned()),
+        event_type,
         timestamp: rfc3339_ns(time_ns),
         agent_id: log
             .agent
@@ -316,6 +356,7 @@ fn of_log(log: Log, arrived_unix_ms: u64) -> Event {
         model: log.model,
         provider: log.provider,
         input: said(new_messages(&log.input)),
+        thinking: thoughts(&log.output),
         output: said(&log.output),
         error: log.failure,
         service: log.service,
@@ -337,10 +378,15 @@ fn of_native(native: Native) -> Event {
             details.entry(key).or_insert(value);
         }
     }
+    if let Some(id) = native.call_id.filter(|_| native.tool.is_none()) {
+        details.insert("call_id".to_owned(), Value::String(id));
+    }
     if let Some(id) = native.event_id {
         details.insert("event_id".to_owned(), Value::String(id));
     }
     let failed = native.failure.is_some();
+    let retrieval = native.retrieval.map(EventRetrieval::from);
+    let shows_chunks = shows_chunks(retrieval.as_ref());
     Event {
         event_type: native.event_type,
         timestamp: rfc3339_ms(native.timestamp_ms),
@@ -361,9 +407,13 @@ fn of_native(native: Native) -> Event {
         model: native.model,
         provider: native.provider,
         usage: native.usage.map(EventUsage::from),
+        parameters: native.parameters,
+        time_to_first_chunk_ms: native.time_to_first_chunk_ns.map(|ns| duration_ms(0, ns)),
+        retrieval,
         tool: native.tool.map(EventTool::from),
+        thinking: native.thinking,
         input: native.inputs,
-        output: native.outputs,
+        output: native.outputs.filter(|_| !shows_chunks),
         error: native.failure,
         convention: "native",
         details,
@@ -410,6 +460,18 @@ fn message_json(message: &Message) -> Value {
     Value::Object(object)
 }
 
+/// What was thought before an answer.
+fn thoughts(output: &[Message]) -> Option<String> {
+    let thoughts: Vec<&str> = output
+        .iter()
+        .filter_map(|message| message.thinking.as_deref())
+        .collect();
+    (!thoughts.is_empty()).then(|| thoughts.join("\n"))
+}
+
+fn shows_chunks(retrieval: Option<&EventRetrieval>) -> bool {
+    retrieval.is_some_and(|retrieval| !retrieval.chunks.is_empty())
+}
 /// Milliseconds between two moments, to the microsecond; never negative.
 pub(crate) fn duration_ms(start_ns: u64, end_ns: u64) -> f64 {
     (end_ns.saturating_sub(start_ns) / 1_000) as f64 / 1_000.0

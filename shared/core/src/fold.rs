@@ -21,9 +21,9 @@ use crate::model::{Ancestor, Failure, Kind, Span, Tool, ToolKind, Usage};
 use crate::observed::{Recorded, What};
 
 /// Bump when the form of [`State`] changes.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 /// Bump when a convention is read differently: older snapshots are folded anew.
-const MAPPER: u8 = 4;
+const MAPPER: u8 = 5;
 /// Decompressed size beyond which a snapshot is not one of ours.
 const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
 
@@ -93,6 +93,12 @@ pub(crate) struct SpanFacts {
     pub scope: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
+    /// Of a model call: from its start to the first piece of its answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_chunk_ns: Option<u64>,
+    /// Of a retrieval: how many chunks were found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -161,6 +167,12 @@ pub(crate) struct NativeFacts {
     pub usage: Option<Usage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_chunk_ns: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<ToolFacts>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -287,6 +299,8 @@ impl SpanFacts {
                 _ => String::new(),
             },
             response_id: span.response_id.map(name),
+            first_chunk_ns: span.time_to_first_chunk_ns,
+            chunks: span.retrieval.and_then(|retrieval| retrieval.chunks_total),
         };
         (span.id, facts)
     }
@@ -353,6 +367,9 @@ impl NativeFacts {
             provider: event.provider.map(name),
             usage: event.usage,
             call_id: event.call_id.map(name),
+            component_id: event.component_id.map(name),
+            first_chunk_ns: event.time_to_first_chunk_ns,
+            chunks: event.retrieval.and_then(|retrieval| retrieval.chunks_total),
             tool: event.tool.map(ToolFacts::of),
         }
     }

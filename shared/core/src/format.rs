@@ -305,8 +305,7 @@ fn object_of(value: &Value, name: &str) -> Value {
 }
 
 fn thoughts(event: &Event) -> Option<String> {
-    let told = event.details.get("thoughts").and_then(Value::as_str);
-    told.filter(|text| !text.is_empty()).map(str::to_owned)
+    event.thinking.clone().filter(|text| !text.is_empty())
 }
 
 fn error_text(event: &Event) -> Option<&str> {
@@ -357,7 +356,7 @@ fn metadata(event: &Event) -> Map<String, Value> {
         event.parent_span_id.as_deref().map(Value::from),
     );
     for (key, value) in &event.details {
-        if !matches!(key.as_str(), "event_id" | "component_type" | "thoughts") {
+        if !matches!(key.as_str(), "event_id" | "component_type") {
             metadata.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
@@ -430,7 +429,7 @@ pub fn summary(summary: &Summary) -> Value {
         "total_retrievals": summary.total_retrievals,
         "total_tool_calls": summary.total_tool_calls,
         "total_tokens": summary.total_tokens,
-        "total_chunks_retrieved": 0,
+        "total_chunks_retrieved": summary.total_chunks_retrieved,
         "nodes_executed": summary.nodes_executed,
         "errors_count": summary.errors_count,
     })
@@ -604,37 +603,36 @@ fn llm_call(event: &Event, is_raw: bool) -> Value {
 }
 
 fn parameter(event: &Event, name: &str) -> Option<Value> {
-    event.details.get(name).cloned()
+    event.parameters.get(name).cloned()
 }
 
 fn retrieval(event: &Event, is_raw: bool) -> Value {
-    let detail = |name: &str| event.details.get(name).cloned().unwrap_or(Value::Null);
-    let chunks: &[Value] = match &event.output {
-        Some(Value::Array(chunks)) => chunks,
-        _ => &[],
-    };
+    let told = event.retrieval.clone().unwrap_or_default();
+    let chunks = &told.chunks;
+    let count = told.chunks_total.unwrap_or(chunks.len() as u64);
     let shown: Value = match is_raw {
-        true => chunks.to_vec().into(),
+        true => chunks.clone().into(),
         false => chunks
             .iter()
+            .filter(|chunk| chunk.is_object())
             .take(CHUNKS_SHOWN)
             .map(|chunk| json!({"id": chunk.get("id"), "score": chunk.get("score")}))
             .collect(),
     };
     let results = match is_raw {
-        true => json!({"chunks_retrieved": chunks.len(), "chunks": shown}),
-        false => json!({"chunks_retrieved": chunks.len(), "chunks_preview": shown}),
+        true => json!({"chunks_retrieved": count, "chunks": shown}),
+        false => json!({"chunks_retrieved": count, "chunks_preview": shown}),
     };
     let mut fields = Map::from_iter([
         ("retrieval_id".to_owned(), call_id(event)),
-        ("query".to_owned(), json!(event.input)),
-        ("knowledge_bases".to_owned(), detail("knowledge_bases")),
+        ("query".to_owned(), json!(told.query)),
+        ("knowledge_bases".to_owned(), json!(told.knowledge_bases)),
         (
             "config".to_owned(),
             json!({
-                "top_k": detail("top_k"),
-                "similarity_threshold": detail("similarity_threshold"),
-                "rerank_enabled": detail("rerank_enabled"),
+                "top_k": told.top_k,
+                "similarity_threshold": told.threshold,
+                "rerank_enabled": told.rerank,
             }),
         ),
         ("results".to_owned(), results),
@@ -648,7 +646,7 @@ fn tool_call(event: &Event, is_raw: bool) -> Value {
     let mut fields = Map::from_iter([
         ("call_id".to_owned(), call_id(event)),
         ("tool_name".to_owned(), Value::from(tool.name)),
-        ("tool_type".to_owned(), Value::from(tool.kind)),
+        ("tool_type".to_owned(), Value::from(tool.tool_type.unwrap_or_else(|| tool.kind.to_owned()))),
         ("arguments".to_owned(), json!(tool.arguments)),
     ]);
     timing(&mut fields, event);

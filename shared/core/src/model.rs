@@ -138,7 +138,10 @@ pub struct Tool {
     pub name: String,
     pub call_id: Option<String>,
     pub kind: ToolKind,
+    /// What sort of tool it is, in the producer's word: `function`, `extension`, `datastore`, `mcp`, a class.
+    pub tool_type: Option<String>,
     pub arguments: Option<Value>,
+    /// `None`: nobody told it. `null`, `""`, `0`, `false` and `[]` are results.
     pub result: Option<Value>,
     /// Of a hand-off: the agent that takes over.
     pub target: Option<String>,
@@ -159,9 +162,48 @@ pub struct Message {
     pub role: String,
     /// The text parts, joined.
     pub text: String,
+    /// What the model thought before it said that, where it tells.
+    pub thinking: Option<String>,
     pub tool_calls: Vec<ToolCall>,
     /// Of a tool's message: which call it answers.
     pub tool_call_id: Option<String>,
+}
+
+/// What was looked for in stored knowledge, and what was found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Retrieval {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub knowledge_bases: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u64>,
+    /// Chunks below this score were left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerank: Option<bool>,
+    /// How many were found, which may be more than are told; `None` when nobody said (a retrieval that goes on).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks_total: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chunks: Vec<Chunk>,
+}
+
+/// A piece of a document that was found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Chunk {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// Its document's name or source, else its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -213,6 +255,12 @@ pub struct Span {
     pub response_model: Option<String>,
     pub finish_reasons: Vec<String>,
     pub usage: Option<Usage>,
+    /// How the model was called (`temperature`, `max_tokens`, ..), by one name each.
+    pub parameters: serde_json::Map<String, Value>,
+    /// From the start to the first piece of the answer.
+    pub time_to_first_chunk_ns: Option<u64>,
+    /// Of a retriever or reranker.
+    pub retrieval: Option<Retrieval>,
     pub tool: Option<Tool>,
     pub input: Vec<Message>,
     pub output: Vec<Message>,
@@ -278,6 +326,8 @@ pub struct Native {
     pub session_id: Option<String>,
     pub user_id: Option<String>,
     pub name: Option<String>,
+    /// The node of the workflow that the event is of or happened in.
+    pub component_id: Option<String>,
     pub failure: Option<Failure>,
     pub duration_ms: Option<f64>,
     pub model: Option<String>,
@@ -285,7 +335,12 @@ pub struct Native {
     pub usage: Option<Usage>,
     /// The call this event belongs to (`call_id`), of a model or a tool.
     pub call_id: Option<String>,
+    pub parameters: serde_json::Map<String, Value>,
+    pub time_to_first_chunk_ns: Option<u64>,
+    pub retrieval: Option<Retrieval>,
     pub tool: Option<Tool>,
+    /// What the agent thought.
+    pub thinking: Option<String>,
     pub inputs: Option<Value>,
     pub outputs: Option<Value>,
     pub details: Option<Value>,

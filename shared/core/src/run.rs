@@ -5,6 +5,7 @@
 mod calls;
 mod failures;
 mod forest;
+mod natives;
 mod steps;
 mod twins;
 
@@ -13,7 +14,7 @@ use std::collections::HashSet;
 
 pub(crate) use self::calls::{Call, LlmCall};
 use self::forest::{Forest, Leaf, arrange};
-pub(crate) use self::steps::native_step_ids;
+pub(crate) use self::natives::native_step_ids;
 use self::steps::steps;
 use self::twins::twins;
 use crate::convention::ends_run;

@@ -50,6 +50,8 @@ pub struct Summary {
     pub unpriced_llm_calls: usize,
     pub total_tool_calls: usize,
     pub total_retrievals: usize,
+    /// Over the retrievals, each counted once.
+    pub total_chunks_retrieved: u64,
     pub errors_count: usize,
     pub errors: Vec<ErrorLine>,
     pub total_events: u64,
@@ -142,6 +144,7 @@ pub fn summary(state: &State, trace_id: &str, status: Status, prices: &Prices) -
     let (mut started, mut ended): (Option<u64>, Option<u64>) = (None, None);
     let mut open_spans = 0;
     let (mut total_spans, mut total_retrievals) = (0, 0);
+    let mut total_chunks_retrieved = 0_u64;
     for index in run.by_start() {
         let Some(step) = run.steps.get(index) else {
             continue;
@@ -167,10 +170,16 @@ pub fn summary(state: &State, trace_id: &str, status: Status, prices: &Prices) -
             .copied()
             .flatten()
             .and_then(|above| run.steps.get(above));
-        total_retrievals += usize::from(
-            facts.kind == Kind::Retriever
-                && above.is_none_or(|above| above.facts.kind != Kind::Retriever),
-        );
+        let is_within = above.is_some_and(|above| above.facts.kind == Kind::Retriever);
+        if facts.kind == Kind::Retriever {
+            total_retrievals += usize::from(!is_within);
+            // The outer one may not tell what the inner one found.
+            let told_above = above.is_some_and(|above| above.facts.chunks.is_some());
+            if !(is_within && told_above) {
+                total_chunks_retrieved =
+                    total_chunks_retrieved.saturating_add(facts.chunks.unwrap_or(0));
+            }
+        }
         if !matches!(facts.kind, Kind::Span | Kind::Log | Kind::Mcp) {
             nodes.push(
                 facts
@@ -218,6 +227,7 @@ pub fn summary(state: &State, trace_id: &str, status: Status, prices: &Prices) -
         unpriced_llm_calls: costs.unpriced,
         total_tool_calls: run.tool_calls(&calls).len(),
         total_retrievals,
+        total_chunks_retrieved,
         errors_count: causes.len(),
         errors,
         total_events: state.events,

@@ -15,7 +15,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::event::{Event, EventTool};
+use crate::event::{Event, EventRetrieval, EventTool};
 use crate::model::Failure;
 
 /// Shown of a text that is previewed, in characters.
@@ -157,6 +157,8 @@ fn minimal(event: Event) -> Event {
         model: None,
         provider: None,
         usage: None,
+        time_to_first_chunk_ms: None,
+        retrieval: None,
         tool: None,
         error: event.error.as_ref().map(|error| Failure {
             kind: error.kind.clone(),
@@ -189,7 +191,11 @@ fn standard(event: Event) -> Event {
         model,
         provider,
         usage,
+        parameters: _,
+        time_to_first_chunk_ms,
+        retrieval,
         tool,
+        thinking: _,
         input: _,
         output: _,
         error,
@@ -236,11 +242,20 @@ fn standard(event: Event) -> Event {
         model,
         provider,
         usage,
+        parameters: Map::new(),
+        time_to_first_chunk_ms,
+        retrieval: retrieval.map(|retrieval| EventRetrieval {
+            query: None,
+            knowledge_bases: Vec::new(),
+            chunks: Vec::new(),
+            ..retrieval
+        }),
         tool: tool.map(|tool| EventTool {
             arguments: None,
             result: None,
             ..tool
         }),
+        thinking: None,
         input: None,
         output: None,
         error: error.map(short_failure),
@@ -262,6 +277,7 @@ fn short_failure(error: Failure) -> Failure {
 
 fn detailed(event: Event) -> Event {
     let preview = |value: Value| preview(value, PREVIEW_CHARACTERS);
+    let words = |text: String| preview_text(&text, PREVIEW_CHARACTERS);
     let details = event.details.into_iter();
     Event {
         tool: event.tool.map(|tool| EventTool {
@@ -269,6 +285,17 @@ fn detailed(event: Event) -> Event {
             result: tool.result.map(preview),
             ..tool
         }),
+        parameters: event
+            .parameters
+            .into_iter()
+            .map(|(name, value)| (name, preview(value)))
+            .collect(),
+        retrieval: event.retrieval.map(|retrieval| EventRetrieval {
+            query: retrieval.query.map(words),
+            chunks: preview_chunks(retrieval.chunks),
+            ..retrieval
+        }),
+        thinking: event.thinking.map(words),
         input: event.input.map(preview),
         output: event.output.map(preview),
         error: event.error.map(short_failure),
@@ -291,6 +318,14 @@ pub(crate) fn debug(event: Event) -> Event {
             result: tool.result.map(bounded),
             ..tool
         }),
+        retrieval: event.retrieval.map(|retrieval| EventRetrieval {
+            query: retrieval.query.map(|query| cut(&query, MAX_TEXT_BYTES)),
+            chunks: retrieval.chunks.into_iter().map(bounded_item).collect(),
+            ..retrieval
+        }),
+        thinking: event
+            .thinking
+            .map(|thought| cut(&thought, MAX_TEXT_BYTES)),
         input: event.input.map(bounded),
         output: event.output.map(bounded),
         error: event.error.map(|error| Failure {
@@ -506,6 +541,15 @@ mod tests {
             error: Some(Failure {
                 kind: "ValueError".to_owned(),
                 message: "x".repeat(300),
+            }),
+            thinking: Some("canary".to_owned()),
+            parameters: Map::from_iter([("stop".to_owned(), json!(["canary"]))]),
+            retrieval: Some(EventRetrieval {
+                query: Some("canary".to_owned()),
+                knowledge_bases: vec!["canary".to_owned()],
+                chunks_total: Some(7),
+                chunks: vec![json!({"text": "canary"})],
+                ..EventRetrieval::default()
             }),
             tool: Some(EventTool {
                 name: "t".to_owned(),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Look, keys, messages};
+use super::{Look, keys, messages, retrieval};
 use crate::attributes::{Attributes, list_to_json, parse_text};
 use crate::model::{Kind, Log, Message, Span};
 
@@ -74,6 +74,9 @@ pub(super) fn read(look: &Look, span: &mut Span) {
             .first_json(&["gen_ai.retrieval.documents"])
             .or_else(|| attributes.structure("retrieval.documents"))
             .or_else(|| span.output_value.take());
+    }
+    if matches!(span.kind, Kind::Retriever | Kind::Reranker) {
+        span.retrieval = Some(retrieval::read(look, span));
     }
 }
 
@@ -183,7 +186,11 @@ fn output_messages(attributes: &Attributes) -> Vec<Message> {
         if let Some(value) = attributes.structure(prefix) {
             let read: Vec<Message> = messages::read(&value, "assistant")
                 .into_iter()
-                .filter(|message| !message.text.is_empty() || !message.tool_calls.is_empty())
+                .filter(|message| {
+                    !message.text.is_empty()
+                        || !message.tool_calls.is_empty()
+                        || message.thinking.is_some()
+                })
                 .collect();
             if !read.is_empty() {
                 return read;
@@ -199,6 +206,7 @@ fn output_messages(attributes: &Attributes) -> Vec<Message> {
 fn vercel_answer(attributes: &Attributes) -> Option<Message> {
     let text = attributes.first_text(keys::ANSWER_TEXT);
     let calls = attributes.first_json(keys::ANSWER_CALLS);
+    let thinking = attributes.first_json(keys::ANSWER_THINKING);
     if text.is_none() && calls.is_none() && !attributes.has("ai.response.text") {
         return None;
     }
@@ -209,6 +217,9 @@ fn vercel_answer(attributes: &Attributes) -> Option<Message> {
     Some(Message {
         role: "assistant".to_owned(),
         text: text.unwrap_or_default(),
+        thinking: thinking
+            .map(|parts| messages::text_of(&parts))
+            .filter(|text| !text.is_empty()),
         tool_calls,
         tool_call_id: None,
     })

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Look, keys, tools};
+use super::{Look, call, keys, tools};
 use crate::attributes::Attributes;
 use crate::model::{Ancestor, Failure, Kind, Log, Span, Usage};
 use crate::observed::Context;
@@ -47,6 +47,7 @@ pub(super) fn read(look: &Look, context: &Context, span: &mut Span) {
         models(look, span);
         attributes.about("finish_reasons");
         span.finish_reasons = finish_reasons(attributes);
+        span.parameters = call::parameters(look, span.kind);
     }
     if span.kind == Kind::Llm {
         attributes.about("response_id");
@@ -54,6 +55,7 @@ pub(super) fn read(look: &Look, context: &Context, span: &mut Span) {
             // OpenInference keeps the client's whole answer.
             metadata_text(&attributes.json("output.value")?, &["id"])
         });
+        span.time_to_first_chunk_ns = call::time_to_first_chunk_ns(look, span);
     }
     if matches!(span.kind, Kind::Llm | Kind::Embedding) {
         span.usage = usage(look, span);

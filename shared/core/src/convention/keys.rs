@@ -138,6 +138,38 @@ facts! {
         "llm.token_count.prompt_details.cache_write",
         "ai.usage.inputTokenDetails.cacheWriteTokens",
     ]
+    /// How the model was called, as an object.
+    PARAMETERS "parameters" [
+        "llm.invocation_parameters",
+        "embedding.invocation_parameters",
+        "langfuse.observation.model.parameters",
+    ]
+    FLATTENED_PARAMETERS "parameters" ["gen_ai.request", "ai.settings"]
+    /// Milliseconds.
+    FIRST_CHUNK_MS "time_to_first_chunk" ["ai.response.msToFirstChunk", "ai.stream.msToFirstChunk"]
+    /// Seconds; a whole number is milliseconds.
+    FIRST_CHUNK_SECONDS "time_to_first_chunk" [
+        "gen_ai.response.time_to_first_chunk",
+        "gen_ai.client.operation.time_to_first_chunk",
+        "gen_ai.server.time_to_first_token",
+        "gen_ai.server.ttft",
+    ]
+    /// A moment.
+    FIRST_CHUNK_AT "time_to_first_chunk" ["langfuse.observation.completion_start_time"]
+    /// The first span event of such a name.
+    FIRST_CHUNK_EVENTS "time_to_first_chunk" [
+        "First Token Stream Event",
+        "ai.stream.firstChunk",
+        "llm.content.completion.chunk",
+        "gen_ai.content.completion.chunk",
+    ]
+    RETRIEVAL_QUERY "retrieval" ["gen_ai.retrieval.query.text", "reranker.query"]
+    RETRIEVAL_TOP_K "retrieval" ["gen_ai.retrieval.top_k", "reranker.top_k", "db.vector.query.top_k"]
+    RETRIEVAL_DOCUMENTS "retrieval" ["gen_ai.retrieval.documents"]
+    KNOWLEDGE_BASES "retrieval" ["gen_ai.data_source.id", "db.collection.name"]
+    /// What Vercel's SDK says that a model thought.
+    ANSWER_THINKING "output_messages" ["ai.response.reasoning", "ai.result.reasoning"]
+    TOOL_TYPE "tool_type" ["gen_ai.tool.type"]
     TOOL_NAME "tool_name" ["gen_ai.tool.name", "tool.name", "ai.toolCall.name", "genkit:name"]
     TOOL_CALL_ID "tool_call_id" [
         "gen_ai.tool.call.id",

@@ -19,10 +19,58 @@ const MAX_WRAPPERS: usize = 6;
 pub(super) fn read(value: &Value, default_role: &str) -> Vec<Message> {
     let mut messages = Vec::new();
     collect(value, default_role, 0, &mut messages);
+    join_thoughts(&mut messages);
     if messages.len() > MAX_MESSAGES {
         messages.drain(..messages.len() - MAX_MESSAGES);
     }
     messages
+}
+
+/// What the Responses API has as an item of its own belongs to the answer that follows it.
+fn join_thoughts(messages: &mut Vec<Message>) {
+    let is_thought = |message: &Message| {
+        message.thinking.is_some()
+            && message.text.is_empty()
+            && message.tool_calls.is_empty()
+            && message.tool_call_id.is_none()
+    };
+    if !messages.iter().any(is_thought) {
+        return;
+    }
+    let mut joined: Vec<Message> = Vec::with_capacity(messages.len());
+    for mut message in messages.drain(..) {
+        if message.role == "assistant"
+            && let Some(before) = joined.pop_if(|before| is_thought(before))
+            && let Some(mut thought) = before.thinking
+        {
+            if let Some(own) = &message.thinking {
+                thought.push('\n');
+                thought.push_str(own);
+            }
+            message.thinking = Some(thought);
+        }
+        joined.push(message);
+    }
+    *messages = joined;
+}
+
+/// What a tool said, in the parts of a message: its value as it came.
+pub(super) fn tool_response(value: &Value) -> Option<Value> {
+    let messages = value.as_array()?;
+    let parts = messages
+        .iter()
+        .filter_map(|message| message.get("parts")?.as_array())
+        .flatten();
+    let mut responses = parts.filter(|part| {
+        part.get("type")
+            .is_some_and(|kind| kind == "tool_call_response")
+    });
+    let part = responses.next()?;
+    let response = part.get("response").or_else(|| part.get("result"))?;
+    Some(match response {
+        Value::String(text) => parse_text(text),
+        other => other.clone(),
+    })
 }
 
 fn collect(value: &Value, default_role: &str, depth: usize, into: &mut Vec<Message>) {
@@ -110,6 +158,7 @@ fn printed_messages(text: &str, default_role: &str, depth: usize) -> Vec<Message
             !message.text.is_empty()
                 || !message.tool_calls.is_empty()
                 || message.tool_call_id.is_some()
+                || message.thinking.is_some()
         });
     }
     read
@@ -132,16 +181,23 @@ fn is_block(value: &Value) -> bool {
     if object.contains_key("role") || object.contains_key("message") {
         return false;
     }
-    if ["toolUse", "toolResult", "toolRequest", "toolResponse"]
-        .iter()
-        .any(|key| object.contains_key(*key))
+    if [
+        "toolUse",
+        "toolResult",
+        "toolRequest",
+        "toolResponse",
+        "reasoningContent",
+    ]
+    .iter()
+    .any(|key| object.contains_key(*key))
     {
         return true;
     }
     match object.get("type").and_then(Value::as_str) {
         Some(
             "text" | "reasoning" | "tool_call" | "tool_call_response" | "tool_use" | "tool_result"
-            | "tool-call" | "tool-result" | "input_text" | "output_text" | "refusal" | "thinking",
+            | "tool-call" | "tool-result" | "input_text" | "output_text" | "refusal" | "thinking"
+            | "redacted_thinking",
         ) => true,
         Some(_) => false,
         None => object.len() == 1 && object.contains_key("text"),
@@ -167,7 +223,14 @@ fn message(value: &Value, default_role: &str) -> Option<Message> {
                 ..Message::default()
             });
         }
-        Some("reasoning") => return None,
+        Some("reasoning") => {
+            let mut thought = Message {
+                role: "assistant".to_owned(),
+                ..Message::default()
+            };
+            add_thinking(value, &mut thought);
+            return thought.thinking.is_some().then_some(thought);
+        }
         _ => {}
     }
     let role_name = object
@@ -211,6 +274,12 @@ fn message(value: &Value, default_role: &str) -> Option<Message> {
             }
         }
     }
+    // DeepSeek, vLLM, OpenRouter; LangChain keeps what it does not know among others.
+    if read.thinking.is_none() {
+        let others = object.get("additional_kwargs").unwrap_or(value);
+        read.thinking = string(value, &["reasoning_content", "reasoning", "thinking"])
+            .or_else(|| string(others, &["reasoning_content"]));
+    }
     // The one call of OpenAI's first function calling, whose answers name no call.
     if read.tool_calls.is_empty()
         && let Some(call) = legacy_call(object)
@@ -220,6 +289,7 @@ fn message(value: &Value, default_role: &str) -> Option<Message> {
     let says_something = !read.text.is_empty()
         || !read.tool_calls.is_empty()
         || read.tool_call_id.is_some()
+        || read.thinking.is_some()
         || object.contains_key("role")
         || object.contains_key("content");
     says_something.then_some(read)
@@ -248,8 +318,11 @@ fn message_of_blocks(blocks: &[Value], default_role: &str) -> Option<Message> {
     for block in blocks {
         add_content(block, &mut read, 0);
     }
-    (!read.text.is_empty() || !read.tool_calls.is_empty() || read.tool_call_id.is_some())
-        .then_some(read)
+    (!read.text.is_empty()
+        || !read.tool_calls.is_empty()
+        || read.tool_call_id.is_some()
+        || read.thinking.is_some())
+    .then_some(read)
 }
 
 /// Adds one content (text, a part, or a list of parts) to a message.
@@ -312,6 +385,10 @@ fn add_content(content: &Value, to: &mut Message, depth: usize) {
                 to.tool_call_id = string(origin, &["id"]);
                 return add_result(&text_of(result), to);
             }
+            // Bedrock.
+            if let Some(reasoning) = object.get("reasoningContent") {
+                return add_thinking(reasoning.get("reasoningText").unwrap_or(reasoning), to);
+            }
             match object.get("type").and_then(Value::as_str) {
                 Some(
                     "tool_call_response"
@@ -330,10 +407,11 @@ fn add_content(content: &Value, to: &mut Message, depth: usize) {
                         .unwrap_or_default();
                     return add_result(&said, to);
                 }
-                // Not said aloud, or not text.
+                // Not said aloud.
+                Some("reasoning" | "thinking") => return add_thinking(content, to),
+                // Not text.
                 Some(
-                    "reasoning" | "thinking" | "redacted_thinking" | "compaction" | "blob" | "file"
-                    | "uri" | "image_url",
+                    "redacted_thinking" | "compaction" | "blob" | "file" | "uri" | "image_url",
                 ) => {
                     return;
                 }
@@ -345,7 +423,7 @@ fn add_content(content: &Value, to: &mut Message, depth: usize) {
             }
             // Gemini marks what a model thinks instead of giving it a type.
             if object.get("thought") == Some(&Value::Bool(true)) {
-                return;
+                return add_thinking(content, to);
             }
             for key in ["text", "content", "parts", "refusal", "value"] {
                 if let Some(inner) = object.get(key).filter(|inner| !inner.is_null()) {
@@ -355,6 +433,25 @@ fn add_content(content: &Value, to: &mut Message, depth: usize) {
         }
         Value::Number(_) | Value::Bool(_) => add_text(&content.to_string(), to),
         Value::Null => {}
+    }
+}
+
+/// What a model thought, in a part that holds nothing else.
+fn add_thinking(part: &Value, to: &mut Message) {
+    const PLACES: [&str; 5] = ["thinking", "text", "reasoning", "content", "summary"];
+    let thought = PLACES
+        .iter()
+        .filter_map(|key| part.get(*key))
+        .map(text_of)
+        .find(|text| !text.is_empty());
+    if let Some(thought) = thought {
+        match &mut to.thinking {
+            Some(before) => {
+                before.push('\n');
+                before.push_str(&thought);
+            }
+            None => to.thinking = Some(thought),
+        }
     }
 }
 
@@ -607,6 +704,44 @@ mod tests {
             "assistant",
         );
         assert_eq!(read[0].text, "It is 4.");
+        assert_eq!(read[0].thinking.as_deref(), Some("Hm."));
+    }
+
+    #[test]
+    fn thoughts_belong_to_the_answer() {
+        for said in [
+            json!([{"role": "assistant", "parts": [{"type": "reasoning", "content": "Hm."}, {"type": "text", "content": "It is 4."}]}]),
+            json!([{"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": "s"}, {"type": "text", "text": "It is 4."}]}]),
+            json!([{"type": "thinking", "thinking": "Hm."}, {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "It is 4."}]),
+            json!([{"role": "assistant", "content": [{"reasoningContent": {"reasoningText": {"text": "Hm.", "signature": "s"}}}, {"text": "It is 4."}]}]),
+            json!({"output": [{"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "Hm."}]}, {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "It is 4."}]}]}),
+            json!({"choices": [{"message": {"role": "assistant", "content": "It is 4.", "reasoning_content": "Hm."}}]}),
+            json!({"type": "ai", "data": {"content": "It is 4.", "additional_kwargs": {"reasoning_content": "Hm."}}}),
+            json!([{"message": {"role": "assistant", "contents": [{"message_content": {"type": "reasoning", "text": "Hm."}}, {"message_content": {"type": "text", "text": "It is 4."}}]}}]),
+        ] {
+            let read = read(&said, "assistant");
+            assert_eq!(
+                (
+                    read.len(),
+                    read[0].text.as_str(),
+                    read[0].thinking.as_deref()
+                ),
+                (1, "It is 4.", Some("Hm.")),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_thought_without_an_answer_is_kept() {
+        let read = read(
+            &json!({"output": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}]}),
+            "assistant",
+        );
+        assert_eq!(
+            (read[0].text.as_str(), read[0].thinking.as_deref()),
+            ("", Some("Hm."))
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! producer that writes two conventions side by side is read by the first that knows the span. What no rule knows stays a plain span
 //! with all its attributes.
 
+mod call;
 mod content;
 mod fields;
 mod keys;
@@ -14,6 +15,7 @@ mod messages;
 mod native;
 mod partial;
 mod python;
+mod retrieval;
 mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};

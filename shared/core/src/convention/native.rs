@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::{call, retrieval};
 use crate::model::{Failure, Native, Tool, ToolKind, Usage};
 
 /// Whether an event of this type may end its run.
@@ -28,6 +29,7 @@ pub fn read_native(text: &str, arrived_unix_ms: u64) -> Native {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
     };
+    lift_metadata(&mut fields);
     let told_ms = fields.get("timestamp").and_then(time_ms);
     let timestamp_ms = told_ms.unwrap_or(arrived_unix_ms);
     fields.shift_remove("timestamp");
@@ -53,9 +55,19 @@ pub fn read_native(text: &str, arrived_unix_ms: u64) -> Native {
         duration_ms: duration_ms(&mut fields),
         ..Native::default()
     };
+    // Of a node both are shown as they came, among the details.
+    event.component_id = fields.get("component_id").and_then(scalar_text);
     event.failure = failure(&mut fields, &event.event_type);
     event.usage = usage(&mut fields);
     event.tool = tool(&mut fields, &event);
+    event.thinking = take_text(&mut fields, &["thoughts", "thinking"]);
+    if event.event_type.starts_with("llm_call_") {
+        event.parameters = call::native_parameters(&mut fields);
+        event.time_to_first_chunk_ns = first_chunk_ns(&mut fields);
+    }
+    if event.event_type.starts_with("retrieval_") {
+        event.retrieval = Some(retrieval::read_native(&mut fields));
+    }
     event.inputs = take(&mut fields, &["inputs", "input", "prompt", "query"]);
     event.outputs = take(
         &mut fields,
@@ -67,7 +79,48 @@ pub fn read_native(text: &str, arrived_unix_ms: u64) -> Native {
     event
 }
 
-/// What seed producers put into `details` or `metadata`, if it is not beside them.
+/// What the trace service of seed 001 puts into an event's `metadata`: the call that it is of.
+fn lift_metadata(fields: &mut Map<String, Value>) {
+    const CALL: [&str; 8] = [
+        "call_id",
+        "retrieval_id",
+        "model_name",
+        "tool_name",
+        "tool_type",
+        "query",
+        "chunks_count",
+        "tokens",
+    ];
+    let Some(Value::Object(metadata)) = fields.get("metadata") else {
+        return;
+    };
+    let told: Vec<(String, Value)> = CALL
+        .iter()
+        .filter(|key| !fields.contains_key(**key))
+        .filter_map(|key| Some(((*key).to_owned(), metadata.get(*key)?.clone())))
+        .collect();
+    fields.extend(told);
+}
+
+/// Nanoseconds from whichever unit the producer thinks in.
+fn first_chunk_ns(fields: &mut Map<String, Value>) -> Option<u64> {
+    for (key, unit_ns) in [
+        ("time_to_first_chunk_ms", 1e6),
+        ("time_to_first_token_ms", 1e6),
+        ("ttft_ms", 1e6),
+        ("time_to_first_chunk", 1e9),
+        ("time_to_first_token", 1e9),
+    ] {
+        let told = fields.get(key).and_then(Value::as_f64);
+        if let Some(ns) = told.and_then(|number| call::ns(number, unit_ns)) {
+            fields.shift_remove(key);
+            return Some(ns);
+        }
+    }
+    None
+}
+
+/// What seed producers put into `details`, if it is not beside them.
 fn read_details(event: &mut Native) {
     let Some(Value::Object(details)) = &event.details else {
         return;
@@ -147,16 +200,38 @@ fn usage(fields: &mut Map<String, Value>) -> Option<Usage> {
             .find_map(|key| fields.shift_remove(*key).as_ref().and_then(whole))
             .or_else(|| keys.iter().find_map(|key| nested.get(*key).and_then(whole)))
     };
-    let input = count(&["prompt_tokens", "input_tokens", "llm_input_tokens"]);
+    let mut input = count(&["prompt_tokens", "input_tokens", "llm_input_tokens"]);
     let output = count(&["completion_tokens", "output_tokens", "llm_output_tokens"]);
-    let cache_read = count(&["cached_tokens", "cache_read_tokens"]).unwrap_or(0);
+    let cache_read = count(&[
+        "cached_tokens",
+        "cache_read_tokens",
+        "cache_read_input_tokens",
+    ])
+    .unwrap_or(0);
+    let cache_write = count(&["cache_write_tokens", "cache_creation_input_tokens"]).unwrap_or(0);
     let reasoning = count(&["reasoning_tokens"]).unwrap_or(0);
-    (input.is_some() || output.is_some()).then(|| Usage {
-        input: input.unwrap_or(0),
-        output: output.unwrap_or(0),
-        cache_read,
-        reasoning,
-        ..Usage::default()
+    let total = count(&["total_tokens", "llm_total_tokens", "tokens"]);
+    // A total alone cannot be divided: what is not known to be an answer was asked.
+    if input.is_none()
+        && let Some(total) = total
+    {
+        input = Some(total.saturating_sub(output.unwrap_or(0)));
+    }
+    (input.is_some() || output.is_some()).then(|| {
+        let cached = cache_read.saturating_add(cache_write);
+        let input = input.unwrap_or(0);
+        Usage {
+            // Counted beside it, as Anthropic's API does: what is included cannot be more than the whole.
+            input: if cached > input {
+                input.saturating_add(cached)
+            } else {
+                input
+            },
+            output: output.unwrap_or(0),
+            cache_read,
+            cache_write,
+            reasoning,
+        }
     })
 }
 
@@ -175,11 +250,20 @@ fn tool(fields: &mut Map<String, Value>, event: &Native) -> Option<Tool> {
         });
     let arguments =
         take(fields, &["arguments", "args"]).or_else(|| nested.get("arguments").cloned());
-    let result = take(fields, &["result"]).or_else(|| nested.get("result").cloned());
+    let result = fields
+        .shift_remove("result")
+        .or_else(|| nested.get("result").cloned())
+        // Who announces a call may say that there is no result yet.
+        .filter(|result| !(result.is_null() && event.event_type.ends_with("_started")));
+    let tool_type =
+        take_text(fields, &["tool_type"]).or_else(|| nested.get("type").and_then(scalar_text));
     if name.is_none() && arguments.is_none() && !event.event_type.starts_with("tool_call_") {
         // `result` alone is any step's outcome.
         if let Some(result) = result {
             fields.insert("result".to_owned(), result);
+        }
+        if let Some(tool_type) = tool_type {
+            fields.insert("tool_type".to_owned(), Value::from(tool_type));
         }
         return None;
     }
@@ -187,6 +271,7 @@ fn tool(fields: &mut Map<String, Value>, event: &Native) -> Option<Tool> {
         name: name.unwrap_or_default(),
         call_id: event.call_id.clone(),
         kind: ToolKind::Tool,
+        tool_type,
         arguments: arguments.map(|value| super::messages::arguments(&value)),
         result,
         target: None,

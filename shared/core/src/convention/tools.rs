@@ -20,11 +20,19 @@ pub(super) fn read(look: &Look) -> Tool {
     };
     attributes.about("tool_call_id");
     tool.call_id = attributes.first_text(keys::TOOL_CALL_ID);
+    attributes.about("tool_type");
+    tool.tool_type = attributes.first_text(keys::TOOL_TYPE).or_else(|| {
+        let is_mcp = attributes.has("mcp.method.name")
+            || attributes.str("mastra.span.type") == Some("mcp_tool_call");
+        is_mcp.then(|| "mcp".to_owned())
+    });
     attributes.about("tool_arguments");
     let arguments = attributes.first_json(keys::TOOL_ARGUMENTS);
     tool.arguments = arguments.map(|value| messages::arguments(&value));
     attributes.about("tool_result");
-    tool.result = attributes.first_json(keys::TOOL_RESULT);
+    tool.result = attributes
+        .first_json(keys::TOOL_RESULT)
+        .or_else(|| attributes.first_nothing(keys::TOOL_RESULT));
     if is_filler(tool.result.as_ref()) {
         tool.result = None;
     }
@@ -88,7 +96,8 @@ fn tool_io(look: &Look, tool: &mut Tool) {
     }
     if tool.result.is_none() {
         attributes.about("tool_result");
-        tool.result = content::output_value(attributes);
+        tool.result = content::output_value(attributes)
+            .or_else(|| attributes.first_nothing(&["output.value"]));
     }
 }
 
@@ -104,7 +113,10 @@ fn tool_events(look: &Look, tool: &mut Tool) {
                 tool.call_id = tool.call_id.take().or_else(|| values.text("id"));
             }
             "gen_ai.choice" if tool.result.is_none() => {
-                tool.result = values.first_json(&["message", "content"]);
+                const PLACES: [&str; 2] = ["message", "content"];
+                tool.result = values
+                    .first_json(&PLACES)
+                    .or_else(|| values.first_nothing(&PLACES));
                 tool.call_id = tool.call_id.take().or_else(|| values.text("id"));
             }
             "gen_ai.client.inference.operation.details" => {
@@ -121,11 +133,12 @@ fn tool_events(look: &Look, tool: &mut Tool) {
                     }
                 }
                 if tool.result.is_none() {
-                    tool.result = values
-                        .json("gen_ai.output.messages")
-                        .map(|value| messages::read(&value, "tool"))
-                        .and_then(|read| read.into_iter().next())
-                        .map(|message| parse_text(&message.text));
+                    tool.result = values.json("gen_ai.output.messages").and_then(|value| {
+                        messages::tool_response(&value).or_else(|| {
+                            let message = messages::read(&value, "tool").into_iter().next()?;
+                            Some(parse_text(&message.text))
+                        })
+                    });
                 }
             }
             _ => {}

@@ -98,7 +98,9 @@ pub(super) fn digest(input: &[Message], output: &[Message]) -> Said {
         .iter()
         .rev()
         .filter(|message| {
-            message.role == "user" || (message.role == "assistant" && message.tool_calls.is_empty())
+            let is_a_thought = message.text.is_empty() && message.thinking.is_some();
+            message.role == "user"
+                || (message.role == "assistant" && message.tool_calls.is_empty() && !is_a_thought)
         })
         .take(MAX_OUTLINE)
         .map(|message| Line(role_letter(&message.role), text_hash(&message.text)))
