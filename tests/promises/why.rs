@@ -94,7 +94,7 @@ async fn a_span_is_explained_by_what_told_each_fact() {
     assert_eq!(told, [(1, "running", false), (2, "error", true)]);
     assert_eq!(observations[1]["attributes"]["colour"], "red");
     assert_eq!(observations[1]["scope"]["name"], "a-scope");
-    let record = json!([{"seq": 3, "event_type": "message_generated", "rule": "gen_ai:message.event", "has_content": true}]);
+    let record = json!([{"seq": 3, "event_type": "gen_ai.choice", "rule": "gen_ai:message.event", "has_content": true}]);
     assert_eq!(why["log_records"], record);
 
     let (_, short) = ask(

@@ -155,6 +155,45 @@ impl From<Tool> for EventTool {
     }
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EventRetrieval {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub knowledge_bases: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rerank: Option<bool>,
+    /// How many were found, also when fewer are told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunks_total: Option<u64>,
+    /// `{id, score, document, text}` each, as far as it is told; after the last of those shown a text says of how many (`5 of 7 chunks`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chunks: Vec<Value>,
+}
+
+impl From<Retrieval> for EventRetrieval {
+    fn from(retrieval: Retrieval) -> Self {
+        Self {
+            query: retrieval.query,
+            knowledge_bases: retrieval.knowledge_bases,
+            top_k: retrieval.top_k,
+            threshold: retrieval.threshold,
+            rerank: retrieval.rerank,
+            chunks_total: retrieval.chunks_total,
+            chunks: retrieval
+                .chunks
+                .into_iter()
+                .map(|chunk| serde_json::to_value(chunk).unwrap_or_default())
+                .collect(),
+        }
+    }
+}
+
 /// An observation as an event, whole: what is shown of it is [`crate::verbosity`]'s to say.
 pub fn view(trace_id: &TraceId, recorded: &Recorded) -> Event {
     let (observation, is_partial) = convention::told(&recorded.observation);

@@ -646,7 +646,10 @@ fn tool_call(event: &Event, is_raw: bool) -> Value {
     let mut fields = Map::from_iter([
         ("call_id".to_owned(), call_id(event)),
         ("tool_name".to_owned(), Value::from(tool.name)),
-        ("tool_type".to_owned(), Value::from(tool.tool_type.unwrap_or_else(|| tool.kind.to_owned()))),
+        (
+            "tool_type".to_owned(),
+            Value::from(tool.tool_type.unwrap_or_else(|| tool.kind.to_owned())),
+        ),
         ("arguments".to_owned(), json!(tool.arguments)),
     ]);
     timing(&mut fields, event);

@@ -171,7 +171,6 @@ pub struct Message {
 
 /// What was looked for in stored knowledge, and what was found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Retrieval {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
@@ -193,7 +192,6 @@ pub struct Retrieval {
 
 /// A piece of a document that was found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Chunk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,

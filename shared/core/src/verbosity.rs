@@ -323,9 +323,7 @@ pub(crate) fn debug(event: Event) -> Event {
             chunks: retrieval.chunks.into_iter().map(bounded_item).collect(),
             ..retrieval
         }),
-        thinking: event
-            .thinking
-            .map(|thought| cut(&thought, MAX_TEXT_BYTES)),
+        thinking: event.thinking.map(|thought| cut(&thought, MAX_TEXT_BYTES)),
         input: event.input.map(bounded),
         output: event.output.map(bounded),
         error: event.error.map(|error| Failure {
