@@ -3,10 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
     time::Duration,
 };
 
@@ -15,13 +11,9 @@ use tailspan_service::{
     config::Config,
     mesh::{Intake, read},
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    sync::Notify,
-};
 
 use crate::{
+    gate::{Gate, Stop},
     log::Case,
     support::{Instance, RedisServer, ReservedPort, Viewer, config, http},
 };
@@ -81,7 +73,7 @@ async fn reading(config: Config) -> Instance {
 }
 
 /// Asks until the answer is right; the time-out is the test's own.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..6_000 {
         if holds().await {
             return;
@@ -491,114 +483,27 @@ impl Point {
         Self::SetAsideUnheard,
     ];
 
-    /// In what the process sends; and whether Redis still gets it.
-    fn in_requests(self) -> Option<(&'static [u8], bool)> {
-        match self {
-            Self::ReadUnheard => None,
-            Self::BeforeAppend => Some((b"}:events\r\n", false)),
-            Self::AppendUnheard => Some((b"}:events\r\n", true)),
-            Self::BeforeAcknowledgement => Some((b"XACK\r\n", false)),
-            Self::AcknowledgementUnheard => Some((b"XACK\r\n", true)),
-            Self::BeforeTakingOver => Some((b"XCLAIM\r\n", false)),
-            Self::TakenOverUnheard => Some((b"XCLAIM\r\n", true)),
-            Self::SetAsideUnheard => Some((b"mesh:set-aside\r\n", true)),
-        }
-    }
-
-    /// In what Redis answers.
-    fn in_answers(self) -> Option<&'static [u8]> {
-        (self == Self::ReadUnheard).then_some(b"function_name\r\n")
-    }
-}
-
-/// A proxy before Redis that falls silent, for ever, on all connections, when a process comes to a point.
-struct Gate {
-    address: SocketAddr,
-    shared: Arc<Held>,
-}
-
-#[derive(Default)]
-struct Held {
-    point: Mutex<Option<Point>>,
-    reached: Notify,
-    /// Connections of earlier processes stay silent.
-    generation: AtomicU64,
-    silent: AtomicU64,
-}
-
-impl Gate {
-    async fn before(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Held::default());
-        let held = Arc::clone(&shared);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let server = TcpStream::connect(target).await.unwrap();
-                let (from_client, to_client) = client.into_split();
-                let (from_server, to_server) = server.into_split();
-                let generation = held.generation.load(Ordering::SeqCst);
-                tokio::spawn(pass(
-                    from_client,
-                    to_server,
-                    Arc::clone(&held),
-                    generation,
-                    true,
-                ));
-                tokio::spawn(pass(
-                    from_server,
-                    to_client,
-                    Arc::clone(&held),
-                    generation,
-                    false,
-                ));
-            }
-        });
-        Self { address, shared }
-    }
-
-    /// From now on: a new process, that is to be stopped there.
-    fn arm(&self, point: Option<Point>) {
-        self.shared.generation.fetch_add(1, Ordering::SeqCst);
-        *self.shared.point.lock().unwrap() = point;
-    }
-}
-
-async fn pass(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    held: Arc<Held>,
-    generation: u64,
-    is_request: bool,
-) {
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let bytes = &buffer[..count];
-        if held.silent.load(Ordering::SeqCst) >= generation && generation > 0 {
-            continue;
-        }
-        let holds = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
-        let passes = {
-            let mut point = held.point.lock().unwrap();
-            let is_mine = held.generation.load(Ordering::SeqCst) == generation;
-            let hit = point
-                .filter(|_| is_mine)
-                .and_then(|point| match is_request {
-                    true => point.in_requests().filter(|(part, _)| holds(part)),
-                    false => point
-                        .in_answers()
-                        .filter(|part| holds(part))
-                        .map(|part| (part, false)),
-                });
-            if hit.is_some() {
-                *point = None;
-                held.silent.store(generation, Ordering::SeqCst);
-                held.reached.notify_one();
-            }
-            hit.is_none_or(|(_, passes)| passes)
+    fn stop(self) -> Stop {
+        let sent = |part, passes| Stop {
+            part,
+            sent: true,
+            passes,
+            after: 0,
         };
-        if passes && to.write_all(bytes).await.is_err() {
-            return;
+        match self {
+            Self::ReadUnheard => Stop {
+                part: b"function_name\r\n",
+                sent: false,
+                passes: false,
+                after: 0,
+            },
+            Self::BeforeAppend => sent(b"}:events\r\n", false),
+            Self::AppendUnheard => sent(b"}:events\r\n", true),
+            Self::BeforeAcknowledgement => sent(b"XACK\r\n", false),
+            Self::AcknowledgementUnheard => sent(b"XACK\r\n", true),
+            Self::BeforeTakingOver => sent(b"XCLAIM\r\n", false),
+            Self::TakenOverUnheard => sent(b"XCLAIM\r\n", true),
+            Self::SetAsideUnheard => sent(b"mesh:set-aside\r\n", true),
         }
     }
 }
@@ -622,7 +527,7 @@ async fn a_hundred_readers_killed_at_named_points_lose_and_double_nothing() {
     let mut unreadable = 0;
     for kill in 0..KILLS {
         let point = Point::ALL[kill % Point::ALL.len()];
-        gate.arm(Some(point));
+        gate.arm(Some(point.stop()));
         let process = tokio::task::block_in_place(start);
         for n in 0..5 {
             let (trace, name) = (format!("t{}", n % 3), format!("step {kill} {n}"));
@@ -635,7 +540,7 @@ async fn a_hundred_readers_killed_at_named_points_lose_and_double_nothing() {
                 .await;
             unreadable += 1;
         }
-        tokio::time::timeout(Duration::from_secs(30), gate.shared.reached.notified())
+        tokio::time::timeout(Duration::from_secs(30), gate.reached())
             .await
             .unwrap_or_else(|_| panic!("kill {kill}: {point:?} is never reached"));
         drop(process);

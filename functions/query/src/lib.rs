@@ -7,6 +7,7 @@ mod list;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod session;
+mod stats;
 mod trace;
 mod v1;
 mod why;
@@ -40,6 +41,7 @@ pub fn router(app: App) -> Router {
         )
         .route("/traces/{trace_id}/spans/{span_id}/why", get(why::get_why))
         .merge(seed)
+        .route("/stats", get(stats::get_stats))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -4,7 +4,7 @@
 use tailspan_core::settle::Status;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
-use crate::{document, events, health, list, trace, v1, why};
+use crate::{document, events, health, list, stats, trace, v1, why};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
@@ -17,6 +17,7 @@ use crate::{document, events, health, list, trace, v1, why};
     trace::get_summary,
     trace::get_invocations,
     why::get_why,
+    stats::get_stats,
     v1::get_trace,
     v1::get_events,
     v1::get_summary,

@@ -1,4 +1,4 @@
-//! What must happen once when a run ends, whoever is awake: deciding that it ended, and keeping what a list shows of it.
+//! What must happen once when a run ends, whoever is awake: deciding that it ended, keeping what a list shows of it, and counting it.
 //!
 //! Jobs come from the `work` stream through a consumer group, so any number of workers share them. A job may come twice (its worker died before
 //! it said "done"); its effects are keyed by the run's last event, so twice is once.
@@ -8,13 +8,14 @@ mod finished;
 use std::time::{Duration, Instant};
 
 pub use finished::FinishedRun;
-use tailspan_core::listing::card;
+use tailspan_core::{listing::card, stats};
 use tailspan_service::{
     App,
     log::{
         LogError,
         notice::{Named, Notice},
-        work::{Taken, Worker},
+        read::Folded,
+        work::{Job, Taken, Worker},
     },
     metrics::Reason,
 };
@@ -120,8 +121,21 @@ async fn take_jobs_with(app: &App, worker: &Worker, report: &impl Fn(&FinishedRu
 
 /// Does a job; one that fails stays pending and is taken over later.
 async fn finish(app: &App, worker: &Worker, taken: Taken, report: &impl Fn(&FinishedRun)) {
-    let outcome = async {
-        if let Some(run) = keep_row(app, &taken).await? {
+    if let Err(error) = take_in(app, worker, &taken, report).await {
+        warn!(trace = %taken.job.trace, %error, "failed to finish a job; it will be taken again");
+    }
+}
+
+async fn take_in(
+    app: &App,
+    worker: &Worker,
+    taken: &Taken,
+    report: &impl Fn(&FinishedRun),
+) -> Result<(), LogError> {
+    let job = &taken.job;
+    // Without it its trace is gone, and there is nothing to take in.
+    if let Some(folded) = app.log.folded(&job.tenant, &job.trace).await? {
+        if let Some(run) = keep_row(app, job, &folded).await? {
             app.metrics
                 .runs_ended
                 .get_or_create(&Reason {
@@ -130,20 +144,17 @@ async fn finish(app: &App, worker: &Worker, taken: Taken, report: &impl Fn(&Fini
                 .inc();
             report(&run);
         }
-        worker.done(&taken).await
-    };
-    if let Err(error) = outcome.await {
-        warn!(trace = %taken.job.trace, %error, "failed to finish a job; it will be taken again");
+        let contribution = stats::of(&folded.state, &app.config.prices);
+        app.log
+            .keep_stats(&job.tenant, &job.trace, &contribution, folded.through)
+            .await?;
     }
+    worker.done(taken).await
 }
 
 /// What a list shows of the run. `None`: it is known already, or its trace is gone.
-async fn keep_row(app: &App, taken: &Taken) -> Result<Option<FinishedRun>, LogError> {
-    let job = &taken.job;
-    let Some(folded) = app.log.folded(&job.tenant, &job.trace).await? else {
-        return Ok(None);
-    };
-    let run = FinishedRun::of(job, &folded, &app.config.prices);
+async fn keep_row(app: &App, job: &Job, folded: &Folded) -> Result<Option<FinishedRun>, LogError> {
+    let run = FinishedRun::of(job, folded, &app.config.prices);
     let card = card(&folded.state, run.summary.clone())
         .map_err(|error| LogError::Internal(error.to_string()))?;
     app.log

@@ -179,7 +179,7 @@ impl<'a> Run<'a> {
     }
 
     /// OpenLLMetry's LangGraph: the graph as an agent, around the graph as a workflow of the same name.
-    fn is_a_graph(&self, index: usize) -> bool {
+    pub(crate) fn is_a_graph(&self, index: usize) -> bool {
         let agent_of = |index: usize| {
             self.steps
                 .get(index)

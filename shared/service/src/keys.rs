@@ -2,7 +2,10 @@
 //! indexes in another. Only validated ids enter a key, so no two of them can make the same one: a tenant has no `/`, a session's
 //! key no `/` or brace, and what follows the tag is ours.
 
-use tailspan_core::id::{SessionKey, TenantId, TraceId};
+use tailspan_core::{
+    id::{SessionKey, TenantId, TraceId},
+    stats::{Bucket, Dimension},
+};
 
 /// Makes keys under one prefix.
 #[derive(Clone, Debug, Default)]
@@ -103,6 +106,17 @@ impl Keys {
         }
     }
 
+    /// Hash: what is counted of each name of a dimension in a stretch of time.
+    pub fn stats(&self, tenant: &TenantId, dimension: Dimension, bucket: Bucket) -> String {
+        let (dimension, bucket) = (dimension.as_str(), bucket.name());
+        format!("{}{{{tenant}}}:stats:{dimension}:{bucket}", self.prefix)
+    }
+
+    /// Hash: what each trace added to those.
+    pub fn stats_of(&self, tenant: &TenantId) -> String {
+        format!("{}{{{tenant}}}:stats:of", self.prefix)
+    }
+
     /// The infix keeps a session's tag apart from that of a trace of the same name.
     pub fn session(&self, tenant: &TenantId, session: &SessionKey) -> SessionKeys {
         let tag = format!("{}{{{tenant}/s/{}}}", self.prefix, session.as_str());
@@ -148,6 +162,7 @@ mod tests {
 
     fn all(keys: &Keys, tenant: &str, trace: &str, session: &str) -> Vec<String> {
         let tenant = TenantId::parse(tenant).expect("valid");
+        let of = tenant.clone();
         let of_trace = keys.trace(&tenant, &TraceId::parse(trace).expect("valid"));
         let of_tenant = keys.tenant(&tenant);
         let of_session = keys.session(&tenant, &SessionKey::of(session));
@@ -171,7 +186,14 @@ mod tests {
         let mut all = vec![
             events, trace, seen, blobs, fold, bell, traces, due, rows, log, noted, sessions, by,
         ];
+        all.extend(Dimension::ALL.map(|dimension| {
+            let bucket = Bucket::Slot(7);
+            keys.stats(&of, dimension, bucket)
+        }));
         all.extend([
+            keys.stats_of(&of),
+            keys.stats(&of, Dimension::Tool, Bucket::Hour(7)),
+            keys.stats(&of, Dimension::Tool, Bucket::All),
             of_session.session,
             of_session.log,
             keys.tenants(),

@@ -187,6 +187,12 @@ impl Run<'_> {
         calls
     }
 
+    /// Name and step of every tool that ran, each once.
+    pub(crate) fn tools_that_ran(&self) -> Vec<(String, usize)> {
+        let done = self.tool_steps().into_iter();
+        done.map(|tool| (tool.name, tool.step)).collect()
+    }
+
     /// The tools that ran, each once: of spans of one call that nest (MCP's client, server and handler) the outermost, with what the inner
     /// ones know better.
     fn tool_steps(&self) -> Vec<Done> {

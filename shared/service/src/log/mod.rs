@@ -17,6 +17,7 @@ pub mod read;
 pub mod remove;
 pub mod rows;
 pub mod settle;
+pub mod stats;
 pub mod work;
 
 use std::{

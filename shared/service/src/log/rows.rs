@@ -126,6 +126,7 @@ impl Log {
                 .script(&LEAVE_SESSION, &[&keys.session, &keys.log], gone)
                 .await?;
         }
+        self.forget_stats(tenant, traces).await?;
         for trace in traces {
             let state = self.state(tenant, trace).await?;
             if state.is_some_and(|state| !state.dead) {
