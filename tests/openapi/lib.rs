@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 use tailspan_service::openapi::{
-    ErrorBody, Forbidden, Internal, Invalid, NotAcceptable, SpanNotFound, TooLarge, TooMany,
-    TraceDeleted, TraceNotFound, Unauthorized, Unavailable, UnsupportedMediaType,
+    AgentFailed, AgentNotFound, AgentTimeout, ErrorBody, Forbidden, Internal, Invalid,
+    NotAcceptable, SpanNotFound, TooLarge, TooMany, TraceDeleted, TraceNotFound, Unauthorized,
+    Unavailable, UnsupportedMediaType,
 };
 use utoipa::OpenApi;
 
@@ -22,11 +23,15 @@ use utoipa::OpenApi;
         (name = "traces", description = "Runs, listed and told"),
         (name = "streams", description = "Runs as they happen, as server-sent events"),
         (name = "seed", description = "The trace service of seed 001, for its clients"),
+        (name = "agents", description = "Agents in service, called and traced"),
         (name = "process", description = "The process itself"),
     ),
     components(
         schemas(ErrorBody),
         responses(
+            AgentFailed,
+            AgentNotFound,
+            AgentTimeout,
             Forbidden,
             Internal,
             Invalid,

@@ -424,11 +424,18 @@ impl Viewer {
         if response.status() != 200 {
             bail!("{} {}", response.status().as_u16(), response.text().await?);
         }
-        Ok(Self {
-            last_event_id: last_event_id.map(str::to_owned),
+        let mut viewer = Self::of(response);
+        viewer.last_event_id = last_event_id.map(str::to_owned);
+        Ok(viewer)
+    }
+
+    /// A reader of an answer that is a stream.
+    pub(crate) fn of(response: reqwest::Response) -> Self {
+        Self {
+            last_event_id: None,
             body: Box::pin(response.bytes_stream()),
             buffer: Vec::new(),
-        })
+        }
     }
 
     /// The next frame with data; `None` at the end of the stream.

@@ -158,7 +158,7 @@ async fn serve(
         _ = terminate.recv() => {}
     }
     tokio::select! {
-        () = drain(&stop, &tracker, &background) => {}
+        () = drain(&stop, &tracker, &background, &app.tasks) => {}
         // Whoever presses Ctrl-C twice does not want to wait. What was acknowledged is on disk.
         _ = interrupt.recv() => {}
     }
@@ -174,19 +174,28 @@ fn every_router(app: &App) -> Router {
 }
 
 /// Streams end with their cursor, requests in flight are answered, then the loops end.
-async fn drain(stop: &CancellationToken, tracker: &TaskTracker, background: &TaskTracker) {
+async fn drain(
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+    background: &TaskTracker,
+    tasks: &TaskTracker,
+) {
     tracing::info!("draining");
     stop.cancel();
     tracker.close();
     background.close();
+    tasks.close();
     let limit = Duration::from_secs(DRAIN_SECONDS);
     let drained = async {
         tracker.wait().await;
+        tasks.wait().await;
         background.wait().await;
     };
     if tokio::time::timeout(limit, drained).await.is_err() {
-        let (requests, loops) = (tracker.len(), background.len());
-        tracing::warn!("cut off {requests} connections and {loops} loops after {DRAIN_SECONDS} s");
+        let (requests, loops, runs) = (tracker.len(), background.len(), tasks.len());
+        tracing::warn!(
+            "cut off {requests} connections, {loops} loops and {runs} calls to agents after {DRAIN_SECONDS} s"
+        );
     }
 }
 

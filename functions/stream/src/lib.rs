@@ -3,13 +3,20 @@
 //! `GET /traces/{trace_id}/stream`. Everything that can go wrong is told as JSON before the stream starts; after that a stream tells by its control
 //! frames (`gap`, `end`) what it cannot show, and a client that lost its connection goes on at its cursor.
 
+mod completion;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod request;
 mod viewer;
 
-use axum::{Router, middleware::map_response, routing::get};
+use axum::{
+    Router,
+    middleware::map_response,
+    routing::{get, post},
+};
 use tailspan_service::{App, envelope::put_errors_in};
+
+use crate::completion::Completions;
 
 /// Everything of this function.
 pub fn router(app: App) -> Router {
@@ -19,8 +26,20 @@ pub fn router(app: App) -> Router {
             get(viewer::stream_seed),
         )
         .layer(map_response(put_errors_in));
+    let completions = Router::new()
+        .route(
+            "/v1/trace/agents/{agent_id}/completions/trace",
+            post(completion::complete_seed),
+        )
+        .layer(map_response(put_errors_in))
+        .route(
+            "/agents/{agent_id}/completions/trace",
+            post(completion::complete),
+        )
+        .with_state(Completions::new(app.clone()));
     Router::new()
         .route("/traces/{trace_id}/stream", get(viewer::stream_trace))
         .merge(seed)
         .with_state(app)
+        .merge(completions)
 }

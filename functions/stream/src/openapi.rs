@@ -5,12 +5,17 @@ use tailspan_core::settle::Status;
 use tailspan_service::openapi::GapReason;
 use utoipa::{OpenApi, ToSchema};
 
-use crate::viewer;
+use crate::{completion, viewer};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
 #[openapi(
-    paths(viewer::stream_trace, viewer::stream_seed),
+    paths(
+        viewer::stream_trace,
+        viewer::stream_seed,
+        completion::complete,
+        completion::complete_seed
+    ),
     components(schemas(tailspan_core::event::Event, GapData, EndData))
 )]
 pub struct Document;
@@ -48,4 +53,30 @@ pub(crate) enum EndStatus {
 pub(crate) enum Gone {
     Deleted,
     Expired,
+}
+
+/// What an agent is asked. Every other field is passed on to it.
+#[derive(ToSchema)]
+pub(crate) struct CompletionRequest {
+    /// What the agent is to answer. An OpenAI-compatible agent takes `messages` too, or instead; the question is their end.
+    pub question: Option<String>,
+    /// The conversation, as OpenAI's API has it.
+    pub messages: Option<Vec<std::collections::HashMap<String, serde_json::Value>>>,
+    pub session_id: Option<String>,
+    pub user_id: Option<String>,
+    /// Frames as they happen (the default), or one JSON.
+    pub stream: Option<bool>,
+    /// How much of the run is recorded and shown; `standard` when it is not said.
+    pub trace_level: Option<tailspan_core::verbosity::Verbosity>,
+    /// `true` when it is not said.
+    pub include_trace: Option<bool>,
+}
+
+/// The agent's own answer with two more fields.
+#[derive(ToSchema)]
+pub(crate) struct CompletionAnswer {
+    pub trace_id: String,
+    /// The summary of the trace, and `events`: those since the run began, at most 1,000 or 4 MiB; `next_cursor` when there are more. Absent when `include_trace` is false.
+    #[schema(nullable = false)]
+    pub trace: Option<std::collections::HashMap<String, serde_json::Value>>,
 }

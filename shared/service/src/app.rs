@@ -8,7 +8,7 @@ use std::{
 
 use prometheus_client::metrics::gauge::Gauge;
 use tailspan_core::id::{TenantId, TraceId};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -33,6 +33,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Cancelled when the process is to end: streams end with their cursor, loops stop.
     pub shutdown: CancellationToken,
+    /// Work that goes on when its request is gone; whoever ends the process waits for it. All of it ends by itself after [`Shared::shutdown`].
+    pub tasks: TaskTracker,
     redis: Redis,
     /// Where the mesh's stream is: the same Redis unless another is named.
     pub(crate) mesh_redis: Redis,
@@ -95,6 +97,7 @@ impl App {
             config,
             metrics,
             shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             redis,
             mesh_redis,
             refusals: Mutex::default(),

@@ -24,13 +24,15 @@
 //! | `TAILSPAN_MESH_SECONDS` | up to the deadline | how long one invocation of the function reads, at most |
 //! | `TAILSPAN_PRICES` | none | JSON file of prices that go before the built-in ones; see [`tailspan_core::pricing::Prices::parse`] |
 //! | `TAILSPAN_MAX_BODY_BYTES` | 16777216 | a request's body after decompression |
+//! | `TAILSPAN_AGENTS` | none | the file of the agents that may be called, see [`crate::agents`]; read once, at the start |
+//! | `TAILSPAN_MAX_COMPLETIONS` | 32 | calls to agents at a time in this process; more are answered 429 |
 //! | `TAILSPAN_MAX_IN_FLIGHT_BYTES` | 268435456 | bodies being taken in at once; more are answered 429 |
 
 use std::{collections::HashMap, fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use tailspan_core::{id::TenantId, pricing::Prices, settle::Patience};
 
-use crate::redis_url::RedisUrl;
+use crate::{agents::Agents, redis_url::RedisUrl};
 
 /// What a process was told; the fields are those of the table above.
 #[derive(Clone)]
@@ -52,6 +54,8 @@ pub struct Config {
     pub mesh: MeshConfig,
     /// What calls to models cost.
     pub prices: Arc<Prices>,
+    pub agents: Agents,
+    pub max_completions: usize,
 }
 
 /// An agent mesh whose trace stream is read.
@@ -122,6 +126,8 @@ impl Default for Config {
             max_in_flight_bytes: 256 * 1024 * 1024,
             mesh: MeshConfig::default(),
             prices: Arc::new(Prices::builtin()),
+            agents: Agents::default(),
+            max_completions: 32,
         }
     }
 }
@@ -169,6 +175,9 @@ impl Config {
         });
         number("TAILSPAN_LOST_SECONDS", 1, &mut |seconds| {
             config.patience.lost_ms = seconds.saturating_mul(1000)
+        });
+        number("TAILSPAN_MAX_COMPLETIONS", 1, &mut |count| {
+            config.max_completions = to_usize(count)
         });
         number("TAILSPAN_MAX_BODY_BYTES", 1024, &mut |bytes| {
             config.max_body_bytes = to_usize(bytes)
@@ -227,6 +236,18 @@ impl Config {
                 Err(all) => mistakes.extend(
                     all.into_iter()
                         .map(|mistake| format!("TAILSPAN_PRICES ({path}): {mistake}")),
+                ),
+            }
+        }
+        if let Some(path) = var("TAILSPAN_AGENTS").filter(|path| !path.is_empty()) {
+            let read = std::fs::read_to_string(&path)
+                .map_err(|error| vec![format!("cannot read {path}: {error}")])
+                .and_then(|text| Agents::parse(&text, &var));
+            match read {
+                Ok(agents) => config.agents = agents,
+                Err(all) => mistakes.extend(
+                    all.into_iter()
+                        .map(|mistake| format!("TAILSPAN_AGENTS: {mistake}")),
                 ),
             }
         }
@@ -340,9 +361,10 @@ mod tests {
             ("TAILSPAN_REDIS_URL", "redis://:secret@host"),
             ("TAILSPAN_REDIS_CERT_FILE", "/cert.pem"),
             ("TAILSPAN_PRICES", "/no/such/file"),
+            ("TAILSPAN_AGENTS", "/nowhere/agents.json"),
         ]);
         let error = Config::from_vars(|name| vars.get(name).map(ToString::to_string)).unwrap_err();
-        assert_eq!(error.0.len(), 6, "{error}");
+        assert_eq!(error.0.len(), 7, "{error}");
         assert!(!error.to_string().contains("secret"));
     }
 

@@ -33,13 +33,7 @@ pub async fn put_errors_in(response: Response) -> Response {
         return response;
     };
     let (mut parts, _) = response.into_parts();
-    let code = match parts.status {
-        StatusCode::NOT_FOUND => NOT_FOUND,
-        StatusCode::UNAUTHORIZED => UNAUTHORIZED,
-        status if status.is_client_error() => WRONG_ARGUMENT,
-        _ => FAILED,
-    };
-    let body = json!({"code": code, "message": told.message, "data": null, "error": told.code});
+    let body = error(parts.status, told.code, &told.message);
     parts.headers.remove(axum::http::header::CONTENT_LENGTH);
     let mut enveloped = (parts.status, Json(body)).into_response();
     for (name, value) in &parts.headers {
@@ -49,4 +43,15 @@ pub async fn put_errors_in(response: Response) -> Response {
             .or_insert_with(|| value.clone());
     }
     enveloped
+}
+
+/// An error in the envelope.
+pub fn error(status: StatusCode, code: &str, message: &str) -> serde_json::Value {
+    let seeds = match status {
+        StatusCode::NOT_FOUND => NOT_FOUND,
+        StatusCode::UNAUTHORIZED => UNAUTHORIZED,
+        status if status.is_client_error() => WRONG_ARGUMENT,
+        _ => FAILED,
+    };
+    json!({"code": seeds, "message": message, "data": null, "error": code})
 }

@@ -72,6 +72,25 @@ impl ApiError {
         )
     }
 
+    /// 404: the tenant may use no such agent.
+    pub fn agent_not_found(agent: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "agent_not_found",
+            format!("there is no agent {agent:?}"),
+        )
+    }
+
+    /// 502: the agent was called, and failed.
+    pub fn agent_failed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "agent_failed", message)
+    }
+
+    /// 504: the agent was called, and did not answer in its time.
+    pub fn agent_timeout(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "agent_timeout", message)
+    }
+
     /// 404: no route has this path.
     pub fn not_found() -> Self {
         Self::new(

@@ -1,5 +1,6 @@
 //! What every process of Tailspan needs. It knows no route, and only [`redis`] knows fred.
 
+pub mod agents;
 pub mod app;
 pub mod config;
 pub mod envelope;

@@ -46,6 +46,8 @@ pub struct Metrics {
     pub mesh_pending: Gauge,
     pub mesh_lag: Gauge,
     pub mesh_consumers: Gauge,
+    pub completions: Counter,
+    pub completions_failed: Family<Reason, Counter>,
     pub subscriptions: Gauge,
     pub tasks: Gauge,
     pub redis_memory_bytes: Gauge,
@@ -195,6 +197,16 @@ impl Default for Metrics {
                 "mesh_consumers",
                 "Readers of the mesh's stream, all processes",
                 Gauge::default()
+            ),
+            completions: metric!(
+                "completions",
+                "Calls to agents that began",
+                Counter::default()
+            ),
+            completions_failed: metric!(
+                "completions_failed",
+                "Calls to agents that failed, by reason",
+                Family::default()
             ),
             subscriptions: metric!(
                 "subscriptions",

@@ -24,6 +24,9 @@ pub struct ErrorCode;
 
 /// Every code there is. tests/openapi looks for codes in the sources that are not here.
 pub const CODES: &[&str] = &[
+    "agent_failed",
+    "agent_not_found",
+    "agent_timeout",
     "body_too_large",
     "event_too_large",
     "forbidden",
@@ -40,6 +43,7 @@ pub const CODES: &[&str] = &[
     "invalid_utf8",
     "malformed",
     "method_not_allowed",
+    "missing_question",
     "not_acceptable",
     "origin_not_allowed",
     "route_not_found",
@@ -138,6 +142,10 @@ pub struct TraceNotFound(ErrorBody);
 #[derive(ToResponse)]
 pub struct SpanNotFound(ErrorBody);
 
+/// there is no such agent, or it is another tenant's
+#[derive(ToResponse)]
+pub struct AgentNotFound(ErrorBody);
+
 /// the client takes none of what the route answers
 #[derive(ToResponse)]
 pub struct NotAcceptable(ErrorBody);
@@ -158,3 +166,11 @@ pub struct UnsupportedMediaType(ErrorBody);
 #[derive(ToResponse)]
 #[response(headers(("Retry-After" = u32, description = "seconds after which trying again makes sense")))]
 pub struct TooMany(ErrorBody);
+
+/// the agent was called and failed; beside the error stand `trace_id` and the `trace` so far
+#[derive(ToResponse)]
+pub struct AgentFailed(ErrorBody);
+
+/// the agent was called and did not answer in its time; beside the error stand `trace_id` and the `trace` so far
+#[derive(ToResponse)]
+pub struct AgentTimeout(ErrorBody);
