@@ -474,3 +474,346 @@ async fn a_cursor_neither_repeats_nor_misses_while_traces_are_added() {
     let once: BTreeSet<&String> = seen.iter().collect();
     assert_eq!((seen.len(), once.len()), (30, 30), "{seen:?}");
 }
+
+#[tokio::test]
+async fn sessions_are_listed_by_their_last_event_and_go_with_their_last_trace() {
+    let redis = RedisServer::start().await;
+    let instance = instance(&redis).await;
+    let all = make(&instance, 80).await;
+    let of = |session: &str| -> Vec<&Made> {
+        let traces = all
+            .iter()
+            .filter(|made| made.session.as_deref() == Some(session));
+        traces.collect()
+    };
+
+    // One is heard of again, and comes first.
+    let told = of("s-2")[0];
+    post(
+        &instance,
+        &told.trace,
+        r#"{"event_type":"note","session_id":"s-2"}"#,
+    )
+    .await;
+    let mut names = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut pairs = vec![("limit", "2")];
+        pairs.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let (status, page) = get(&instance, "/sessions", &pairs).await;
+        assert_eq!(status, 200, "{page}");
+        for session in page["sessions"].as_array().expect("sessions") {
+            let name = session["session_id"].as_str().expect("a name").to_owned();
+            assert_eq!(session["traces"], of(&name).len(), "{session}");
+            names.push(name);
+        }
+        cursor = page["next_cursor"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(names.first().map(String::as_str), Some("s-2"));
+    let once: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(
+        (names.len(), once),
+        (SESSIONS.len(), SESSIONS.into_iter().collect())
+    );
+
+    // By its name and by its key, with totals and filters.
+    let name = "chat über x";
+    let path = format!("/sessions/{}", percent(name));
+    let (status, session) = get(&instance, &path, &[("limit", "3")]).await;
+    assert_eq!(status, 200, "{session}");
+    let members = of(name);
+    assert_eq!(session["session_id"], name);
+    assert_eq!(session["total"], members.len());
+    assert_eq!(session["traces"].as_array().map(Vec::len), Some(3));
+    let totals = &session["totals"];
+    assert_eq!(totals["traces"], members.len());
+    let duration: u64 = members.iter().map(|made| made.duration_ms).sum();
+    assert_eq!(totals["duration_ms"], duration as f64);
+    let failed = members
+        .iter()
+        .filter(|made| made.status == "failed")
+        .count();
+    assert_eq!(
+        totals["by_status"]["failed"].as_u64().unwrap_or(0),
+        failed as u64
+    );
+    let key = session["key"].as_str().expect("a key");
+    let (status, by_key) = get(
+        &instance,
+        &format!("/sessions/{key}"),
+        &[("status", "failed")],
+    )
+    .await;
+    assert_eq!((status, &by_key["session_id"]), (200, &Value::from(name)));
+    assert_eq!(by_key["traces"].as_array().map(Vec::len), Some(failed));
+    for unknown in ["/sessions/nobody", "/sessions/aaaaaaaaaaaaaaaaaaaaaaaaaa"] {
+        assert_eq!(get(&instance, unknown, &[]).await.0, 404, "{unknown}");
+    }
+    for (path, query) in [
+        ("/sessions", ("page", "1")),
+        ("/sessions", ("cursor", "1-x")),
+        (path.as_str(), ("session_id", "x")),
+    ] {
+        assert_eq!(
+            get(&instance, path, &[query]).await.0,
+            400,
+            "{path} {query:?}"
+        );
+    }
+
+    agrees(&redis, &instance, &all).await;
+    for made in members {
+        delete(&instance, &made.trace).await;
+    }
+    assert_eq!(get(&instance, &path, &[]).await.0, 404);
+    let left: Vec<Made> = all
+        .iter()
+        .filter(|made| made.session.as_deref() != Some(name))
+        .cloned()
+        .collect();
+    agrees(&redis, &instance, &left).await;
+    for made in &left {
+        delete(&instance, &made.trace).await;
+    }
+    agrees(&redis, &instance, &[]).await;
+    let (_, sessions) = get(&instance, "/sessions", &[]).await;
+    assert_eq!(sessions["sessions"], Value::Array(Vec::new()));
+}
+
+async fn post(instance: &Instance, trace: &str, event: &str) {
+    let answer = http()
+        .post(instance.url(&format!("/traces/{trace}/events")))
+        .body(event.to_owned())
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(answer.status(), 200);
+}
+
+/// Deletes a trace, after which no read knows it.
+async fn delete(instance: &Instance, trace: &str) {
+    let path = format!("/traces/{trace}");
+    let ask = async |path: &str| {
+        let answer = http().delete(instance.url(path)).send().await;
+        answer.expect("answered").status().as_u16()
+    };
+    let (_, known) = get(instance, &path, &[]).await;
+    if known["status"] == "running" {
+        assert_eq!(ask(&path).await, 409, "{trace}");
+    }
+    assert_eq!(ask(&format!("{path}?force=true")).await, 204, "{trace}");
+    for read in ["", "/events", "/summary", "/invocations", "/stream"] {
+        assert_eq!(
+            get(instance, &format!("{path}{read}"), &[]).await.0,
+            404,
+            "{path}{read}"
+        );
+    }
+    assert_eq!(ask(&path).await, 404, "{trace}");
+}
+
+/// Every index holds just what it should: the traces that are left, and nothing of those that are gone.
+async fn agrees(redis: &RedisServer, instance: &Instance, left: &[Made]) {
+    let members = async |words: &[&str]| -> BTreeSet<String> {
+        bulk(&redis.cli(words).await).into_iter().collect()
+    };
+    let names: BTreeSet<String> = left.iter().map(|made| made.trace.clone()).collect();
+    let pages = listed(instance, "/traces", &Query::new(), 100).await;
+    let listed: BTreeSet<String> = traces(&pages)
+        .iter()
+        .map(|row| row["trace_id"].as_str().expect("a name").to_owned())
+        .collect();
+    assert_eq!(listed, names);
+    for index in ["traces", "rows", "noted"] {
+        let key = format!("{{default}}:{index}");
+        let command = if index == "traces" { "ZRANGE" } else { "HKEYS" };
+        let words: &[&str] = if index == "traces" {
+            &[command, &key, "0", "-1"]
+        } else {
+            &[command, &key]
+        };
+        assert_eq!(members(words).await, names, "{index}");
+    }
+    assert!(
+        members(&["ZRANGE", "{default}:due", "0", "-1"])
+            .await
+            .is_subset(&names)
+    );
+
+    // What each trace stands in, from both sides.
+    let mut stands: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for key in members(&["KEYS", "{default}:by:*"]).await {
+        let traces = members(&["ZRANGE", &key, "0", "-1"]).await;
+        assert!(traces.is_subset(&names), "{key}");
+        for trace in traces {
+            stands
+                .entry(trace)
+                .or_default()
+                .insert(key.replace("{default}:by:", ""));
+        }
+    }
+    let sessions: BTreeSet<String> = stands
+        .values()
+        .flatten()
+        .filter_map(|label| label.strip_prefix("session:").map(str::to_owned))
+        .collect();
+    assert_eq!(
+        members(&["ZRANGE", "{default}:sessions", "0", "-1"]).await,
+        sessions
+    );
+    let keys = members(&["KEYS", "{default/s/*"]).await;
+    assert_eq!(
+        keys.len(),
+        2 * sessions.len(),
+        "a hash and a log for each: {keys:?}"
+    );
+    for made in left {
+        let noted = bulk(&redis.cli(&["HGET", "{default}:noted", &made.trace]).await).remove(0);
+        let labels: BTreeSet<String> = noted.split(' ').skip(1).map(str::to_owned).collect();
+        assert_eq!(
+            stands.remove(&made.trace).unwrap_or_default(),
+            labels,
+            "{}",
+            made.trace
+        );
+        let kinds = |kind: &str| {
+            labels
+                .iter()
+                .filter(|label| label.starts_with(kind))
+                .count()
+        };
+        assert_eq!(kinds("status:"), 1, "{noted}");
+        assert_eq!(kinds("agent:"), made.agents.len(), "{noted}");
+        assert_eq!(
+            kinds("session:"),
+            usize::from(made.session.is_some()),
+            "{noted}"
+        );
+        assert_eq!(kinds("user:"), usize::from(made.user.is_some()), "{noted}");
+        assert_eq!(kinds("error"), usize::from(made.error.is_some()), "{noted}");
+        if let Some(session) = &made.session {
+            let key = tailspan_core::id::SessionKey::of(session);
+            let hash = format!("{{default/s/{}}}:session", key.as_str());
+            let known = redis
+                .cli(&["HEXISTS", &hash, &format!("t:{}", made.trace)])
+                .await;
+            assert_eq!(known.trim(), ":1", "{}", made.trace);
+        }
+    }
+}
+
+/// The texts of an answer.
+fn bulk(answer: &str) -> Vec<String> {
+    let lines: Vec<&str> = answer.split("\r\n").collect();
+    let mut texts = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        if line.starts_with('$') && !line.starts_with("$-") {
+            texts.extend(lines.get(at + 1).map(ToString::to_string));
+        }
+    }
+    texts
+}
+
+#[tokio::test]
+async fn a_trace_is_found_by_how_it_stands_now() {
+    let redis = RedisServer::start().await;
+    let mut config = config(&redis.url());
+    config.patience.grace_ms = 0;
+    config.patience.stalled_ms = 300;
+    config.patience.lost_ms = 600;
+    let instance = Instance::with(config).await;
+    let worker = tokio::spawn({
+        let app = instance.app.clone();
+        async move { tailspan_worker::run(app, |_| ()).await }
+    });
+    let found_as = async |status: &str| {
+        for _ in 0..1_000 {
+            let (answered, page) = get(&instance, "/traces", &[("status", status)]).await;
+            assert_eq!(answered, 200, "{page}");
+            if names(&page) == ["t"] {
+                assert_eq!(page["traces"][0]["status"], status);
+                return page;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("never found as {status}");
+    };
+    // While it runs its row shows its agents.
+    let begin = r#"{"event_type":"workflow_started","agent_id":"Triage"}"#;
+    post(&instance, "t", begin).await;
+    found_as("running").await;
+    let row = found_as("stalled").await;
+    assert_eq!(row["traces"][0]["run"]["agents"][0], "Triage");
+    post(&instance, "t", r#"{"event_type":"note"}"#).await;
+    found_as("running").await;
+    found_as("lost").await;
+    // A new event opens it again.
+    post(&instance, "t", r#"{"event_type":"note"}"#).await;
+    found_as("running").await;
+    post(
+        &instance,
+        "t",
+        r#"{"event_type":"workflow_completed","agent_id":"Triage"}"#,
+    )
+    .await;
+    found_as("completed").await;
+    for status in ["running", "stalled", "lost", "failed"] {
+        let (_, page) = get(&instance, "/traces", &[("status", status)]).await;
+        assert_eq!(
+            (names(&page), &page["total"]),
+            (Vec::new(), &Value::from(0)),
+            "{status}"
+        );
+    }
+    worker.abort();
+}
+
+#[tokio::test]
+async fn a_trace_that_is_begun_anew_is_found_by_what_it_names_now() {
+    let redis = RedisServer::start().await;
+    let instance = instance(&redis).await;
+    let event = |agent: &str| {
+        format!(
+            "{{\"event_type\":\"workflow_started\",\"agent_id\":\"{agent}\",\"session_id\":\"of {agent}\"}}"
+        )
+    };
+    post(&instance, "t", &event("first")).await;
+    let answer = http()
+        .post(instance.url("/traces/t/events?replace=true"))
+        .body(event("second"))
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(answer.status(), 200);
+    for (agent, expected) in [("first", 0), ("second", 1)] {
+        let (_, page) = get(&instance, "/traces", &[("agent_id", agent)]).await;
+        assert_eq!(page["total"], expected, "{agent}");
+        let (status, _) = get(&instance, &format!("/sessions/of%20{agent}"), &[]).await;
+        assert_eq!(status, if expected == 1 { 200 } else { 404 }, "{agent}");
+    }
+}
+
+#[tokio::test]
+async fn a_trace_that_names_more_than_it_can_be_found_by_says_so() {
+    let redis = RedisServer::start().await;
+    let instance = instance(&redis).await;
+    for number in 0..80 {
+        post(
+            &instance,
+            "t",
+            &format!("{{\"event_type\":\"step\",\"agent_id\":\"agent-{number}\"}}"),
+        )
+        .await;
+    }
+    let (_, page) = get(&instance, "/traces", &[]).await;
+    assert_eq!(page["traces"][0]["labels_truncated"], true, "{page}");
+    for (agent, expected) in [("agent-1", 1), ("agent-79", 0)] {
+        let (_, page) = get(&instance, "/traces", &[("agent_id", agent)]).await;
+        assert_eq!(page["total"], expected, "{agent}");
+    }
+    delete(&instance, "t").await;
+    agrees(&redis, &instance, &[]).await;
+}

@@ -7,6 +7,7 @@ mod list;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod session;
+mod sessions;
 mod stats;
 mod trace;
 mod v1;
@@ -29,6 +30,8 @@ pub fn router(app: App) -> Router {
     Router::new()
         .route("/traces", get(list::list_traces))
         .route("/agents/{agent_id}/traces", get(list::list_traces_of_agent))
+        .route("/sessions", get(sessions::list_sessions))
+        .route("/sessions/{session_id}", get(sessions::get_session))
         .route(
             "/traces/{trace_id}",
             get(trace::get_trace).delete(trace::delete_trace),

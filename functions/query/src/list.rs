@@ -84,7 +84,7 @@ pub(crate) struct ListedTrace {
 /// The traces, newest first, filtered, page by page.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/traces", tag = "traces",
-    params(crate::openapi::OfAgent, crate::openapi::ListQuery),
+    params(crate::openapi::OfAgent, crate::openapi::InSession, crate::openapi::ListQuery),
     responses((status = 200, description = "a page of traces", body = Found)),
 ))]
 pub(crate) async fn list_traces(
@@ -99,7 +99,7 @@ pub(crate) async fn list_traces(
 /// The traces of one agent; the parameters are those of the list of all.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/agents/{agent_id}/traces", tag = "traces",
-    params(("agent_id" = String, Path, description = "name or id of the agent, percent-encoded"), crate::openapi::ListQuery),
+    params(("agent_id" = String, Path, description = "name or id of the agent, percent-encoded"), crate::openapi::InSession, crate::openapi::ListQuery),
     responses((status = 200, description = "a page of traces", body = Found)),
 ))]
 pub(crate) async fn list_traces_of_agent(
@@ -381,7 +381,7 @@ fn run(row: &str, level: Verbosity) -> Option<Value> {
         && let Some(errors) = run.get_mut("errors").and_then(Value::as_array_mut)
     {
         for error in errors.iter_mut().filter_map(Value::as_object_mut) {
-            error.remove("message");
+            error.insert("message".to_owned(), Value::from(""));
         }
     }
     Some(run)

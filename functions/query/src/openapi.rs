@@ -4,13 +4,15 @@
 use tailspan_core::settle::Status;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
-use crate::{document, events, health, list, stats, trace, v1, why};
+use crate::{document, events, health, list, sessions, stats, trace, v1, why};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
 #[openapi(paths(
     list::list_traces,
     list::list_traces_of_agent,
+    sessions::list_sessions,
+    sessions::get_session,
     trace::get_trace,
     trace::delete_trace,
     events::get_events,
@@ -75,6 +77,15 @@ pub(crate) struct OfAgent {
     agent_id: Option<String>,
 }
 
+/// What a list of all sessions' traces takes beyond [`ListQuery`].
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct InSession {
+    /// Name of a session, or its key.
+    #[param(min_length = 1)]
+    session_id: Option<String>,
+}
+
 /// What `tailspan_core::listing::Request` reads.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -82,9 +93,6 @@ pub(crate) struct ListQuery {
     /// Name of a user.
     #[param(min_length = 1)]
     user_id: Option<String>,
-    /// Name of a session, or its key.
-    #[param(min_length = 1)]
-    session_id: Option<String>,
     /// How the trace stands.
     #[param(inline)]
     status: Option<Status>,
@@ -108,7 +116,7 @@ pub(crate) struct ListQuery {
     max_duration: Option<String>,
     /// Whether the run has errors.
     has_error: Option<bool>,
-    /// Somewhere in the names of the trace, its agents, tools and steps, or in the first 200 bytes of an error's text; in whichever case.
+    /// Somewhere in the names of the trace, its agents, tools and steps, or in the first 200 characters of an error's text; in whichever case.
     #[param(min_length = 1, max_length = 200)]
     text: Option<String>,
     /// The whole name of a step, a tool or an agent; in whichever case.
@@ -129,4 +137,16 @@ pub(crate) struct ListQuery {
     /// `minimal`: rows without texts of errors.
     #[param(pattern = "^(minimal|standard|detailed|debug)$")]
     level: Option<String>,
+}
+
+/// What a list of sessions takes.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SessionsQuery {
+    /// Sessions of a page.
+    #[param(minimum = 1, maximum = 200, default = 20)]
+    limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    #[param(pattern = "^[0-9]{1,15}-[a-z2-7]{26}$")]
+    cursor: Option<String>,
 }

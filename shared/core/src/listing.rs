@@ -5,6 +5,7 @@
 
 mod card;
 mod query;
+mod totals;
 
 use std::fmt;
 
@@ -12,6 +13,7 @@ use serde::Deserialize;
 
 pub use self::card::{Card, card};
 pub use self::query::{Invalid, LARGEST_PAGE, Paging, Place, Request, page_of_sessions};
+pub use self::totals::Totals;
 
 use crate::id::SessionKey;
 use crate::settle::Status;

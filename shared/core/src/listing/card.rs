@@ -5,16 +5,15 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::{Label, label_text};
-use crate::fold::{State, shorten};
+use crate::fold::State;
 use crate::id::SessionKey;
 use crate::run::Run;
 use crate::summary::Summary;
+use crate::verbosity::{PREVIEW_CHARACTERS, Verbosity};
 
 /// Of each kind of name, and of errors, a row shows this many; `/summary` has the rest.
 const NAMES_IN_A_ROW: usize = 50;
 const ERRORS_IN_A_ROW: usize = 5;
-/// Bytes of an error's text that a row shows and is searched by.
-const ERROR_HEAD_BYTES: usize = 200;
 /// Bytes of the words that a row is searched by.
 const WORDS_BYTES: usize = 2_048;
 /// Labels of each sort; with status, error and "more" they are [`super::MAX_LABELS`].
@@ -66,12 +65,9 @@ pub fn card(state: &State, mut summary: Summary) -> Result<Card, serde_json::Err
     words.add(name.as_deref().unwrap_or_default());
     summary.agents.iter().for_each(|agent| words.add(agent));
     for error in &summary.errors {
-        let head = error
-            .message
-            .get(..floor(&error.message))
-            .unwrap_or_default();
+        let head: String = error.message.chars().take(PREVIEW_CHARACTERS).collect();
         words.add(&error.error_type);
-        words.add(head);
+        words.add(&head);
     }
     for step in steps() {
         if let Some(tool) = &step.facts.tool {
@@ -127,9 +123,7 @@ pub fn card(state: &State, mut summary: Summary) -> Result<Card, serde_json::Err
         names.truncate(NAMES_IN_A_ROW);
     }
     summary.errors.truncate(ERRORS_IN_A_ROW);
-    for error in &mut summary.errors {
-        error.message = shorten(std::mem::take(&mut error.message), ERROR_HEAD_BYTES);
-    }
+    let summary = summary.at(Verbosity::Standard);
     let mut row = serde_json::to_string(&Shown {
         name: name.as_deref(),
         summary: &summary,
@@ -144,15 +138,6 @@ pub fn card(state: &State, mut summary: Summary) -> Result<Card, serde_json::Err
         without_error,
         sessions,
     })
-}
-
-/// Where the head of an error's text ends.
-fn floor(text: &str) -> usize {
-    let mut end = text.len().min(ERROR_HEAD_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    end
 }
 
 /// Lower-case lines, each once, as many as there is room for.

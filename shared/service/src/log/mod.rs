@@ -16,6 +16,7 @@ pub mod notice;
 pub mod read;
 pub mod remove;
 pub mod rows;
+pub mod sessions;
 pub mod settle;
 pub mod stats;
 pub mod work;

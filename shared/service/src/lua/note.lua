@@ -50,8 +50,8 @@ while i < #ARGV do
       if known < most then
         put(label)
         known = known + 1
-      elseif not string.find(labels, ' +', 1, true) then
-        labels = labels .. ' +'
+      elseif not string.find(labels, ' more', 1, true) then
+        put('more')
       end
     end
     local session = string.match(label, '^session:(.+)$')
