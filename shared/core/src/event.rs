@@ -343,9 +343,9 @@ fn of_span(span: Span) -> Event {
         retrieval,
         tool: span.tool.map(EventTool::from),
         thinking: thoughts(&span.output),
-        input: said(new_messages(&span.input)).or_else(|| span.input_value),
+        input: said(new_messages(&span.input)).or(span.input_value),
         output: said(&span.output)
-            .or_else(|| span.output_value)
+            .or(span.output_value)
             .filter(|_| !shows_chunks),
         error: span.failure,
         service: span.service,
