@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is how a test fails")]
 
 mod access;
+mod analysis;
 mod completion;
 mod containers;
 mod embedded;

@@ -1,5 +1,6 @@
 //! What is known of traces: lists, one trace, its events, its summary, its invocations; and of the process itself.
 
+mod analysis;
 mod document;
 mod events;
 mod health;
@@ -26,6 +27,10 @@ pub fn router(app: App) -> Router {
         )
         .route("/v1/trace/traces/{trace_id}/events", get(v1::get_events))
         .route("/v1/trace/traces/{trace_id}/summary", get(v1::get_summary))
+        .route(
+            "/v1/trace/traces/{trace_id}/analysis",
+            get(analysis::get_seed_analysis),
+        )
         .layer(map_response(put_errors_in));
     Router::new()
         .route("/traces", get(list::list_traces))
@@ -38,6 +43,7 @@ pub fn router(app: App) -> Router {
         )
         .route("/traces/{trace_id}/events", get(events::get_events))
         .route("/traces/{trace_id}/summary", get(trace::get_summary))
+        .route("/traces/{trace_id}/analysis", get(analysis::get_analysis))
         .route(
             "/traces/{trace_id}/invocations",
             get(trace::get_invocations),

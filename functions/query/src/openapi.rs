@@ -4,7 +4,7 @@
 use tailspan_core::settle::Status;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
-use crate::{document, events, health, list, sessions, stats, trace, v1, why};
+use crate::{analysis, document, events, health, list, sessions, stats, trace, v1, why};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
@@ -17,12 +17,14 @@ use crate::{document, events, health, list, sessions, stats, trace, v1, why};
     trace::delete_trace,
     events::get_events,
     trace::get_summary,
+    analysis::get_analysis,
     trace::get_invocations,
     why::get_why,
     stats::get_stats,
     v1::get_trace,
     v1::get_events,
     v1::get_summary,
+    analysis::get_seed_analysis,
     v1::delete_trace,
     health::health,
     health::ready,

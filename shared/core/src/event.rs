@@ -263,6 +263,19 @@ pub fn span_event_type(kind: Kind, is_open: bool, failed: bool) -> &'static str 
     }
 }
 
+/// The event type of a span as it was observed.
+pub(crate) fn type_of_span(span: &Span, is_partial: bool) -> &'static str {
+    match (span.end_ns, is_partial) {
+        (None, true) => "task_progress",
+        (end, _) => span_event_type(span.kind, end.is_none(), span.failure.is_some()),
+    }
+}
+
+/// The event type of a log record: its own, else `log`.
+pub(crate) fn type_of_log(log: &Log) -> &str {
+    log.event_name.as_deref().unwrap_or("log")
+}
+
 /// A span that a log record tells of while it runs: it may be told every few seconds, so what says that it runs is no start.
 fn of_partial(span: Span) -> Event {
     let is_open = span.end_ns.is_none();

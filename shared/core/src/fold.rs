@@ -3,6 +3,7 @@
 //! Every part of the state is a set that only grows, or the greatest of several versions, so applying commutes. Nothing here looks
 //! at the tree; `run` does, when somebody asks.
 
+mod counted;
 mod kept;
 mod said;
 
@@ -11,17 +12,19 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::counted::Counted;
 use self::kept::Kept;
+pub(crate) use self::said::{Line, Said, shorten, text_hash};
 use self::said::{
     MAX_ARGUMENT_BYTES, answer_in, arguments, digest, digest_step, failure, name, question_in,
 };
-pub(crate) use self::said::{Said, shorten, text_hash};
 use crate::convention::{self, begins_run, ends_run};
+use crate::event;
 use crate::model::{Ancestor, Failure, Kind, Span, Tool, ToolKind, Usage};
 use crate::observed::{Recorded, What};
 
 /// Bump when the form of [`State`] changes.
-const FORMAT: u8 = 4;
+const FORMAT: u8 = 5;
 /// Bump when a convention is read differently: older snapshots are folded anew.
 const MAPPER: u8 = 5;
 /// Decompressed size beyond which a snapshot is not one of ours.
@@ -43,6 +46,8 @@ pub struct State {
     pub(crate) natives: Kept<NativeFacts>,
     /// Native events that begin or end a run: apart, so that no flood of others pushes them out.
     pub(crate) run_natives: Kept<NativeFacts>,
+    /// How often each event type came.
+    pub(crate) event_types: Counted,
 }
 
 /// What is kept of a span.
@@ -112,6 +117,15 @@ pub(crate) struct ToolFacts {
     pub arguments: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// Of the result as JSON: its length, and what tells it from others. 0: not told.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub result_bytes: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub result_hash: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What is kept of a log record that says more than a line.
@@ -200,6 +214,7 @@ impl State {
                 if is_partial {
                     read.rule = convention::PARTIAL;
                 }
+                self.event_types.add(event::type_of_span(&read, is_partial));
                 let (id, facts) = SpanFacts::of(read, recorded.seq, hash);
                 self.spans.add(id, facts, SpanFacts::version);
             }
@@ -209,6 +224,8 @@ impl State {
                 if log.time_ns == 0 {
                     log.time_ns = recorded.arrived_unix_ms.saturating_mul(1_000_000);
                 }
+                self.event_types
+                    .add(&name(event::type_of_log(&log).to_owned()));
                 if let Some(facts) = LogFacts::of(&log, hash) {
                     let key = format!("{:020}-{:020}-{hash:016x}", facts.time_ns, recorded.seq);
                     self.logs.add(key, facts, |_| ());
@@ -222,6 +239,7 @@ impl State {
                     event.timestamp_ms, recorded.seq
                 );
                 let facts = NativeFacts::of(event, recorded.seq, hash);
+                self.event_types.add(&facts.event_type);
                 let kept = if begins_run(&facts.event_type) || ends_run(&facts.event_type) {
                     &mut self.run_natives
                 } else {
@@ -312,7 +330,11 @@ impl SpanFacts {
 
 impl ToolFacts {
     fn of(tool: Tool) -> Self {
+        let result = tool.result.as_ref().map(ToString::to_string);
+        let result = result.as_deref().map(str::as_bytes);
         Self {
+            result_bytes: result.map_or(0, |json| json.len() as u64),
+            result_hash: result.map_or(0, xxh3_64),
             name: name(tool.name),
             call_id: tool.call_id.map(name),
             kind: tool.kind,

@@ -2,6 +2,7 @@
 //!
 //! The modules stand in the order a span meets them.
 
+pub mod analysis;
 pub mod attributes;
 pub mod chunk;
 pub mod continuity;

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 pub(crate) use self::calls::{Call, LlmCall};
+pub(crate) use self::failures::Cause;
 use self::forest::{Forest, Leaf, arrange};
 pub(crate) use self::natives::native_step_ids;
 use self::steps::steps;
@@ -49,7 +50,7 @@ impl Step<'_> {
         }
     }
 
-    fn end_or_start(&self) -> u64 {
+    pub(crate) fn end_or_start(&self) -> u64 {
         self.facts.end_ns.unwrap_or(self.facts.start_ns)
     }
 
@@ -71,7 +72,7 @@ pub(crate) struct Run<'a> {
     pub(crate) agent_of: Vec<Option<String>>,
     pub(crate) root_of: Vec<usize>,
     /// Of a call that is told a second time: the step that tells it first.
-    twin_of: Vec<Option<usize>>,
+    pub(crate) twin_of: Vec<Option<usize>>,
 }
 
 impl<'a> Run<'a> {

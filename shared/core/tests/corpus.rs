@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tailspan_core::{
+    analysis::{Asked, Thresholds, analyze},
     convention,
     fold::{State, decode_snapshot, encode_snapshot},
     id::TraceId,
@@ -19,6 +20,7 @@ use tailspan_core::{
     otlp::{Encoding, decode_logs, decode_traces, inflate},
     pricing::Prices,
     settle,
+    stats::History,
     summary::summary,
     tree,
     wire::{AnyValue, ArrayValue, KeyValue, KeyValueList, any_value},
@@ -295,6 +297,80 @@ fn scenarios() -> Option<Vec<PathBuf>> {
         .collect();
     scenarios.sort();
     Some(scenarios)
+}
+
+/// What the analysis says of each run (`SCENARIO=name` and `--no-capture` show it): failures where the truth has some, and none where it has not.
+#[test]
+fn the_analysis_remarks_on_what_happened() {
+    let Some(scenarios) = scenarios() else { return };
+    let only = std::env::var("SCENARIO").ok();
+    let mut wrong = Vec::new();
+    for scenario in &scenarios {
+        let name = scenario.file_name().unwrap().to_str().unwrap().to_owned();
+        if only.as_ref().is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
+        let truth: Value =
+            serde_json::from_slice(&std::fs::read(scenario.join("truth.json")).unwrap()).unwrap();
+        let mut states: BTreeMap<TraceId, State> = BTreeMap::new();
+        for (trace, incoming) in requests(scenario).into_iter().flatten() {
+            let state = states.entry(trace).or_default();
+            for item in incoming {
+                state.apply(&Recorded {
+                    seq: state.events + 1,
+                    arrived_unix_ms: 1_800_000_000_000,
+                    observation: item.observation(),
+                });
+            }
+        }
+        let mut causes = 0;
+        for (trace, state) in &states {
+            let asked = Asked {
+                status: settle::standing(state),
+                now_unix_ms: 1_800_000_010_000,
+                thresholds: &Thresholds::default(),
+                history: &History::default(),
+                prices: &Prices::builtin(),
+            };
+            let analysis = analyze(state, trace.as_str(), &asked);
+            println!(
+                "{name} {trace}: {} {} ms, {:?}, {:?}",
+                analysis.status, analysis.duration_ms, analysis.time, analysis.parallelism
+            );
+            if only.is_some() {
+                for step in &analysis.critical_path {
+                    println!(
+                        "    {:8.3} of {:8.3} ms {:10} {}",
+                        step.path_ms, step.duration_ms, step.kind, step.name
+                    );
+                }
+            }
+            for finding in &analysis.findings {
+                let class = finding.class.as_str();
+                println!("  {class} {:?} {}", finding.severity, finding.message);
+                println!(
+                    "      {} {}",
+                    finding.recommendation,
+                    Value::Object(finding.numbers.clone())
+                );
+                causes += usize::from(class == "root_cause_error" || class == "retry");
+            }
+            let sum: f64 = analysis.critical_path.iter().map(|step| step.path_ms).sum();
+            assert!(
+                sum <= analysis.duration_ms + 0.1,
+                "{name}: {sum} of {}",
+                analysis.duration_ms
+            );
+        }
+        let has_errors = truth["errors"].as_u64() > Some(0);
+        if (causes > 0) != has_errors {
+            wrong.push(format!(
+                "{name}: {causes} causes, truth {}",
+                truth["errors"]
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

@@ -63,6 +63,10 @@ pub(crate) struct Call {
     pub(crate) by: Option<String>,
     /// The step that asked or, when nobody is known to have asked, that ran.
     pub(crate) step: usize,
+    /// The model call that asked for it, if one is known.
+    pub(crate) asked_by: Option<usize>,
+    /// The step that ran it, if one is known.
+    pub(crate) ran: Option<usize>,
     pub(crate) at: (u64, usize),
 }
 
@@ -151,6 +155,8 @@ impl Run<'_> {
                     kind: kind_of_name(&wanted.name),
                     by: self.agent_of[call.step].clone(),
                     step: call.step,
+                    asked_by: Some(call.step),
+                    ran: None,
                     // ADK 1's calls last as long as all they trigger: their start orders them better than their end.
                     at: (step.facts.start_ns, position),
                 });
@@ -168,6 +174,7 @@ impl Run<'_> {
                         call.arguments = arguments;
                     }
                     call.kind = call.kind.max(tool.kind);
+                    call.ran = Some(tool.step);
                     call.id = call.id.take().or(tool.call_id);
                 }
                 None => calls.push(Call {
@@ -179,6 +186,8 @@ impl Run<'_> {
                     kind: tool.kind,
                     by: tool.by,
                     step: tool.step,
+                    asked_by: None,
+                    ran: Some(tool.step),
                     at: (tool.start_ns, 0),
                 }),
             }

@@ -447,6 +447,10 @@ fn add_event(step: &mut Step, event: &NativeFacts, kind: Kind, rule: &'static st
                 tool.name.clone_from(&told.name);
             }
             tool.arguments = tool.arguments.take().or_else(|| told.arguments.clone());
+            if told.result_bytes > 0 {
+                tool.result_bytes = told.result_bytes;
+                tool.result_hash = told.result_hash;
+            }
         }
         if tool.name.is_empty() {
             tool.name.clone_from(&facts.name);
