@@ -4,6 +4,7 @@
 //! frames (`gap`, `end`) what it cannot show, and a client that lost its connection goes on at its cursor.
 
 mod completion;
+mod feed;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod request;
@@ -39,6 +40,8 @@ pub fn router(app: App) -> Router {
         .with_state(Completions::new(app.clone()));
     Router::new()
         .route("/traces/{trace_id}/stream", get(viewer::stream_trace))
+        .route("/sessions/{session_id}/stream", get(feed::stream_session))
+        .route("/stream", get(feed::stream_tenant))
         .merge(seed)
         .with_state(app)
         .merge(completions)

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, header::ACCEPT};
+use axum::http::{HeaderMap, HeaderValue, header::ACCEPT};
 use serde::Deserialize;
-use tailspan_core::cursor::Cursor;
+use tailspan_core::{cursor::Cursor, feed::FeedCursor};
 use tailspan_service::error::ApiError;
 
 /// The longest a viewer may wait for a trace that has not begun.
@@ -39,6 +39,106 @@ pub(crate) struct Query {
     until: Option<String>,
 }
 
+/// What a viewer of many traces may say beside the lens.
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
+pub(crate) struct FeedQuery {
+    /// Go on after this: the `id` of a frame of this stream, `<ms>-<n>.<seq>`. `Last-Event-ID` wins.
+    #[cfg_attr(
+        feature = "openapi",
+        param(pattern = "^[0-9]{1,15}-[0-9]{1,15}\\.[0-9]{1,15}$")
+    )]
+    cursor: Option<String>,
+    /// `start`: what the log of notices still holds, first. `now`: only what comes from now on. A session's stream begins at its start, a tenant's now.
+    #[cfg_attr(feature = "openapi", param(pattern = "^(start|now)$"))]
+    from: Option<String>,
+    /// `events`: every event. `traces`: that traces began, moved and ended, and no events. `all`: both.
+    #[cfg_attr(
+        feature = "openapi",
+        param(pattern = "^(all|events|traces)$", default = "all")
+    )]
+    view: Option<String>,
+    /// Wait so long for a session that no trace has named: `30s`, `500ms`, `2m`, at most 300 s.
+    #[cfg_attr(
+        feature = "openapi",
+        param(
+            pattern = "^([0-9]{1,2}|[12][0-9]{2}|300)s?$|^[0-9]{1,5}ms$|^[0-5]m$",
+            default = "0"
+        )
+    )]
+    wait: Option<String>,
+}
+
+/// What a viewer of many traces wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WantedFeed {
+    pub(crate) cursor: Option<FeedCursor>,
+    pub(crate) from_now: Option<bool>,
+    pub(crate) with_events: bool,
+    pub(crate) with_traces: bool,
+    pub(crate) wait: Duration,
+}
+
+/// As [`wanted`], of many traces.
+///
+/// # Errors
+/// As there.
+pub(crate) fn wanted_feed(query: &FeedQuery, headers: &HeaderMap) -> Result<WantedFeed, ApiError> {
+    let invalid = |message: &str| ApiError::invalid("invalid_parameter", message);
+    check_accepts(headers)?;
+    let cursor = match (last_event_id(headers)?, &query.cursor) {
+        (Some(id), _) => Some((id, "Last-Event-ID")),
+        (None, cursor) => cursor.as_deref().map(|cursor| (cursor, "cursor")),
+    };
+    let cursor = cursor.map(|(text, name)| {
+        text.parse().map_err(|_| {
+            ApiError::invalid(
+                "invalid_cursor",
+                format!("{name} must be the id of a frame of this stream: <ms>-<n>.<seq>"),
+            )
+        })
+    });
+    let (with_traces, with_events) = match query.view.as_deref() {
+        None | Some("all") => (true, true),
+        Some("events") => (false, true),
+        Some("traces") => (true, false),
+        Some(_) => return Err(invalid("view must be all, events or traces")),
+    };
+    Ok(WantedFeed {
+        cursor: cursor.transpose()?,
+        from_now: match query.from.as_deref() {
+            None => None,
+            Some("start") => Some(false),
+            Some("now") => Some(true),
+            Some(_) => return Err(invalid("from must be start or now")),
+        },
+        with_events,
+        with_traces,
+        wait: query
+            .wait
+            .as_deref()
+            .map_or(Ok(Duration::ZERO), parse_wait)?,
+    })
+}
+
+fn check_accepts(headers: &HeaderMap) -> Result<(), ApiError> {
+    match accepts_event_stream(headers) {
+        true => Ok(()),
+        false => Err(ApiError::not_acceptable(
+            "this route answers text/event-stream only",
+        )),
+    }
+}
+
+/// What a reconnecting EventSource sends; an empty one says nothing.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let id = headers.get("last-event-id").map(HeaderValue::to_str);
+    let id = id
+        .transpose()
+        .map_err(|_| invalid_cursor("Last-Event-ID"))?;
+    Ok(id.filter(|id| !id.is_empty()))
+}
+
 /// Where a stream begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum From {
@@ -62,20 +162,8 @@ pub(crate) struct Wanted {
 /// # Errors
 /// 400 for a parameter that cannot be read, 406 for a client that does not take event streams.
 pub(crate) fn wanted(query: Query, headers: &HeaderMap) -> Result<Wanted, ApiError> {
-    if !accepts_event_stream(headers) {
-        return Err(ApiError::not_acceptable(
-            "this route answers text/event-stream only",
-        ));
-    }
-    let last_event_id = match headers.get("last-event-id") {
-        None => None,
-        Some(value) => Some(
-            value
-                .to_str()
-                .map_err(|_| invalid_cursor("Last-Event-ID"))?,
-        ),
-    };
-    let cursor = match (last_event_id.filter(|id| !id.is_empty()), &query.cursor) {
+    check_accepts(headers)?;
+    let cursor = match (last_event_id(headers)?, &query.cursor) {
         (Some(id), _) => Some(id.parse().map_err(|_| invalid_cursor("Last-Event-ID"))?),
         (None, Some(cursor)) => Some(cursor.parse().map_err(|_| invalid_cursor("cursor"))?),
         (None, None) => None,

@@ -1,6 +1,7 @@
 //! What one reader gets to see of a trace's events: which ones, how much of each, in which form. The same for a list, a stream, a live and a stored trace.
 
 use crate::event::{self, Event};
+use crate::feed::Happened;
 use crate::format::{self, Format};
 use crate::id::TraceId;
 use crate::observed::Recorded;
@@ -78,6 +79,22 @@ impl Lens {
         Some(match self.format {
             None => json(&event),
             Some(format) => json(&format::frame(&event, format)),
+        })
+    }
+}
+
+impl Lens {
+    /// What happened to a trace as the data of a frame, if this reader wants to know: one who looks for agents, steps or event types is told of those only.
+    pub fn happened(&self, happened: &Happened, trace_id: &str, timestamp: &str) -> Option<String> {
+        let name = happened.event_type();
+        let is_wanted = match self.filter.event_types.as_slice() {
+            [] => self.filter.is_open(),
+            types => types.iter().any(|wanted| wanted == name),
+        };
+        let told = happened.told(trace_id, timestamp);
+        is_wanted.then(|| match self.format {
+            None => json(&told),
+            Some(_) => json(&serde_json::json!({"event": name, "data": told})),
         })
     }
 }

@@ -9,6 +9,7 @@ pub mod continuity;
 pub mod convention;
 pub mod cursor;
 pub mod event;
+pub mod feed;
 pub mod fold;
 pub mod format;
 pub mod frame;

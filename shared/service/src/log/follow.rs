@@ -29,7 +29,9 @@ use tokio::sync::{Notify, broadcast};
 use tracing::{debug, warn};
 
 use super::{
-    Log, LogError, now_unix_ms,
+    Log, LogError,
+    feed::{Bells, FeedWatch, Scope},
+    now_unix_ms,
     read::{PageSize, ReadFrom, StoredChunk, TraceState},
     settle::Look,
 };
@@ -155,6 +157,7 @@ pub struct Hub {
 struct Inner {
     log: Log,
     watched: Mutex<HashMap<String, Arc<Watched>>>,
+    feeds: Arc<Bells>,
     closing: Arc<AtomicBool>,
 }
 
@@ -216,6 +219,7 @@ impl Hub {
             inner: Arc::new(Inner {
                 log,
                 watched: Mutex::default(),
+                feeds: Arc::default(),
                 closing: Arc::default(),
             }),
         };
@@ -265,6 +269,11 @@ impl Hub {
             watched: Arc::clone(watched),
             log,
         }
+    }
+
+    /// Begins to wait for notices of a session's or the tenant's traces.
+    pub fn watch_feed(&self, tenant: &TenantId, scope: &Scope) -> FeedWatch {
+        self.inner.feeds.watch(&self.inner.log, tenant, scope)
     }
 
     /// Wakes every viewer, and from now on lets none wait: the process shuts down.
@@ -416,6 +425,7 @@ async fn pass_rings_on(
             Err(broadcast::error::RecvError::Closed) => return,
         };
         let Some(hub) = hub.upgrade() else { return };
+        hub.feeds.ring(ring.as_deref());
         let watched = lock(&hub.watched);
         match ring {
             Some(bell) => {
@@ -671,6 +681,6 @@ impl Window {
 }
 
 /// A poisoned lock means a panic elsewhere while it was held; the data are whole between statements, so going on is right.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

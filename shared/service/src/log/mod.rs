@@ -11,6 +11,7 @@
 //! A trace's life: unarmed append -> armed (row and deadline, [`rows`]) -> append -> notice; its deadline comes -> [`settle`] (lease, job, status) -> row; retention passes -> [`remove`].
 
 pub mod append;
+pub mod feed;
 pub mod follow;
 pub mod notice;
 pub mod read;
