@@ -8,6 +8,7 @@ mod completion;
 mod containers;
 mod embedded;
 mod faults;
+mod feed;
 mod gate;
 mod intake;
 mod lists;

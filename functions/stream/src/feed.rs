@@ -19,6 +19,8 @@ use tailspan_core::{
     id::{SessionKey, TenantId, TraceId},
     lens::Lens,
 };
+#[cfg(feature = "openapi")]
+use tailspan_service::openapi::{NotAcceptable, TooMany};
 use tailspan_service::{
     App,
     error::ApiError,
@@ -41,6 +43,18 @@ const NOTICES_AT_ONCE: usize = 64;
 const LONGEST_NAME: usize = 512;
 
 /// Everything that happens to the tenant's traces, as it happens.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/stream", tag = "streams",
+    params(
+        FeedQuery, LensParams,
+        ("Last-Event-ID" = Option<String>, Header, description = "go on after this: the `id` of a frame; wins over `cursor`", pattern = "^[0-9]{1,15}-[0-9]{1,15}\\.[0-9]{1,15}$"),
+    ),
+    responses(
+        (status = 200, description = "the frames", body = String, content_type = "text/event-stream"),
+        (status = 406, response = NotAcceptable),
+        (status = 429, response = TooMany),
+    ),
+))]
 pub(crate) async fn stream_tenant(
     State(app): State<App>,
     Tenant(tenant): Tenant,
@@ -52,10 +66,29 @@ pub(crate) async fn stream_tenant(
     let lens = lens.lens()?;
     let seat = Seat::take(&app)?;
     let watch = app.hub.watch_feed(&tenant, &Scope::Tenant);
-    follow(app, tenant, Scope::Tenant, wanted, lens, seat, watch, true).await
+    let feed = Feed {
+        tenant,
+        scope: Scope::Tenant,
+        watch,
+    };
+    follow(app, feed, wanted, lens, seat).await
 }
 
 /// All traces of a session as one stream: a conversation, turn after turn.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/sessions/{session_id}/stream", tag = "streams",
+    params(
+        ("session_id" = String, Path, description = "the session's name, or its key", min_length = 1, max_length = 512),
+        FeedQuery, LensParams,
+        ("Last-Event-ID" = Option<String>, Header, description = "go on after this: the `id` of a frame; wins over `cursor`", pattern = "^[0-9]{1,15}-[0-9]{1,15}\\.[0-9]{1,15}$"),
+    ),
+    responses(
+        (status = 200, description = "the frames", body = String, content_type = "text/event-stream"),
+        (status = 404, description = "no trace names such a session", body = tailspan_service::openapi::ErrorBody),
+        (status = 406, response = NotAcceptable),
+        (status = 429, response = TooMany),
+    ),
+))]
 pub(crate) async fn stream_session(
     State(app): State<App>,
     Tenant(tenant): Tenant,

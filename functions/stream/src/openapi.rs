@@ -5,7 +5,7 @@ use tailspan_core::settle::Status;
 use tailspan_service::openapi::GapReason;
 use utoipa::{OpenApi, ToSchema};
 
-use crate::{completion, viewer};
+use crate::{completion, feed, viewer};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
@@ -13,6 +13,8 @@ use crate::{completion, viewer};
     paths(
         viewer::stream_trace,
         viewer::stream_seed,
+        feed::stream_session,
+        feed::stream_tenant,
         completion::complete,
         completion::complete_seed
     ),

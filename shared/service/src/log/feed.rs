@@ -182,7 +182,7 @@ impl Bells {
         tenant: &TenantId,
         scope: &Scope,
     ) -> FeedWatch {
-        let channel = log.feed_key(tenant, scope);
+        let channel = format!("{}:bell", log.feed_key(tenant, scope));
         let mut all = lock(&self.by_log);
         let bell = all.entry(channel.clone()).or_insert_with(|| {
             let bell = Arc::new(Bell {

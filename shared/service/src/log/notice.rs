@@ -79,19 +79,20 @@ impl Log {
             Arg::from(now.saturating_add(self.patience.stalled_ms)),
             Arg::from(&index.by),
             Arg::from(MAX_LABELS),
+            Arg::from(self.publish()),
         ];
         let nothing = of_tenant.len();
         let mut of_sessions: BTreeMap<&str, Vec<Arg>> = BTreeMap::new();
         for notice in notices.iter().filter(|notice| notice.last_seq > 0) {
             let moved = [Arg::from(notice.trace.as_str()), Arg::from(notice.last_seq)];
+            let status = Arg::from(notice.status.map_or("", Status::as_str));
             for session in &notice.named.sessions {
-                of_sessions
-                    .entry(session)
-                    .or_default()
-                    .extend(moved.clone());
+                let told = of_sessions.entry(session).or_default();
+                told.extend(moved.clone());
+                told.push(status.clone());
             }
             of_tenant.extend(moved);
-            of_tenant.push(Arg::from(notice.status.map_or("", Status::as_str)));
+            of_tenant.push(status);
             of_tenant.push(Arg::from(notice.named.labels.len()));
             of_tenant.extend(notice.named.labels.iter().map(Arg::from));
         }
@@ -114,6 +115,7 @@ impl Log {
                 Arg::from(now),
                 Arg::from(name),
                 Arg::from(TRACES_OF_A_SESSION),
+                Arg::from(self.publish()),
             ];
             args.extend(moved);
             async move {

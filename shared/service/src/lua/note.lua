@@ -2,11 +2,11 @@
 -- `noted` holds of each trace "<seq> <label> ...": up to where it was noted, and which sorted sets it stands in, so that a removal knows. A label is the end of its set's key.
 -- The status belongs to a seq: the greatest wins, and of one seq the one that is decided last (running, stalled, ended). So a notice that comes late does not open what was settled.
 -- KEYS log, noted, traces, due, sessions
--- ARGV cap, now_ms, due_ms, by (what a label's key begins with), most labels of a trace, then of each trace: trace, last seq, status or '', how many labels, the labels ('-' before one that it must not have)
+-- ARGV cap, now_ms, due_ms, by (what a label's key begins with), most labels of a trace, publish, then of each trace: trace, last seq, status or '', how many labels, the labels ('-' before one that it must not have)
 -- -> how many notices were written
 local RANK = {running = 1, stalled = 2}
 local now, by, most = ARGV[2], ARGV[4], tonumber(ARGV[5])
-local written, i = 0, 6
+local written, rings, i = 0, 0, 7
 while i < #ARGV do
   local trace, last, status, count = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3])
   local value = redis.call('HGET', KEYS[2], trace) or '0'
@@ -39,6 +39,11 @@ while i < #ARGV do
     if is ~= was then
       if was then take('status:' .. was) end
       put('status:' .. is)
+      -- Told once for each end: what comes late opens the status again.
+      if not RANK[is] then
+        redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'trace', trace, 'ended', is, 'last', noted)
+        rings = 1
+      end
     end
   end
   local known = count > 0 and select(2, string.gsub(labels, ' ', '')) or 0
@@ -61,4 +66,6 @@ while i < #ARGV do
   if is ~= value then redis.call('HSET', KEYS[2], trace, is) end
   i = i + 4 + count
 end
+-- Whoever follows the tenant waits on the log's own channel.
+if written + rings > 0 then redis.pcall(ARGV[6], KEYS[1] .. ':bell', '') end
 return written

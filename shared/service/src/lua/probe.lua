@@ -10,7 +10,7 @@ end
 local key = KEYS[1]
 try('SADD', key, 'm') try('SMISMEMBER', key, 'm') try('DEL', key)
 try('SET', key, 'v', 'EX', 1) try('GET', key) try('DEL', key)
-try('HSETNX', key, 'f', '1') try('HSET', key, 'f', '1') try('HINCRBY', key, 'f', 1) try('HGET', key, 'f') try('HMGET', key, 'f') try('HLEN', key) try('HGETALL', key) try('HRANDFIELD', key, 1)
+try('HSETNX', key, 'f', '1') try('HSET', key, 'f', '1') try('HINCRBY', key, 'f', 1) try('HGET', key, 'f') try('HMGET', key, 'f') try('HLEN', key) try('HEXISTS', key, 'f') try('HGETALL', key) try('HRANDFIELD', key, 1)
 try('EXPIRE', key, 1) try('TTL', key) try('HDEL', key, 'f')
 try('ZADD', key, 1, 'm') try('ZSCORE', key, 'm') try('ZRANGE', key, 0, 0) try('ZMSCORE', key, 'm') try('ZCOUNT', key, '-inf', '+inf') try('ZREM', key, 'm')
 try('XADD', key, 'NOMKSTREAM', '*', 'f', 'v') try('XRANGE', key, '-', '+', 'COUNT', 1) try('XREVRANGE', key, '+', '-', 'COUNT', 1) try('EXISTS', key)
