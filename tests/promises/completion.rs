@@ -15,6 +15,7 @@ use axum::{
 use futures::stream;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
+use tailspan_core::id::{TenantId, TraceId};
 use tailspan_service::{agents::Agents, config::Config};
 use tokio::sync::{mpsc, oneshot};
 
@@ -596,7 +597,7 @@ async fn what_is_wrong_with_a_request_is_told_before_anybody_is_called() {
     let (redis, agent, _) = with_agent(json!({})).await;
     let mut settings = settings(&redis, &agent.url, json!({"tenants": ["team-a"]}));
     for (token, tenant) in [("a", "team-a"), ("b", "team-b")] {
-        let tenant = tailspan_core::id::TenantId::parse(tenant).unwrap();
+        let tenant = TenantId::parse(tenant).unwrap();
         settings.tokens.insert(token.to_owned(), tenant);
     }
     let instance = Instance::with(settings).await;
@@ -670,4 +671,521 @@ async fn what_is_wrong_with_a_request_is_told_before_anybody_is_called() {
         .unwrap();
     let traces: Value = traces.json().await.unwrap();
     assert_eq!(traces["traces"], json!([]), "nothing was begun");
+}
+
+#[tokio::test]
+async fn two_callers_at_a_time_hear_only_their_own() {
+    let (_redis, mut agent, instance) = with_agent(json!({})).await;
+    let questions = [json!({"question": "one?"}), json!({"question": "two?"})];
+    let (one, two, calls) = tokio::join!(
+        ask(&instance, &questions[0]),
+        ask(&instance, &questions[1]),
+        async {
+            let mut calls = [agent.call().await, agent.call().await];
+            calls.sort_by_key(|call| call.body["messages"][0]["content"] == "two?");
+            calls.map(|call| {
+                let trace = call.header("x-trace-id").to_owned();
+                let words = call.stream();
+                words.say("-");
+                (trace, words)
+            })
+        }
+    );
+    let [(first, words_one), (second, words_two)] = calls;
+    assert_eq!(
+        (trace_of(&one), trace_of(&two)),
+        (first.clone(), second.clone())
+    );
+    assert_ne!(first, second);
+    for n in 0..20 {
+        words_one.say(&format!("a{n}"));
+        words_two.say(&format!("b{n}"));
+    }
+    words_two.end();
+    words_one.end();
+    for (response, trace, letter) in [(one, first, "a"), (two, second, "b")] {
+        let frames = Viewer::of(response).rest().await.unwrap();
+        let said: String = (0..20).map(|n| format!("{letter}{n}")).collect();
+        assert_eq!(words(&frames), format!("-{said}"));
+        for event in trace_frames(&frames) {
+            assert_eq!(event["trace_id"], json!(trace));
+        }
+        let (status, events) = ended(&instance, &trace).await;
+        assert_eq!((status.as_str(), events.len()), ("completed", 3));
+        assert_eq!(events[2]["output"]["content"], format!("-{said}"));
+    }
+}
+
+#[tokio::test]
+async fn a_bare_models_use_of_tokens_is_recorded_as_a_call_of_the_run() {
+    let (_redis, mut agent, instance) =
+        with_agent(json!({"instrumented": false, "model": "gpt-4o-mini"})).await;
+    let body = json!({"question": "why?", "trace_level": "debug"});
+    let (response, ()) = tokio::join!(ask(&instance, &body), async {
+        let words = agent.call().await.stream();
+        words.say("because");
+        words.end();
+    });
+    let trace = trace_of(&response);
+    let frames = Viewer::of(response).rest().await.unwrap();
+    let all = [
+        "workflow_started",
+        "llm_call_started",
+        "llm_call_completed",
+        "message_generated",
+        "workflow_completed",
+    ];
+    assert_eq!(types(&trace_frames(&frames)), all);
+    let summary = get(&instance, &format!("/traces/{trace}/summary")).await;
+    let counted = ["total_llm_calls", "input_tokens", "output_tokens"]
+        .map(|name| summary[name].as_u64().unwrap());
+    assert_eq!(counted, [1, 3, 2], "{summary}");
+    let turns = get(&instance, &format!("/traces/{trace}/invocations")).await;
+    assert_eq!(
+        (&turns[0]["userText"], &turns[0]["agentText"]),
+        (&json!("why?"), &json!("because"))
+    );
+}
+
+fn engine(event: &str, data: Value) -> Value {
+    json!({"event": event, "message_id": "m1", "created_at": 15294, "task_id": "t", "session_id": "s1", "data": data})
+}
+
+fn node(event: &str, name: &str, error: Value) -> Value {
+    engine(
+        event,
+        json!({"component_id": name, "component_name": name, "component_type": "Agent", "inputs": {"q": "why?"}, "outputs": {"a": 0}, "error": error, "elapsed_time": 0.5, "created_at": 15294.0382}),
+    )
+}
+
+/// What RAGFlow's engine says of a run with two steps, thinking and a retrieval.
+fn engine_run(words: &Words) {
+    words.frame(&engine("workflow_started", json!({"inputs": {}})));
+    words.frame(&node("node_started", "Begin", Value::Null));
+    words.frame(&node("node_finished", "Begin", Value::Null));
+    words.frame(&node("node_started", "Search", Value::Null));
+    words.frame(&node("node_finished", "Search", json!("index is gone")));
+    for data in [
+        json!({"content": "", "start_to_think": true}),
+        json!({"content": "hm"}),
+        json!({"content": "", "end_to_think": true}),
+        json!({"content": "be"}),
+        json!({"content": "cause"}),
+    ] {
+        words.frame(&engine("message", data));
+    }
+    let chunk = json!({"id": "k", "content": "text", "document_id": "d", "similarity": 0.5});
+    words.frame(&engine(
+        "message_end",
+        json!({"reference": {"chunks": [chunk]}}),
+    ));
+}
+
+const ENGINE_EVENTS: [&str; 10] = [
+    "workflow_started",
+    "node_started",
+    "node_finished",
+    "node_started",
+    "node_failed",
+    "thinking_started",
+    "thinking_completed",
+    "retrieval_completed",
+    "message_generated",
+    "workflow_completed",
+];
+
+#[tokio::test]
+async fn the_seeds_own_agents_tell_their_steps() {
+    let (_redis, mut agent, instance) = with_agent(json!({"kind": "ragflow"})).await;
+    // Streamed and not: the engine is asked for its frames either way.
+    for stream in [true, false] {
+        let body = json!({"question": "why?", "stream": stream, "trace_level": "debug"});
+        let (response, ()) = tokio::join!(ask(&instance, &body), async {
+            let call = agent.call().await;
+            assert_eq!(call.body, json!({"question": "why?", "stream": true}));
+            let words = call.stream();
+            engine_run(&words);
+            words.frame(&engine(
+                "workflow_finished",
+                json!({"outputs": {"content": "because"}, "elapsed_time": 1.0}),
+            ));
+            words.raw("data:[DONE]\n\n");
+        });
+        assert_eq!(response.status(), 200);
+        let trace = trace_of(&response);
+        match stream {
+            true => {
+                let frames = Viewer::of(response).rest().await.unwrap();
+                let own = frames
+                    .iter()
+                    .filter(|frame| frame.data.contains("message_id"));
+                assert_eq!(own.count(), 12, "the engine's frames as they came");
+                assert_eq!(types(&trace_frames(&frames)), ENGINE_EVENTS);
+            }
+            false => {
+                let answer: Value = response.json().await.unwrap();
+                assert_eq!(
+                    (&answer["event"], &answer["data"]["content"]),
+                    (&json!("message_end"), &json!("because"))
+                );
+                assert_eq!(answer["data"]["reference"]["chunks"][0]["id"], "k");
+                assert_eq!(
+                    types(answer["trace"]["events"].as_array().unwrap()),
+                    ENGINE_EVENTS
+                );
+            }
+        }
+        let (status, events) = ended(&instance, &trace).await;
+        assert_eq!(
+            (status.as_str(), types(&events)),
+            ("completed", ENGINE_EVENTS.to_vec())
+        );
+        assert_eq!(
+            (&events[4]["name"], &events[4]["error"]["message"]),
+            (&json!("Search"), &json!("index is gone"))
+        );
+        assert_eq!(
+            events[1]["session_id"], "s1",
+            "the engine's session, for the caller named none"
+        );
+        let tree = get(&instance, &format!("/traces/{trace}")).await;
+        let steps = tree["spans"].as_array().unwrap();
+        let nodes = steps.iter().filter(|step| step["kind"] == "task").count();
+        assert_eq!(
+            nodes, 2,
+            "each step once, its start and its end joined: {steps:?}"
+        );
+        assert!(
+            steps.iter().all(|step| step["status"] != "running"),
+            "{steps:?}"
+        );
+    }
+    // Its failure is silence: there is no frame for it.
+    let (response, ()) = tokio::join!(ask_why(&instance, true), async {
+        let words = agent.call().await.stream();
+        engine_run(&words);
+        words.raw("data:[DONE]\n\n");
+    });
+    let trace = trace_of(&response);
+    let frames = Viewer::of(response).rest().await.unwrap();
+    assert_eq!(
+        frames[frames.len() - 2].json()["data"]["code"],
+        "agent_failed"
+    );
+    assert_eq!(ended(&instance, &trace).await.0, "failed");
+}
+
+#[tokio::test]
+async fn the_seeds_clients_get_its_frames_and_its_envelope() {
+    let (_redis, mut agent, instance) = with_agent(json!({"kind": "ragflow"})).await;
+    let url = instance.url("/v1/trace/agents/helper/completions/trace");
+    for (stream, works) in [(true, true), (false, true), (false, false)] {
+        let body = json!({"question": "why?", "stream": stream});
+        let asking = http().post(&url).json(&body).send();
+        let (response, ()) = tokio::join!(asking, async {
+            let words = agent.call().await.stream();
+            engine_run(&words);
+            if works {
+                words.frame(&engine(
+                    "workflow_finished",
+                    json!({"outputs": {"content": "because"}}),
+                ));
+            }
+        });
+        let response = response.unwrap();
+        let trace = trace_of(&response);
+        if stream {
+            let mut frames = Viewer::of(response).rest().await.unwrap();
+            assert_eq!(frames.pop().unwrap().data, "[DONE]");
+            let session = frames.pop().unwrap().json();
+            assert_eq!(
+                (&session["event"], &session["data"]["status"]),
+                (&json!("trace"), &json!("completed"))
+            );
+            assert!(session["data"]["timeline"].is_array(), "{session}");
+            let shown = trace_frames(&frames);
+            assert!(
+                shown.iter().all(|event| event["event_id"].is_string()),
+                "{shown:?}"
+            );
+            continue;
+        }
+        let status = response.status();
+        let answer: Value = response.json().await.unwrap();
+        if works {
+            assert_eq!((status.as_u16(), &answer["code"]), (200, &json!(0)));
+            assert_eq!(answer["data"]["data"]["content"], "because");
+            assert_eq!(
+                (
+                    &answer["data"]["trace"]["status"],
+                    &answer["data"]["trace_id"]
+                ),
+                (&json!("completed"), &json!(trace))
+            );
+        } else {
+            assert_eq!(
+                (status.as_u16(), &answer["code"], &answer["error"]),
+                (502, &json!(100), &json!("agent_failed"))
+            );
+            assert_eq!(
+                (&answer["trace"]["status"], &answer["trace_id"]),
+                (&json!("failed"), &json!(trace))
+            );
+        }
+    }
+    let unknown = instance.url("/v1/trace/agents/nobody/completions/trace");
+    let refused = http()
+        .post(unknown)
+        .json(&json!({"question": "why?"}))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(refused.status(), 404);
+    let told: Value = refused.json().await.unwrap();
+    assert_eq!(
+        (&told["code"], &told["error"]),
+        (&json!(102), &json!("agent_not_found"))
+    );
+}
+
+#[tokio::test]
+async fn a_response_of_openais_newer_api_is_passed_on_as_it_is() {
+    let (_redis, mut agent, instance) =
+        with_agent(json!({"kind": "openai_responses", "model": "m-1"})).await;
+    let whole = json!({"object": "response", "status": "completed", "model": "m-1", "usage": {"input_tokens": 3, "output_tokens": 2},
+        "output": [{"type": "message", "content": [{"type": "output_text", "text": "because"}]}]});
+    let (response, ()) = tokio::join!(ask_why(&instance, true), async {
+        let call = agent.call().await;
+        assert_eq!(
+            call.body,
+            json!({"model": "m-1", "stream": true, "input": [{"role": "user", "content": "why?"}]})
+        );
+        let words = call.stream();
+        words.raw("event: response.output_text.delta\ndata: {\"type\": \"response.output_text.delta\", \"delta\": \"because\"}\n\n");
+        words.raw(&format!(
+            "event: response.completed\ndata: {}\n\n",
+            json!({"type": "response.completed", "response": whole})
+        ));
+    });
+    let trace = trace_of(&response);
+    let frames = Viewer::of(response).rest().await.unwrap();
+    let named: Vec<_> = frames
+        .iter()
+        .map(|frame| frame.name.as_str())
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert_eq!(named, ["response.output_text.delta", "response.completed"]);
+    let (status, events) = ended(&instance, &trace).await;
+    assert_eq!(status, "completed");
+    assert_eq!(
+        (
+            &events[1]["output"]["content"],
+            &events[1]["usage"]["output_tokens"]
+        ),
+        (&json!("because"), &json!(2))
+    );
+    let (response, ()) = tokio::join!(ask_why(&instance, false), async {
+        agent.call().await.json(&whole)
+    });
+    let answer: Value = response.json().await.unwrap();
+    assert_eq!(answer["output"], whole["output"]);
+}
+
+#[tokio::test]
+async fn what_was_said_is_in_no_trace_below_the_level_that_promises_it() {
+    const CANARY: &str = "canary-7f3a";
+    let (_redis, mut agent, instance) = with_agent(json!({"kind": "ragflow"})).await;
+    for (level, is_told) in [
+        ("minimal", false),
+        ("standard", false),
+        ("detailed", true),
+        ("debug", true),
+    ] {
+        for stream in [true, false] {
+            let body = json!({"question": CANARY, "stream": stream, "trace_level": level});
+            let (response, ()) = tokio::join!(ask(&instance, &body), async {
+                let words = agent.call().await.stream();
+                let mut step = node("node_started", "Ask", Value::Null);
+                step["data"]["inputs"] = json!({"q": CANARY});
+                words.frame(&engine("workflow_started", json!({})));
+                words.frame(&step);
+                step["event"] = json!("node_finished");
+                step["data"]["outputs"] = json!({"a": CANARY});
+                words.frame(&step);
+                words.frame(&engine(
+                    "message",
+                    json!({"content": CANARY, "start_to_think": true, "end_to_think": true}),
+                ));
+                words.frame(&engine("message", json!({"content": CANARY})));
+                words.frame(&engine(
+                    "message_end",
+                    json!({"reference": {"chunks": [{"id": "k", "content": CANARY}]}}),
+                ));
+                words.frame(&engine(
+                    "workflow_finished",
+                    json!({"outputs": {"content": CANARY}}),
+                ));
+            });
+            let trace = match stream {
+                true => json!(trace_frames(&Viewer::of(response).rest().await.unwrap())),
+                false => response.json::<Value>().await.unwrap()["trace"].clone(),
+            };
+            assert_eq!(
+                trace.to_string().contains(CANARY),
+                is_told,
+                "{level} {stream}: {trace}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_more_calls_go_on_than_were_allowed_and_places_come_back() {
+    let (redis, mut agent) = (RedisServer::start().await, Agent::start().await);
+    let mut settings = settings(&redis, &agent.url, json!({}));
+    settings.max_completions = 1;
+    let instance = Instance::with(settings).await;
+    let (response, words_of_agent) = tokio::join!(ask_why(&instance, true), async {
+        let words = agent.call().await.stream();
+        words.say("be");
+        words
+    });
+    let refused = ask_why(&instance, false).await;
+    assert_eq!(refused.status(), 429);
+    assert!(refused.headers().contains_key("retry-after"));
+    words_of_agent.end();
+    Viewer::of(response).rest().await.unwrap();
+    instance.app.tasks.close();
+    instance.app.tasks.wait().await;
+    let (response, ()) = tokio::join!(ask_why(&instance, true), async {
+        agent.call().await.stream().end();
+    });
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn a_run_joins_the_trace_that_its_caller_names() {
+    let (_redis, mut agent, instance) = with_agent(json!({})).await;
+    let url = instance.url("/agents/helper/completions/trace");
+    let body = json!({"question": "why?"});
+    let parent = "00-5b8efff798038103d269b633813fc60c-00f067aa0ba902b7-01";
+    for (name, value, trace, above) in [
+        ("x-trace-id", "run-1", "run-1", None),
+        (
+            "traceparent",
+            parent,
+            "5b8efff798038103d269b633813fc60c",
+            Some("00f067aa0ba902b7"),
+        ),
+    ] {
+        // What was there before is not this run's to show.
+        let before = instance.url(&format!("/traces/{trace}/events"));
+        http()
+            .post(before)
+            .json(&json!({"event_type": "step"}))
+            .send()
+            .await
+            .unwrap();
+        let asking = http().post(&url).header(name, value).json(&body).send();
+        let (response, has_parent) = tokio::join!(asking, async {
+            let call = agent.call().await;
+            assert_eq!(call.header("x-trace-id"), trace);
+            let has_parent = call.headers.contains_key("traceparent");
+            call.stream().end();
+            has_parent
+        });
+        assert_eq!(
+            has_parent,
+            above.is_some(),
+            "an id that is none of OTel's fits no traceparent"
+        );
+        let response = response.unwrap();
+        assert_eq!(response.headers()["x-trace-id"], trace);
+        let shown = trace_frames(&Viewer::of(response).rest().await.unwrap());
+        assert_eq!(
+            (types(&shown)[0], &shown[0]["seq"]),
+            ("workflow_started", &json!(2))
+        );
+        assert_eq!(shown[0]["parent_span_id"].as_str(), above);
+    }
+    let trace = TraceId::parse("run-1").unwrap();
+    instance
+        .app
+        .log
+        .delete(&TenantId::default(), &trace)
+        .await
+        .unwrap();
+    let refused = http()
+        .post(&url)
+        .header("x-trace-id", "run-1")
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(refused.status(), 410);
+}
+
+#[tokio::test]
+async fn a_store_that_goes_away_holds_up_nobody_and_hears_the_rest_when_it_is_back() {
+    let (mut redis, mut agent) = (RedisServer::durable().await, Agent::start().await);
+    let instance = Instance::with(settings(&redis, &agent.url, json!({}))).await;
+    let (response, words_of_agent) = tokio::join!(ask_why(&instance, true), async {
+        let words = agent.call().await.stream();
+        words.say("be");
+        words
+    });
+    let trace = trace_of(&response);
+    let mut viewer = Viewer::of(response);
+    redis.kill();
+    words_of_agent.say("cause");
+    let mut frames = Vec::new();
+    while words(&frames) != "because" {
+        frames.push(viewer.soon().await.unwrap().unwrap());
+    }
+    // The end comes while nobody can store it.
+    words_of_agent.end();
+    while !frames.iter().any(|frame| frame.data.contains("\"stop\"")) {
+        frames.push(viewer.soon().await.unwrap().unwrap());
+    }
+    redis.launch().await;
+    frames.extend(viewer.rest().await.unwrap());
+    assert_eq!(frames.last().unwrap().data, "[DONE]");
+    let all = [
+        "workflow_started",
+        "message_generated",
+        "workflow_completed",
+    ];
+    assert_eq!(types(&trace_frames(&frames)), all);
+    let (status, events) = ended(&instance, &trace).await;
+    assert_eq!(
+        (status.as_str(), types(&events)),
+        ("completed", all.to_vec())
+    );
+}
+
+#[tokio::test]
+async fn a_process_that_shuts_down_ends_its_runs_and_says_so() {
+    let (redis, mut agent, instance) = with_agent(json!({})).await;
+    let other = Instance::start(&redis.url()).await;
+    let (response, words_of_agent) = tokio::join!(ask_why(&instance, true), async {
+        let words = agent.call().await.stream();
+        words.say("be");
+        words
+    });
+    let trace = trace_of(&response);
+    instance.app.shutdown.cancel();
+    instance.app.tasks.close();
+    let (frames, ()) = tokio::join!(
+        async { Viewer::of(response).rest().await.unwrap() },
+        instance.app.tasks.wait()
+    );
+    assert_eq!(frames.last().unwrap().data, "[DONE]");
+    assert_eq!(
+        frames[frames.len() - 2].json()["data"]["code"],
+        "agent_failed"
+    );
+    let (status, events) = ended(&other, &trace).await;
+    assert_eq!(status, "failed");
+    assert_eq!(events.last().unwrap()["error"]["type"], "interrupted");
+    drop(words_of_agent);
 }

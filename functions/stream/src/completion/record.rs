@@ -22,7 +22,7 @@ use tailspan_service::{
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ const BATCH: usize = 256;
 /// Before a log that did not answer is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// How long the end of a run waits for a log that does not answer.
-const LAST_TRY: Duration = Duration::from_secs(5);
+const LAST_TRY: Duration = Duration::from_secs(10);
 
 /// Where events go, and what all of them say.
 #[derive(Clone)]
@@ -110,7 +110,7 @@ impl Recorder {
         }
     }
 
-    /// Takes an event that belongs to the run, or is the run itself when it names no parent by `call_id` or otherwise.
+    /// Takes an event of the run: its own (`workflow_...`), or of a step below it.
     pub(super) fn record(&mut self, event: Fields) {
         let event = self.written(event);
         // Its reader ends after us.
@@ -257,12 +257,10 @@ async fn append(place: &Place, batch: &[String]) -> Result<Appended, LogError> {
     let Place { app, tenant, trace } = place;
     let events = incoming(place, batch)?;
     let count = events.len() as u64;
-    let begun = Instant::now();
     let appended = app
         .log
         .append(tenant, trace, events, AppendOptions::default())
         .await?;
-    tracing::debug!(%trace, count, elapsed = ?begun.elapsed(), "recorded");
     if !appended.deleted {
         app.metrics.native_events.inc_by(count);
     }

@@ -37,7 +37,7 @@ use super::{
 };
 
 /// How long the end of a stream, or the trace of an answer, waits for a store that does not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY_LOG: Duration = Duration::from_millis(250);
 /// Between two looks at the trace when the doorbell is not heard any more, for the process shuts down.
 const CLOSING_LOOK: Duration = Duration::from_millis(100);
