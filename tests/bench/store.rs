@@ -102,16 +102,30 @@ impl Answer {
     }
 }
 
+fn encoded(words: &[&[u8]]) -> Vec<u8> {
+    let mut request = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        request.extend(format!("${}\r\n", word.len()).bytes());
+        request.extend_from_slice(word);
+        request.extend(b"\r\n");
+    }
+    request
+}
+
 impl Client {
     pub(crate) fn command(&mut self, words: &[&[u8]]) -> Result<Answer> {
-        let mut request = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            request.extend(format!("${}\r\n", word.len()).bytes());
-            request.extend_from_slice(word);
-            request.extend(b"\r\n");
-        }
-        self.reader.get_mut().write_all(&request)?;
+        self.reader.get_mut().write_all(&encoded(words))?;
         self.answer()
+    }
+
+    /// Several commands, of which the answers are read when all are sent.
+    pub(crate) fn pipeline(&mut self, commands: &[Vec<&[u8]>]) -> Result<()> {
+        let requests: Vec<u8> = commands.iter().flat_map(|words| encoded(words)).collect();
+        self.reader.get_mut().write_all(&requests)?;
+        for _ in commands {
+            self.answer()?;
+        }
+        Ok(())
     }
 
     /// RESP2, from our own child: nothing nests deeper than a stream's entries.

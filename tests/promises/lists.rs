@@ -277,6 +277,7 @@ async fn every_filter_gives_what_a_scan_of_everything_would() {
     let redis = RedisServer::start().await;
     let instance = instance(&redis).await;
     let mut all = make(&instance, 260).await;
+    redis.cli(&["CONFIG", "RESETSTAT"]).await;
 
     let pages = listed(&instance, "/traces", &Query::new(), 100).await;
     let rows = traces(&pages);
@@ -816,4 +817,86 @@ async fn a_trace_that_names_more_than_it_can_be_found_by_says_so() {
     }
     delete(&instance, "t").await;
     agrees(&redis, &instance, &[]).await;
+}
+
+/// Ten agents with a tenth of the traces each, one in five failed; in the form that the product gives them.
+const FILL: &str = r#"
+for i = tonumber(ARGV[1]), tonumber(ARGV[2]) - 1 do
+  local trace, at = string.format('%032x', i), string.format('%.0f', tonumber(ARGV[3]) + i)
+  local failed = i % 5 == 3
+  redis.call('ZADD', '{default}:traces', at, trace)
+  redis.call('ZADD', '{default}:by:' .. ARGV[4 + i % 10], at, trace)
+  redis.call('ZADD', '{default}:by:status:' .. (failed and 'failed' or 'completed'), at, trace)
+  redis.call('HSET', '{default}:rows', trace, '9 0 {"duration_ms":' .. i % 97 .. '.0,"as_of_seq":9}\nplan' .. (i % 50 == 3 and '\nneedle' or ''))
+  redis.call('HSET', '{default/' .. trace .. '}:trace', 'seq', '9', 'mark', '7', 'at', at, 'from', at, 'settled', failed and 'failed' or 'completed', 'settled_seq', '9')
+end"#;
+
+#[tokio::test]
+async fn a_page_asks_as_much_of_redis_however_many_traces_there_are() {
+    let redis = RedisServer::start().await;
+    let instance = instance(&redis).await;
+    let agents: Vec<String> = (0..10)
+        .map(|n| tailspan_core::listing::Label::agent(&format!("agent-{n}")).to_string())
+        .collect();
+    let queries: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("agent_id", "agent-3")],
+        &[("agent_id", "agent-3"), ("status", "failed")],
+        &[("agent_id", "agent-3"), ("min_duration_ms", "50")],
+        &[("text", "needle")],
+    ];
+    let mut asked: Vec<Vec<BTreeMap<String, u64>>> = Vec::new();
+    let mut made = 0;
+    for size in [2_000, 20_000] {
+        while made < size {
+            let (from, to) = (made.to_string(), (made + 1_000).to_string());
+            let mut words = vec!["EVAL", FILL, "0", &from, &to, "1800000000000"];
+            words.extend(agents.iter().map(String::as_str));
+            let answer = redis.cli(&words).await;
+            assert!(!answer.starts_with('-'), "{answer}");
+            made += 1_000;
+        }
+        let mut of_size = Vec::new();
+        for query in queries {
+            // The scripts are loaded by then.
+            get(&instance, "/traces", query).await;
+            redis.cli(&["CONFIG", "RESETSTAT"]).await;
+            let (status, page) = get(&instance, "/traces", query).await;
+            assert_eq!((status, names(&page).len()), (200, 20), "{query:?}");
+            of_size.push(calls(&redis.cli(&["INFO", "commandstats"]).await));
+        }
+        asked.push(of_size);
+    }
+    assert_eq!(asked[0], asked[1]);
+    for (commands, query) in asked[1].iter().zip(queries) {
+        let known = ["evalsha", "hmget", "zcount", "zmscore", "zrange"];
+        assert!(
+            commands.keys().all(|name| known.contains(&name.as_str())),
+            "{query:?}: {commands:?}"
+        );
+        // A state for each of twenty rows; what is left is the walk.
+        assert!(
+            commands.values().sum::<u64>() < 20 * 2 + 50,
+            "{query:?}: {commands:?}"
+        );
+    }
+}
+
+/// How often each command was called, but for those of the test.
+fn calls(stats: &str) -> BTreeMap<String, u64> {
+    let lines = stats
+        .lines()
+        .filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(":calls="));
+    lines
+        .filter(|(name, _)| {
+            !matches!(
+                *name,
+                "config|resetstat" | "config" | "info" | "quit" | "ping"
+            )
+        })
+        .map(|(name, rest)| {
+            let count = rest.split(',').next().and_then(|count| count.parse().ok());
+            (name.to_owned(), count.expect("a count"))
+        })
+        .collect()
 }
