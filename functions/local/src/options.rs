@@ -72,6 +72,10 @@ pub struct ServeOptions {
     #[arg(long, env = "TAILSPAN_RETENTION", value_name = "TIME", value_parser = parse_seconds)]
     pub retention: Option<u64>,
 
+    /// A JSON file of prices of models, which go before the built-in ones
+    #[arg(long, env = "TAILSPAN_PRICES", value_name = "FILE")]
+    pub prices: Option<PathBuf>,
+
     /// Ask for this token (Authorization: Bearer, or ?token=) instead of one made at the start
     #[arg(long, env = "TAILSPAN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,

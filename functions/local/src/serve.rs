@@ -69,9 +69,12 @@ pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
 /// The variables that all processes share, with what the command line says about them.
 fn config(options: &ServeOptions) -> anyhow::Result<Config> {
     let retention = options.retention.map(|seconds| seconds.to_string());
+    let prices = options.prices.as_ref();
+    let prices = prices.map(|path| path.to_string_lossy().into_owned());
     let config = Config::from_vars(|name| match name {
         "TAILSPAN_RETENTION_SECONDS" if retention.is_some() => retention.clone(),
         "TAILSPAN_REDIS_URL" => options.redis_url.clone(),
+        "TAILSPAN_PRICES" => prices.clone(),
         // Somebody's REDIS_URL is another program's data: only one that was meant for us is used.
         "REDIS_URL" => None,
         _ => std::env::var(name).ok(),

@@ -601,14 +601,14 @@ fn tell(requests: &[Batch], order: &str) -> Told {
     for (trace, (state, _)) in &states {
         let (back, through) = decode_snapshot(&encode_snapshot(state, 7)).unwrap();
         assert_eq!((&back, through), (state, 7));
-        assert!(
-            tree::rows(state, &prices).len()
-                >= summary(state, trace, settle::Status::Running, &prices).total_spans
-        );
-        summaries.push((
-            summary(state, trace, settle::standing(state), &prices),
-            state,
-        ));
+        let summed = summary(state, trace, settle::standing(state), &prices);
+        let rows = tree::rows(state, &prices);
+        assert!(rows.len() >= summed.total_spans);
+        let priced: f64 = rows.iter().filter_map(|row| row.cost_usd).sum();
+        assert!((priced - summed.cost_usd.unwrap_or(0.0)).abs() < 1e-9);
+        // The recorded models are all sold: only a call without counts has no cost.
+        assert!(summed.unpriced_llm_calls == 0 || summed.total_tokens == 0);
+        summaries.push((summed, state));
     }
     summaries.sort_by(|(a, _), (b, _)| a.started_at.cmp(&b.started_at));
     for (summary, state) in summaries {

@@ -831,3 +831,163 @@ fn a_span_may_come_twice_first_open() {
         assert_eq!(rows(&state(&bodies)), [("flow".to_owned(), 0, "ok", false)]);
     }
 }
+
+/// Of a model call or retrieval: how it was called, when its first piece came, what was thought, what was found.
+fn call(scope: &str, said: &Value, more: &Value) -> Value {
+    let trace = tailspan_core::id::TraceId::parse(TRACE).expect("an id");
+    let body = span(scope, "call", said, more);
+    let event = event::view(&trace, &recorded(&[(false, body)])[0]);
+    json!({
+        "parameters": event.parameters, "first_ms": event.time_to_first_chunk_ms, "thinking": event.thinking,
+        "retrieval": event.retrieval, "tool_type": event.tool.and_then(|tool| tool.tool_type),
+    })
+}
+
+#[test]
+fn how_a_model_was_called_is_told_by_one_name_each() {
+    let told = json!({"temperature": 0.5, "max_tokens": 100, "stop": ["."]});
+    let chat = json!({"gen_ai.operation.name": "chat"});
+    let with = |more: Value| {
+        let mut all = chat.clone();
+        for (key, value) in more.as_object().expect("an object") {
+            all[key] = value.clone();
+        }
+        call("x", &all, &json!({}))["parameters"].clone()
+    };
+    for said in [
+        json!({"gen_ai.request.model": "m", "gen_ai.request.temperature": 0.5, "gen_ai.request.max_tokens": 100, "gen_ai.request.stop_sequences": ["."]}),
+        json!({"llm.invocation_parameters": {"model": "m", "temperature": 0.5, "max_tokens": 100, "stop": ["."], "messages": [{"role": "user"}]}}),
+        json!({"ai.settings.temperature": 0.5, "ai.settings.maxOutputTokens": 100, "ai.settings.stopSequences": ["."]}),
+        json!({"langfuse.observation.model.parameters": {"temperature": 0.5, "max_completion_tokens": 100, "stop": ["."]}}),
+        json!({"gcp.vertex.agent.llm_request": {"model": "m", "contents": [], "config": {"temperature": 0.5, "max_output_tokens": 100, "stop_sequences": ["."], "system_instruction": "s"}}}),
+        json!({"metadata": {"ls_temperature": 0.5, "ls_max_tokens": 100, "ls_stop": ["."], "ls_provider": "p"}}),
+    ] {
+        assert_eq!(with(said.clone()), told, "{said}");
+    }
+    let more = json!({"gen_ai.request.choice.count": 2, "gen_ai.request.reasoning.level": "high", "gen_ai.request.stream": true});
+    assert_eq!(
+        with(more),
+        json!({"n": 2, "reasoning_effort": "high", "stream": true})
+    );
+    // A tool has none.
+    let tool = json!({"gen_ai.operation.name": "execute_tool", "gen_ai.request.temperature": 0.5});
+    assert_eq!(call("x", &tool, &json!({}))["parameters"], json!({}));
+}
+
+#[test]
+fn when_the_first_piece_of_an_answer_came() {
+    let event = |name: &str, at: &str| json!({"events": [{"name": "other", "timeUnixNano": "1800000000100000000"}, {"name": name, "timeUnixNano": at}, {"name": name, "timeUnixNano": "1800000000900000000"}]});
+    let at = "1800000000250000000";
+    let none = json!({});
+    for (key, value, more) in [
+        ("gen_ai.response.time_to_first_chunk", json!(0.25), &none),
+        (
+            "gen_ai.client.operation.time_to_first_chunk",
+            json!(0.25),
+            &none,
+        ),
+        // Strands: milliseconds.
+        ("gen_ai.server.time_to_first_token", json!(250), &none),
+        ("ai.response.msToFirstChunk", json!(250.0), &none),
+        ("ai.stream.msToFirstChunk", json!(250), &none),
+        (
+            "langfuse.observation.completion_start_time",
+            json!("\"2027-01-15T08:00:00.250Z\""),
+            &none,
+        ),
+        ("x", json!(1), &event("First Token Stream Event", at)),
+        ("x", json!(1), &event("ai.stream.firstChunk", at)),
+        ("x", json!(1), &event("llm.content.completion.chunk", at)),
+    ] {
+        let said = json!({"gen_ai.operation.name": "chat", key: value});
+        assert_eq!(
+            call("x", &said, more)["first_ms"],
+            json!(250.0),
+            "{key} {more}"
+        );
+    }
+    for nonsense in [json!(-1), json!("soon"), json!(1e300), json!(f64::MAX)] {
+        let said = json!({"gen_ai.operation.name": "chat", "gen_ai.response.time_to_first_chunk": nonsense});
+        assert_eq!(call("x", &said, &none)["first_ms"], Value::Null);
+    }
+}
+
+#[test]
+fn what_a_model_thought_is_told_apart_from_what_it_said() {
+    for said in [
+        json!({"gen_ai.operation.name": "chat", "gen_ai.output.messages": json!([{"role": "assistant", "parts": [{"type": "reasoning", "content": "Hm."}, {"type": "text", "content": "4"}]}]).to_string()}),
+        json!({"ai.operationId": "ai.generateText.doGenerate", "ai.response.text": "4", "ai.response.reasoning": "Hm."}),
+        json!({"ai.operationId": "ai.generateText.doGenerate", "ai.response.text": "4", "ai.response.reasoning": json!([{"type": "text", "text": "Hm."}]).to_string()}),
+        json!({"openinference.span.kind": "LLM", "llm.output_messages.0.message.role": "assistant", "llm.output_messages.0.message.contents.0.message_content.type": "reasoning",
+            "llm.output_messages.0.message.contents.0.message_content.text": "Hm.", "llm.output_messages.0.message.contents.1.message_content.type": "text",
+            "llm.output_messages.0.message.contents.1.message_content.text": "4"}),
+        json!({"gen_ai.operation.name": "chat", "gen_ai.completion.0.role": "assistant", "gen_ai.completion.0.content": "4", "gen_ai.completion.0.reasoning": "Hm."}),
+        json!({"gcp.vertex.agent.llm_response": {"content": {"role": "model", "parts": [{"text": "Hm.", "thought": true}, {"text": "4"}]}}, "gen_ai.operation.name": "generate_content"}),
+    ] {
+        let trace = tailspan_core::id::TraceId::parse(TRACE).expect("an id");
+        let event = event::view(
+            &trace,
+            &recorded(&[(false, span("x", "call", &said, &json!({})))])[0],
+        );
+        assert_eq!(event.thinking.as_deref(), Some("Hm."), "{said}");
+        assert_eq!(
+            event.output.expect("an answer")[0]["content"],
+            "4",
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn retrievals_of_many_frameworks() {
+    let found = |chunks: Value| json!({"query": "how long", "chunks_total": 1, "chunks": chunks});
+    let document = json!([{"id": "d1", "score": 0.5, "document": "a.md", "text": "12 months"}]);
+    for (said, expected) in [
+        (
+            json!({"openinference.span.kind": "RETRIEVER", "input.value": "how long", "retrieval.documents.0.document.id": "d1", "retrieval.documents.0.document.score": 0.5,
+                "retrieval.documents.0.document.content": "12 months", "retrieval.documents.0.document.metadata": "{\"source\": \"a.md\"}"}),
+            found(document.clone()),
+        ),
+        (
+            json!({"langfuse.observation.type": "retriever", "langfuse.observation.input": {"query": "how long"},
+                "langfuse.observation.output": [{"page_content": "12 months", "metadata": {"source": "a.md"}, "id": "d1"}]}),
+            found(json!([{"id": "d1", "document": "a.md", "text": "12 months"}])),
+        ),
+        (
+            json!({"genkit:metadata:subtype": "retriever", "genkit:input": {"query": {"content": [{"text": "how long"}]}},
+                "genkit:output": {"documents": [{"content": [{"text": "12 months"}], "metadata": {"source": "a.md"}}]}}),
+            found(json!([{"document": "a.md", "text": "12 months"}])),
+        ),
+        (
+            json!({"haystack.component.type": "InMemoryBM25Retriever", "haystack.component.input": {"query": "how long", "top_k": 3},
+                "haystack.component.output": {"documents": [{"id": "d1", "content": "12 months", "meta": {"file_path": "a.md"}, "score": 0.5}]}}),
+            json!({"query": "how long", "top_k": 3, "chunks_total": 1, "chunks": document}),
+        ),
+        (
+            json!({"openinference.span.kind": "RERANKER", "reranker.query": "how long", "reranker.top_k": 1, "reranker.output_documents.0.document.id": "d1",
+                "reranker.output_documents.0.document.score": 0.9}),
+            json!({"query": "how long", "top_k": 1, "chunks_total": 1, "chunks": [{"id": "d1", "score": 0.9}]}),
+        ),
+        (
+            json!({"openinference.span.kind": "RETRIEVER", "input.value": {"query": "how long", "similarity_threshold": 0.3, "rerank": true, "knowledge_bases": ["kb", {"name": "other"}]},
+                "output.value": "nothing found"}),
+            json!({"query": "how long", "threshold": 0.3, "rerank": true, "knowledge_bases": ["kb", "other"]}),
+        ),
+    ] {
+        assert_eq!(
+            call("x", &said, &json!({}))["retrieval"],
+            expected,
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_tool_is_of_the_type_that_its_producer_names() {
+    let execute = json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.type": "function"});
+    assert_eq!(call("x", &execute, &json!({}))["tool_type"], "function");
+    let mcp = json!({"mcp.method.name": "tools/call", "gen_ai.tool.name": "t"});
+    assert_eq!(call("x", &mcp, &json!({}))["tool_type"], "mcp");
+    let other = json!({"openinference.span.kind": "TOOL"});
+    assert_eq!(call("x", &other, &json!({}))["tool_type"], Value::Null);
+}

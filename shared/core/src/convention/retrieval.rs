@@ -13,7 +13,7 @@ use crate::{
 /// Chunks of one retrieval that are read; `chunks_total` counts all.
 const MAX_CHUNKS: usize = 1_000;
 /// How far wrappers (`{"output": {"nodes": [..]}}`) are followed.
-const MAX_WRAPPERS: usize = 4;
+const MAX_WRAPPERS: usize = 6;
 
 /// Where the list of chunks lies.
 const LISTS: [&str; 14] = [
@@ -161,7 +161,7 @@ fn named(value: &Value) -> Option<String> {
 
 /// The words that were looked for, in what a step took in.
 fn query_in(value: &Value) -> Option<String> {
-    const FIELDS: [&str; 9] = [
+    const FIELDS: [&str; 10] = [
         "query",
         "question",
         "query_str",
@@ -170,6 +170,7 @@ fn query_in(value: &Value) -> Option<String> {
         "search_query",
         "input",
         "text",
+        "content",
         "inputs",
     ];
     let mut value = value;
@@ -225,6 +226,9 @@ fn chunks(found: &Value) -> (Vec<Chunk>, Option<u64>) {
 }
 
 fn chunk(item: &Value) -> Chunk {
+    // OpenTelemetry's lists hold objects as JSON text.
+    let parsed = item.as_str().map(parse_text);
+    let item = parsed.as_ref().unwrap_or(item);
     let outer = item;
     // `{document: {..}}` (OpenInference), `{node: {..}, score}` (LlamaIndex), `{kwargs: {..}}` (LangChain).
     let mut inner = item;
