@@ -55,6 +55,7 @@ pub fn document() -> Value {
     for function in [
         tailspan_ingest::openapi::Document::openapi(),
         tailspan_query::openapi::Document::openapi(),
+        tailspan_cleanup::openapi::Document::openapi(),
         tailspan_stream::openapi::Document::openapi(),
     ] {
         document.merge(function);

@@ -4,6 +4,7 @@
 
 mod access;
 mod analysis;
+mod cleanup;
 mod completion;
 mod containers;
 mod embedded;

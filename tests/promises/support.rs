@@ -368,7 +368,8 @@ pub(crate) fn router(app: &App) -> Router {
         Router::new()
             .merge(tailspan_ingest::router(app.clone()))
             .merge(tailspan_query::router(app.clone()))
-            .merge(tailspan_stream::router(app.clone())),
+            .merge(tailspan_stream::router(app.clone()))
+            .merge(tailspan_cleanup::router(app.clone())),
     )
 }
 

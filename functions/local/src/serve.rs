@@ -174,6 +174,7 @@ fn every_router(app: &App) -> Router {
     tailspan_ingest::router(app.clone())
         .merge(tailspan_query::router(app.clone()))
         .merge(tailspan_stream::router(app.clone()))
+        .merge(tailspan_cleanup::router(app.clone()))
 }
 
 /// Streams end with their cursor, requests in flight are answered, then the loops end.

@@ -25,6 +25,7 @@ pub mod observed;
 pub mod otlp;
 pub mod pricing;
 pub mod propagation;
+pub mod retention;
 pub mod settle;
 pub mod stats;
 pub mod summary;

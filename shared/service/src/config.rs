@@ -9,6 +9,7 @@
 //! | `TAILSPAN_TOKENS` | none | `token=tenant` pairs, comma separated; when set, every request needs one |
 //! | `TAILSPAN_ADMIN_TOKEN` | none | the token for `/metrics`, which counts over all tenants; needed where tokens are those of several |
 //! | `TAILSPAN_RETENTION_SECONDS` | 604800 (7 days) | how long a trace is kept after its last event |
+//! | `TAILSPAN_RETENTION_RULES` | none | other times by how a run ended, also of one tenant: `failed=30d,completed=7d,team-a/*=1d`; see [`tailspan_core::retention::Retention::with_rules`] |
 //! | `TAILSPAN_STREAM_SECONDS` | 3600 | an SSE stream ends cleanly after 80-100 % of this; functions set 90 |
 //! | `TAILSPAN_HEARTBEAT_SECONDS` | 15 | silence after which a stream says where it is |
 //! | `TAILSPAN_MAX_STREAMS` | 10000 | open streams of this process; more are answered 429 |
@@ -30,7 +31,7 @@
 
 use std::{collections::HashMap, fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 
-use tailspan_core::{id::TenantId, pricing::Prices, settle::Patience};
+use tailspan_core::{id::TenantId, pricing::Prices, retention::Retention, settle::Patience};
 
 use crate::{agents::Agents, redis_url::RedisUrl};
 
@@ -44,7 +45,8 @@ pub struct Config {
     pub tokens: HashMap<String, TenantId>,
     /// Opens what counts over all tenants.
     pub admin_token: Option<String>,
-    pub retention: Duration,
+    /// How long traces are kept after their last event.
+    pub retention: Retention,
     pub stream_lifetime: Duration,
     pub heartbeat: Duration,
     pub max_streams: usize,
@@ -117,7 +119,7 @@ impl Default for Config {
             key_prefix: String::new(),
             tokens: HashMap::new(),
             admin_token: None,
-            retention: Duration::from_secs(7 * 24 * 3600),
+            retention: Retention::new(7 * 24 * 3_600_000),
             stream_lifetime: Duration::from_secs(3600),
             heartbeat: Duration::from_secs(15),
             max_streams: 10_000,
@@ -156,7 +158,7 @@ impl Config {
             }
         };
         number("TAILSPAN_RETENTION_SECONDS", 1, &mut |seconds| {
-            config.retention = Duration::from_secs(seconds)
+            config.retention = Retention::new(seconds.saturating_mul(1000))
         });
         number("TAILSPAN_STREAM_SECONDS", 1, &mut |seconds| {
             config.stream_lifetime = Duration::from_secs(seconds)
@@ -197,6 +199,15 @@ impl Config {
         number("TAILSPAN_MESH_SECONDS", 1, &mut |seconds| {
             config.mesh.longest_read = Some(Duration::from_secs(seconds))
         });
+        if let Some(rules) = var("TAILSPAN_RETENTION_RULES") {
+            match config.retention.clone().with_rules(&rules) {
+                Ok(retention) => config.retention = retention,
+                Err(all) => mistakes.extend(
+                    all.into_iter()
+                        .map(|mistake| format!("TAILSPAN_RETENTION_RULES: {mistake}")),
+                ),
+            }
+        }
         if let Some(stream) = var("TAILSPAN_MESH_STREAM") {
             config.mesh.stream = Some(stream).filter(|stream| !stream.is_empty());
         }

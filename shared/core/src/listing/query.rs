@@ -38,7 +38,11 @@ pub struct Place {
 }
 
 impl Place {
-    fn parse(text: &str) -> Result<Self, Invalid> {
+    /// A place, as [`Place::cursor`] wrote it.
+    ///
+    /// # Errors
+    /// It did not.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
         let (started, trace) = text.split_once('-').ok_or(Invalid::Cursor)?;
         Ok(Self {
             started_unix_ms: started.parse().map_err(|_| Invalid::Cursor)?,

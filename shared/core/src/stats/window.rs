@@ -4,6 +4,7 @@
 pub const SLOT_MS: u64 = 5 * 60 * 1000;
 const SLOTS_OF_AN_HOUR: u64 = 12;
 const HOUR_MS: u64 = SLOT_MS * SLOTS_OF_AN_HOUR;
+const WEEK_MS: u64 = 7 * 24 * HOUR_MS;
 /// How long the buckets of five minutes are kept: a day, and what its edges need.
 const SLOTS_KEPT: u64 = 26 * SLOTS_OF_AN_HOUR;
 
@@ -37,7 +38,7 @@ impl Bucket {
         }
     }
 
-    /// When it is not needed any more, in ms since 1970, where hours are kept for `retention_ms`. `None`: as long as something is added to it.
+    /// When it is not needed any more, in ms since 1970, where hours are kept for `retention_ms`, at least for a week. `None`: as long as something is added to it.
     pub fn kept_until_unix_ms(self, retention_ms: u64) -> Option<u64> {
         match self {
             Self::Slot(number) => Some(number.saturating_add(SLOTS_KEPT).saturating_mul(SLOT_MS)),
@@ -46,7 +47,7 @@ impl Bucket {
                 number
                     .saturating_add(2)
                     .saturating_mul(HOUR_MS)
-                    .saturating_add(retention_ms),
+                    .saturating_add(retention_ms.max(WEEK_MS)),
             ),
             Self::All => None,
         }
@@ -91,7 +92,7 @@ impl Window {
             Self::FiveMinutes => (SLOT_MS, false),
             Self::Hour => (HOUR_MS, false),
             Self::Day => (24 * HOUR_MS, false),
-            Self::Week => (7 * 24 * HOUR_MS, true),
+            Self::Week => (WEEK_MS, true),
             Self::All => return (None, vec![Bucket::All]),
         };
         let begin_ms = now_unix_ms.saturating_sub(length_ms);
@@ -154,7 +155,7 @@ mod tests {
             prop_assert!(from <= now - length && now - length - from < edge);
             // What a window reads is kept for as long as it is read.
             for bucket in &buckets {
-                let kept = bucket.kept_until_unix_ms(7 * 24 * HOUR_MS);
+                let kept = bucket.kept_until_unix_ms(0);
                 prop_assert!(kept.is_none_or(|kept| kept > now));
             }
         }

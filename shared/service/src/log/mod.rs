@@ -27,7 +27,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tailspan_core::{pricing::Prices, settle::Patience};
+use tailspan_core::{pricing::Prices, retention::Retention, settle::Patience};
 
 use crate::{
     config::Config,
@@ -83,7 +83,7 @@ pub struct Log {
     pub(crate) redis: Redis,
     pub(crate) keys: Arc<Keys>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) retention: Duration,
+    pub(crate) retention: Arc<Retention>,
     pub(crate) patience: Patience,
     pub(crate) prices: Arc<Prices>,
 }
@@ -95,7 +95,7 @@ impl Log {
             redis,
             keys: Arc::new(Keys::new(&config.key_prefix)),
             metrics,
-            retention: config.retention,
+            retention: Arc::new(config.retention.clone()),
             patience: config.patience,
             prices: Arc::clone(&config.prices),
         }
@@ -108,7 +108,7 @@ impl Log {
 
     /// Seconds after which Redis itself drops an untouched trace.
     fn ttl_seconds(&self) -> u64 {
-        (self.retention + TTL_BEYOND_RETENTION).as_secs()
+        (Duration::from_millis(self.retention.longest_ms()) + TTL_BEYOND_RETENTION).as_secs()
     }
 
     /// Milliseconds since 1970 by which silence and age are told: the earlier of Redis's clock and ours. So one clock that jumps ahead, or a process whose clock is wrong,

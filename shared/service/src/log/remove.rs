@@ -1,6 +1,17 @@
 //! Removal: a trace that is deleted or begun again, and retention, under which traces that nobody touched for longer go with every key and row of theirs.
+//!
+//! Whatever removes many goes in steps of a hundred rows, each row by a script of its own: none holds Redis up, and who is stopped in between goes on where it was. Data goes
+//! before rows: a row whose data is gone is found, and dropped, by the next that comes by; a trace without a row never is.
 
-use tailspan_core::id::{TenantId, TraceId};
+use std::time::Instant;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tailspan_core::{
+    id::{TenantId, TraceId},
+    listing::{Label, Place},
+    retention::ENDED,
+    settle::Status,
+};
 
 use super::{Log, LogError, RETRY_PAUSES, now_unix_ms};
 use crate::redis::{Arg, RedisError, Reply, Script};
@@ -8,8 +19,50 @@ use crate::redis::{Arg, RedisError, Reply, Script};
 static FORGET: Script = Script::new(include_str!("../lua/forget.lua"));
 static EXPIRE: Script = Script::new(include_str!("../lua/expire.lua"));
 
-/// Rows looked at in one command.
+/// Rows looked at in one step.
 const ROWS_AT_ONCE: usize = 100;
+/// Traces removed at the same time, and rows dropped in one command.
+const TRACES_AT_ONCE: usize = 16;
+
+/// Which traces of a tenant are to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Those whose last event came before, ms since 1970.
+    pub before_unix_ms: u64,
+    pub wanted: Wanted,
+    /// They are only counted.
+    pub dry_run: bool,
+}
+
+/// How a trace must stand to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// However.
+    Any,
+    /// Its run ended, whichever way.
+    Ended,
+    /// Its run ended this way.
+    As(Status),
+}
+
+/// What a step of a removal did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Traces that were to go.
+    pub matched: u64,
+    /// Those that went.
+    pub removed: u64,
+    /// Where the next step begins; `None`: this was the last.
+    pub next: Option<Place>,
+}
+
+/// What retention did for a tenant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub removed: u64,
+    /// `false`: the time was over before everything was looked at; the next sweep goes on.
+    pub complete: bool,
+}
 
 /// What comes after a life that is ended.
 #[derive(Clone, Copy)]
@@ -31,18 +84,50 @@ impl Log {
         Ok(existed)
     }
 
-    /// Removes what is older than the retention, for one tenant. Returns how many traces went.
+    /// Removes what is older than the retention, for one tenant, at most until `until`.
     ///
     /// # Errors
     /// [`LogError`]; the next sweep goes on where this one stopped.
-    pub async fn sweep(&self, tenant: &TenantId) -> Result<u64, LogError> {
-        let retention_ms = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
+    pub async fn sweep(&self, tenant: &TenantId, until: Instant) -> Result<Swept, LogError> {
         let now = self.sure_now().await?;
-        self.remove_before(tenant, now.saturating_sub(retention_ms))
-            .await
+        let kept_ms = |status| self.retention.of(tenant, status);
+        let longest_ms = ENDED
+            .map(|status| kept_ms(Some(status)))
+            .into_iter()
+            .fold(kept_ms(None), u64::max);
+        // What is kept less long than others is found in the index of its status; a trace that stands in none of these goes when none is kept any longer.
+        let shorter = ENDED
+            .into_iter()
+            .filter(|status| kept_ms(Some(*status)) < longest_ms)
+            .map(|status| (Wanted::As(status), kept_ms(Some(status))));
+        let mut swept = Swept {
+            removed: 0,
+            complete: true,
+        };
+        for (wanted, kept_ms) in shorter.chain([(Wanted::Any, longest_ms)]) {
+            let removal = Removal {
+                before_unix_ms: now.saturating_sub(kept_ms),
+                wanted,
+                dry_run: false,
+            };
+            let mut after = None;
+            loop {
+                if Instant::now() >= until {
+                    swept.complete = false;
+                    return Ok(swept);
+                }
+                let step = self.remove_step(tenant, &removal, after.as_ref()).await?;
+                swept.removed += step.removed;
+                after = step.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(swept)
     }
 
-    /// Removes traces whose last event came before a time.
+    /// Removes traces whose last event came before a time, however they stand. Returns how many went.
     ///
     /// # Errors
     /// As [`Log::sweep`].
@@ -51,45 +136,139 @@ impl Log {
         tenant: &TenantId,
         before_unix_ms: u64,
     ) -> Result<u64, LogError> {
-        let traces = self.keys.tenant(tenant).traces;
-        let (mut removed, mut kept) = (0, 0u64);
+        let removal = Removal {
+            before_unix_ms,
+            wanted: Wanted::Any,
+            dry_run: false,
+        };
+        let (mut removed, mut after) = (0, None);
         loop {
-            let args = vec![
-                Arg::from(&traces),
-                Arg::from("-inf"),
-                Arg::from(format!("({before_unix_ms}")),
-                Arg::from("BYSCORE"),
-                Arg::from("LIMIT"),
-                Arg::from(kept),
-                Arg::from(ROWS_AT_ONCE),
-            ];
-            let names = self.redis.command("ZRANGE", &traces, args).await?.list();
-            let mut gone = Vec::new();
-            for name in &names {
-                let Some(trace) = name.text().and_then(|name| TraceId::parse(&name).ok()) else {
-                    kept += 1;
-                    continue;
-                };
-                let keys = self.keys.trace(tenant, &trace);
-                let args = vec![
-                    Arg::from(before_unix_ms),
-                    Arg::from(self.publish()),
-                    Arg::from(&keys.bell),
-                ];
-                match self.redis.script(&EXPIRE, &keys.stored(), args).await? {
-                    Reply::Int(0) => kept += 1,
-                    answer => {
-                        removed += u64::from(answer == Reply::Int(1));
-                        gone.push(trace);
-                    }
-                }
-            }
-            self.drop_rows(tenant, &gone).await?;
-            if names.len() < ROWS_AT_ONCE {
-                self.metrics.swept_traces.inc_by(removed);
+            let step = self.remove_step(tenant, &removal, after.as_ref()).await?;
+            removed += step.removed;
+            after = step.next;
+            if after.is_none() {
                 return Ok(removed);
             }
         }
+    }
+
+    /// One step of a removal: up to a hundred traces, the oldest first, after a place.
+    ///
+    /// # Errors
+    /// [`LogError`]; the same step again goes on where this one stopped.
+    pub async fn remove_step(
+        &self,
+        tenant: &TenantId,
+        removal: &Removal,
+        after: Option<&Place>,
+    ) -> Result<Step, LogError> {
+        let (places, next) = self.oldest(tenant, removal, after).await?;
+        let checks = places
+            .iter()
+            .map(|place| self.expire(tenant, &place.trace, removal));
+        let checks: Vec<_> = checks.collect();
+        let verdicts: Vec<Reply> = stream::iter(checks)
+            .buffered(TRACES_AT_ONCE)
+            .try_collect()
+            .await?;
+        let mut step = Step {
+            next,
+            ..Step::default()
+        };
+        let mut gone = Vec::new();
+        for (place, verdict) in places.into_iter().zip(verdicts) {
+            if verdict == Reply::Int(1) {
+                step.matched += 1;
+            }
+            if verdict != Reply::Int(0) && !removal.dry_run {
+                step.removed += u64::from(verdict == Reply::Int(1));
+                gone.push(place.trace);
+            }
+        }
+        for gone in gone.chunks(TRACES_AT_ONCE) {
+            self.drop_rows(tenant, gone).await?;
+        }
+        self.metrics.swept_traces.inc_by(step.removed);
+        Ok(step)
+    }
+
+    /// The next traces of a removal's index that began before its time, and the place after them, where the index goes on.
+    async fn oldest(
+        &self,
+        tenant: &TenantId,
+        removal: &Removal,
+        after: Option<&Place>,
+    ) -> Result<(Vec<Place>, Option<Place>), LogError> {
+        let index = self.keys.tenant(tenant);
+        let index = match removal.wanted {
+            Wanted::As(status) => format!("{}{}", index.by, Label::status(status)),
+            Wanted::Any | Wanted::Ended => index.traces,
+        };
+        let from = after.map_or_else(
+            || "-inf".to_owned(),
+            |place| place.started_unix_ms.to_string(),
+        );
+        let mut offset = 0;
+        loop {
+            let args = vec![
+                Arg::from(&index),
+                Arg::from(&from),
+                Arg::from(format!("({}", removal.before_unix_ms)),
+                Arg::from("BYSCORE"),
+                Arg::from("LIMIT"),
+                Arg::from(offset),
+                Arg::from(ROWS_AT_ONCE),
+                Arg::from("WITHSCORES"),
+            ];
+            let found = self.redis.command("ZRANGE", &index, args).await?.list();
+            let fetched = found.len() / 2;
+            let places: Vec<Place> = found
+                .chunks_exact(2)
+                .filter_map(|pair| {
+                    Some(Place {
+                        trace: TraceId::parse(&pair.first()?.text()?).ok()?,
+                        started_unix_ms: pair.get(1)?.number()?,
+                    })
+                })
+                // Of one moment they stand in the order of their names.
+                .filter(|place| {
+                    after.is_none_or(|after| {
+                        place.started_unix_ms > after.started_unix_ms || place.trace > after.trace
+                    })
+                })
+                .collect();
+            let is_full = fetched == ROWS_AT_ONCE;
+            if let Some(last) = places.last().cloned() {
+                return Ok((places, is_full.then_some(last)));
+            }
+            if !is_full {
+                return Ok((places, None));
+            }
+            // All of them were of the place's own moment, and looked at.
+            offset += fetched;
+        }
+    }
+
+    async fn expire(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        removal: &Removal,
+    ) -> Result<Reply, LogError> {
+        let keys = self.keys.trace(tenant, trace);
+        let args = vec![
+            Arg::from(removal.before_unix_ms),
+            Arg::from(self.publish()),
+            Arg::from(&keys.bell),
+            Arg::from(match removal.wanted {
+                Wanted::Any => "",
+                Wanted::Ended => "ended",
+                Wanted::As(status) => status.as_str(),
+            }),
+            Arg::from(now_unix_ms().saturating_sub(self.patience.lost_ms)),
+            Arg::from(if removal.dry_run { "1" } else { "0" }),
+        ];
+        Ok(self.redis.script(&EXPIRE, &keys.stored(), args).await?)
     }
 
     /// Ends the life of a trace: its data goes, its viewers are told. `false`: there is none.

@@ -120,7 +120,7 @@ impl Log {
         changes: &[Change],
     ) -> Result<Reply, LogError> {
         let now = now_unix_ms();
-        let retention_ms = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
+        let retention_ms = self.retention.longest_ms();
         let mut buckets: Vec<(String, u64)> = Vec::new();
         let mut place_of: HashMap<(Dimension, Bucket), usize> = HashMap::new();
         let mut cells = Vec::new();

@@ -6,7 +6,7 @@ local state = redis.call('HMGET', KEYS[1], 'seq', 'dead', 'life', 'token')
 if state[4] == ARGV[6] then return {1, state[1] or '0'} end
 if not state[1] or ARGV[5] == 'delete' and state[2] then return {0} end
 local seq, life = state[1], string.format('%.0f', tonumber(state[3] or '0') + 1)
-for i = 1, 5 do redis.call('DEL', KEYS[i]) end
+redis.call('UNLINK', unpack(KEYS))
 -- Numbers go on above the old ones: a cursor of the old life is below the new life's base.
 redis.call('HSET', KEYS[1], 'seq', seq, 'mark', '0', 'base', seq, 'life', life, 'at', ARGV[1], 'token', ARGV[6])
 if ARGV[5] == 'delete' then redis.call('HSET', KEYS[1], 'dead', ARGV[1]) end

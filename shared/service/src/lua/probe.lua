@@ -8,7 +8,7 @@ local function try(...)
   if said:find('user executing the script') or said:find('ACL failure') or said:find('NOPERM') then refused[#refused + 1] = (select(1, ...)) end
 end
 local key = KEYS[1]
-try('SADD', key, 'm') try('SMISMEMBER', key, 'm') try('DEL', key)
+try('SADD', key, 'm') try('SMISMEMBER', key, 'm') try('UNLINK', key) try('DEL', key)
 try('SET', key, 'v', 'EX', 1) try('GET', key) try('DEL', key)
 try('HSETNX', key, 'f', '1') try('HSET', key, 'f', '1') try('HINCRBY', key, 'f', 1) try('HGET', key, 'f') try('HMGET', key, 'f') try('HLEN', key) try('HEXISTS', key, 'f') try('HGETALL', key) try('HRANDFIELD', key, 1)
 try('EXPIRE', key, 1) try('TTL', key) try('HDEL', key, 'f')
