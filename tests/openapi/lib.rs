@@ -158,6 +158,11 @@ fn otlp_refusals(responses: &mut Map<String, Value>) {
 
 /// A stream as its frames, in the words that OpenAPI 3.2 has for them: `data` is text that holds JSON.
 fn event_streams(operation: &mut Map<String, Value>) {
+    let id = operation.get("operationId").and_then(Value::as_str);
+    let frame = match id.is_some_and(|id| id.starts_with("complete")) {
+        true => "CompletionFrame",
+        false => "Frame",
+    };
     let answers = operation
         .get_mut("responses")
         .and_then(Value::as_object_mut);
@@ -166,7 +171,7 @@ fn event_streams(operation: &mut Map<String, Value>) {
             stream["schema"] = json!({
                 "type": "array",
                 "description": "The frames in their order, each with its fields.",
-                "items": {"$ref": "#/components/schemas/Frame"},
+                "items": {"$ref": format!("#/components/schemas/{frame}")},
             });
         }
     }
@@ -197,6 +202,15 @@ fn frames(schemas: &mut Value) {
         "type": "object",
         "description": "Without data, so that no client sees an event: how long to wait before coming back, or a heartbeat with the cursor.",
         "properties": {"id": id, "retry": {"type": "string"}, "event": false, "data": false},
+    });
+    schemas["CompletionFrame"] = json!({
+        "type": "object",
+        "description": "A frame of the agent's, or one of ours: `data` is JSON with `event` `trace_started`, `trace`, `trace_gap` or `error`, and `[DONE]` at the end.",
+        "properties": {
+            "id": id,
+            "event": {"type": "string", "description": "of a frame of the agent's, if it has a name"},
+            "data": {"type": "string"},
+        },
     });
     let any = ["DataFrame", "GapFrame", "EndFrame", "QuietFrame"]
         .map(|name| json!({"$ref": format!("#/components/schemas/{name}")}));

@@ -1189,3 +1189,56 @@ async fn a_process_that_shuts_down_ends_its_runs_and_says_so() {
     assert_eq!(events.last().unwrap()["error"]["type"], "interrupted");
     drop(words_of_agent);
 }
+
+#[tokio::test]
+async fn a_stream_grows_with_its_events_and_not_with_their_square() {
+    let (_redis, mut agent, instance) = with_agent(json!({"kind": "ragflow"})).await;
+    let mut sizes = Vec::new();
+    for steps in [100, 200] {
+        let (response, ()) = tokio::join!(ask_why(&instance, true), async {
+            let words = agent.call().await.stream();
+            for _ in 0..steps {
+                words.frame(&node("node_started", "Ask", Value::Null));
+                words.frame(&node("node_finished", "Ask", Value::Null));
+            }
+            words.frame(&engine(
+                "workflow_finished",
+                json!({"outputs": {"content": ""}}),
+            ));
+        });
+        let frames = Viewer::of(response).rest().await.unwrap();
+        assert_eq!(trace_frames(&frames).len(), 2 * steps + 2);
+        sizes.push(frames.iter().map(|frame| frame.data.len()).sum::<usize>());
+    }
+    assert!(sizes[1] < 2 * sizes[0] + 1000, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn a_caller_that_does_not_read_holds_up_nobody() {
+    let (_redis, mut agent, instance) = with_agent(json!({})).await;
+    let (response, words_of_agent) = tokio::join!(ask_why(&instance, true), async {
+        let words = agent.call().await.stream();
+        words.say("be");
+        words
+    });
+    let trace = trace_of(&response);
+    // More than sockets hold.
+    let paragraph = "x".repeat(30_000);
+    for _ in 0..100 {
+        words_of_agent.say(&paragraph);
+    }
+    words_of_agent.end();
+    let (status, events) = ended(&instance, &trace).await;
+    assert_eq!(status, "completed");
+    assert!(
+        events[1]["output"].to_string().contains("bytes more"),
+        "a very long answer is cut in its event, and says so"
+    );
+    let frames = Viewer::of(response).rest().await.unwrap();
+    assert_eq!(
+        words(&frames).len(),
+        2 + 100 * paragraph.len(),
+        "and whole for its caller"
+    );
+    assert_eq!(frames.last().unwrap().data, "[DONE]");
+}

@@ -68,7 +68,7 @@ pub(crate) struct CompletionRequest {
     pub user_id: Option<String>,
     /// Frames as they happen (the default), or one JSON.
     pub stream: Option<bool>,
-    /// How much of the run is recorded and shown; `standard` when it is not said.
+    /// How much of the run is recorded and shown. When it is not said, everything is recorded, and `standard` shown.
     pub trace_level: Option<tailspan_core::verbosity::Verbosity>,
     /// `true` when it is not said.
     pub include_trace: Option<bool>,

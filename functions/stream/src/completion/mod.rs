@@ -214,6 +214,7 @@ async fn begin(
         place: place.clone(),
         agent: agent.id.clone(),
         level: asked.level,
+        recorded: asked.recorded,
         include_trace: asked.include_trace,
         style,
     };

@@ -57,7 +57,8 @@ pub(super) struct Common {
     pub(super) agent: String,
     pub(super) session: Option<String>,
     pub(super) user: Option<String>,
-    pub(super) level: Verbosity,
+    /// What is to be recorded, where the caller said so.
+    pub(super) level: Option<Verbosity>,
 }
 
 /// What became of a run's events.
@@ -162,7 +163,7 @@ impl Recorder {
         say("session_id", session.as_deref());
         say("user_id", user.as_deref());
         say("parent_span_id", parent);
-        say("trace_level", Some(level.as_str()));
+        say("trace_level", level.map(Verbosity::as_str));
         Value::Object(event).to_string()
     }
 }

@@ -19,7 +19,10 @@ pub(super) struct Asked {
     pub(super) session_id: Option<String>,
     pub(super) user_id: Option<String>,
     pub(super) stream: bool,
+    /// What the trace shows.
     pub(super) level: Verbosity,
+    /// What is to be recorded of the run, if less than everything.
+    pub(super) recorded: Option<Verbosity>,
     pub(super) include_trace: bool,
     /// Everything else, passed on to the agent.
     rest: Map<String, Value>,
@@ -58,12 +61,13 @@ pub(super) fn parse(body: &[u8], kind: AgentKind) -> Result<Asked, ApiError> {
         Some(Value::String(said)) => Ok(Some(said).filter(|said| !said.is_empty())),
         Some(_) => Err(invalid(format!("{name} must be text"))),
     };
-    let level = match text("trace_level")? {
-        None => Verbosity::default(),
-        Some(level) => level
-            .parse::<Verbosity>()
-            .map_err(|error| ApiError::invalid("invalid_parameter", format!("trace_{error}")))?,
-    };
+    let recorded =
+        match text("trace_level")? {
+            None => None,
+            Some(level) => Some(level.parse::<Verbosity>().map_err(|error| {
+                ApiError::invalid("invalid_parameter", format!("trace_{error}"))
+            })?),
+        };
     let (session_id, user_id) = (text("session_id")?, text("user_id")?);
     let question = text("question")?.filter(|question| !question.trim().is_empty());
     let told = match kind {
@@ -95,7 +99,9 @@ pub(super) fn parse(body: &[u8], kind: AgentKind) -> Result<Asked, ApiError> {
         session_id,
         user_id,
         stream,
-        level,
+        // What nobody asked to be left out is recorded, and shown as reads show it.
+        level: recorded.unwrap_or_default(),
+        recorded,
         include_trace,
         rest: fields,
     })

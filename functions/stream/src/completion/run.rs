@@ -89,7 +89,7 @@ async fn go(run: Run, news: &UnboundedSender<News>) {
         agent: agent.id.clone(),
         session: asked.session_id.clone(),
         user: asked.user_id.clone(),
-        level: asked.level,
+        level: asked.recorded,
     };
     let trace = place.trace.clone();
     let mut started = fields("workflow_started");

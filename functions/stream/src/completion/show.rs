@@ -51,6 +51,7 @@ pub(super) struct View {
     pub(super) place: Place,
     pub(super) agent: String,
     pub(super) level: Verbosity,
+    pub(super) recorded: Option<Verbosity>,
     pub(super) include_trace: bool,
     pub(super) style: Style,
 }
@@ -373,7 +374,7 @@ pub(super) async fn trace_json(view: &View, after: u64) -> Result<Value, ApiErro
                     summary: &summary,
                     tenant_id: view.place.tenant.as_str(),
                     level: view.level,
-                    trace_level: view.level,
+                    trace_level: view.recorded.unwrap_or(Verbosity::Debug),
                 };
                 format::session(&session, &events, Format::Compact)
             }
