@@ -5,6 +5,7 @@
 //! second process of this binary (`--serve`), which is `tailspan serve`. Redis is a child of its own, without persistence.
 
 mod agentevals;
+mod analysis;
 mod cold;
 mod fanout;
 mod ingest;
@@ -59,6 +60,8 @@ enum Part {
     Memory,
     /// A page of the list, over ten thousand to a million traces.
     Lists,
+    /// A run of 10,000 spans opened and examined, beside one of 500.
+    Analysis,
     /// From the start of each function's process to its first answer, and what it weighs.
     Cold,
 }
@@ -84,6 +87,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Lists) {
         lists::measure()?;
+    }
+    if wanted(Part::Analysis) {
+        analysis::measure()?;
     }
     if wanted(Part::Cold) {
         cold::measure(&cold::beside_us()?)?;

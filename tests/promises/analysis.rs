@@ -1,6 +1,7 @@
 //! `GET /traces/{trace_id}/analysis`: what is said of a run, while it goes on and after, at each level.
 
 use serde_json::{Value, json};
+use tailspan_core::id::{TenantId, TraceId};
 
 use crate::support::{Instance, RedisServer, http};
 
@@ -128,4 +129,55 @@ async fn no_level_says_more_of_a_run_than_it_promises() {
             "{text}"
         );
     }
+}
+
+/// A run of one search that takes this long, ended.
+async fn search(instance: &Instance, trace: &str, ms: u64) {
+    let at = |ms: u64| 1_800_000_000_000 + ms;
+    post(
+        instance,
+        trace,
+        &json!([
+            {"event_type": "workflow_started", "agent_id": "helper", "timestamp": at(0)},
+            {"event_type": "tool_call_started", "call_id": "t", "tool_name": "search", "timestamp": at(0)},
+            {"event_type": "tool_call_completed", "call_id": "t", "tool_name": "search", "timestamp": at(ms)},
+            {"event_type": "workflow_completed", "agent_id": "helper", "timestamp": at(8_000)},
+        ]),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_is_compared_with_those_before_it() {
+    let redis = RedisServer::start().await;
+    let instance = Instance::start(&redis.url()).await;
+    let app = &instance.app;
+    let tenant = TenantId::default();
+    for run in 0..20 {
+        let trace = format!("usual-{run}");
+        search(&instance, &trace, 300).await;
+        let trace = TraceId::parse(&trace).unwrap();
+        let folded = app.log.folded(&tenant, &trace).await.unwrap().unwrap();
+        let contribution = tailspan_core::stats::of(&folded.state, &app.config.prices);
+        let kept = app
+            .log
+            .keep_stats(&tenant, &trace, &contribution, folded.through);
+        kept.await.unwrap();
+    }
+    search(&instance, "slow", 2_000).await;
+    let (_, slow) = ask(&instance, "/traces/slow/analysis").await;
+    let findings = slow["findings"].as_array().unwrap();
+    assert_eq!(findings.len(), 1, "{slow}");
+    assert_eq!(
+        (
+            &findings[0]["class"],
+            &findings[0]["components"],
+            &findings[0]["numbers"]["samples"]
+        ),
+        (&json!("slower_than_usual"), &json!(["search"]), &json!(20))
+    );
+    let usual = findings[0]["numbers"]["usual_p95_ms"].as_f64().unwrap();
+    assert!((300.0..340.0).contains(&usual), "{usual}");
+    let (_, more) = ask(&instance, "/traces/slow/analysis?history_count=21").await;
+    assert_eq!(more["findings"], json!([]));
 }

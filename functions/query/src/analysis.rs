@@ -3,9 +3,8 @@
 use axum::{Json, extract::State};
 use serde::Deserialize;
 use tailspan_core::{
-    analysis::{Analysis, Asked, Thresholds, analyze},
+    analysis::{Analysis, Asked, Thresholds, analyze, names_in},
     id::{TenantId, TraceId},
-    stats::History,
     verbosity::Verbosity,
 };
 use tailspan_service::{
@@ -82,6 +81,9 @@ pub(crate) struct AnalysisQuery {
     /// Milliseconds that calls could have saved by running side by side.
     #[cfg_attr(feature = "openapi", param(maximum = 86_400_000, default = 500))]
     missed_ms: Option<u64>,
+    /// Milliseconds until the first piece of a model's answer came.
+    #[cfg_attr(feature = "openapi", param(maximum = 86_400_000, default = 3000))]
+    first_token_ms: Option<u64>,
     /// Milliseconds that a step may lie outside of the one that called it.
     #[cfg_attr(feature = "openapi", param(maximum = 86_400_000, default = 50))]
     skew_ms: Option<u64>,
@@ -148,6 +150,7 @@ impl AnalysisQuery {
                 MOST,
             )?,
             missed_ms: ms("missed_ms", self.missed_ms, usual.missed_ms)?,
+            first_token_ms: ms("first_token_ms", self.first_token_ms, usual.first_token_ms)?,
             skew_ms: ms("skew_ms", self.skew_ms, usual.skew_ms)?,
         })
     }
@@ -195,11 +198,13 @@ async fn analysis(
 ) -> Result<Analysis, ApiError> {
     let (level, thresholds) = (query.level()?, query.thresholds()?);
     let folded = folded(app, tenant, trace).await?;
+    let names = names_in(&folded.state);
+    let history = app.log.history(tenant, &names).await?;
     let asked = Asked {
         status: status(app, &folded),
         now_unix_ms: now_unix_ms(),
         thresholds: &thresholds,
-        history: &History::default(),
+        history: &history,
         prices: &app.config.prices,
     };
     Ok(analyze(&folded.state, trace.as_str(), &asked).at(level))

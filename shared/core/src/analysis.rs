@@ -10,7 +10,7 @@ mod slow;
 mod timeline;
 mod tokens;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -24,7 +24,7 @@ use crate::model::{Kind, Usage};
 use crate::pricing::{Cost, Costs, Prices};
 use crate::run::{Call, Cause, LlmCall, Run, Step};
 use crate::settle::Status;
-use crate::stats::History;
+use crate::stats::{Dimension, History};
 use crate::summary::plain_model;
 use crate::verbosity::{PREVIEW_CHARACTERS, Verbosity, preview_text};
 
@@ -58,6 +58,8 @@ pub struct Thresholds {
     pub result_bytes: u64,
     /// Time that calls could have saved by running side by side.
     pub missed_ms: u64,
+    /// Time until the first piece of an answer came.
+    pub first_token_ms: u64,
     /// How far a step may lie outside of the one that called it.
     pub skew_ms: u64,
 }
@@ -74,6 +76,7 @@ impl Default for Thresholds {
             repeated_tokens: 20_000,
             result_bytes: 20_000,
             missed_ms: 500,
+            first_token_ms: 3_000,
             skew_ms: 50,
         }
     }
@@ -111,6 +114,8 @@ pub enum Class {
     RepeatedCall,
     /// Tokens that were paid for again and again.
     TokenWaste,
+    /// An answer was long in coming.
+    SlowFirstToken,
     /// Calls that waited for one another without need.
     MissedParallelism,
     /// A step lies outside of the one that called it.
@@ -129,6 +134,7 @@ impl Class {
             Self::Retry => "retry",
             Self::RepeatedCall => "repeated_call",
             Self::TokenWaste => "token_waste",
+            Self::SlowFirstToken => "slow_first_token",
             Self::MissedParallelism => "missed_parallelism",
             Self::ClockSkew => "clock_skew",
         }
@@ -376,6 +382,46 @@ struct Seen<'a> {
     causes: Vec<Cause>,
     /// By place in [`Run::steps`].
     call_of: HashMap<usize, usize>,
+}
+
+/// Agents, models and tools whose history an analysis of this run compares it with; of more than 500 the first.
+pub fn names_in(state: &State) -> Vec<(Dimension, String)> {
+    const MOST: usize = 500;
+    let mut names: BTreeSet<(Dimension, String)> = BTreeSet::new();
+    let mut add = |of: Dimension, name: Option<&str>| {
+        if let Some(name) = name.filter(|name| !name.is_empty())
+            && names.len() < MOST
+        {
+            names.insert((of, name.to_owned()));
+        }
+    };
+    for facts in state.spans.values() {
+        let model = facts
+            .request_model
+            .as_ref()
+            .or(facts.response_model.as_ref());
+        match facts.kind {
+            Kind::Agent => add(
+                Dimension::Agent,
+                facts.agent.as_deref().or(Some(&facts.name)),
+            ),
+            Kind::Tool => add(
+                Dimension::Tool,
+                facts.tool.as_ref().map(|tool| tool.name.as_str()),
+            ),
+            Kind::Llm => add(Dimension::Model, model.map(|model| plain_model(model))),
+            _ => {}
+        }
+    }
+    for event in state.natives() {
+        add(Dimension::Agent, event.agent.as_deref());
+        add(
+            Dimension::Tool,
+            event.tool.as_ref().map(|tool| tool.name.as_str()),
+        );
+        add(Dimension::Model, event.model.as_deref().map(plain_model));
+    }
+    names.into_iter().collect()
 }
 
 /// Examines a run, live or ended, from all that is kept of it. The work is in proportion to `n log n` for `n` steps.

@@ -539,6 +539,16 @@ mod tests {
             let calls: usize = crate::invocations::invocations(&state).iter().map(|turn| turn.tool_calls.len()).sum();
             prop_assert_eq!(calls, summary.total_tool_calls);
             prop_assert!(crate::tree::rows(&state, &Prices::builtin()).len() >= summary.total_spans);
+            let asked = crate::analysis::Asked {
+                status,
+                now_unix_ms: state.last_arrival_unix_ms,
+                thresholds: &crate::analysis::Thresholds::default(),
+                history: &crate::stats::History::default(),
+                prices: &Prices::builtin(),
+            };
+            let analysis = crate::analysis::analyze(&state, "t", &asked);
+            prop_assert_eq!(analysis.errors_count, summary.errors_count);
+            prop_assert_eq!(analysis.event_distribution.values().sum::<u64>(), events.len() as u64);
         }
 
         #[test]

@@ -20,7 +20,7 @@ const BEGAN_MS: u64 = 1_800_000_000_000;
 /// A run in lines: `label kind name from..to key=value ...`, times in milliseconds, an indented line lies in the one above it, `..` without an end is open.
 ///
 /// Kinds: agent, workflow, llm, tool, retriever, step, span. Keys: `args` and `result` (JSON), `call` (its id), `asks` (`id:tool,id:tool`), `error` (`type:message`),
-/// `in`, `out`, `cached` (tokens), `user` (what the user said, a word each), `service`, `parent` (a label that is not there), `agent`.
+/// `in`, `out`, `cached` (tokens), `first` (milliseconds to the first piece), `user` (what the user said, a word each), `service`, `parent` (a label that is not there), `agent`.
 struct Told {
     state: State,
     labels: Vec<String>,
@@ -141,6 +141,10 @@ fn span(line: &str, parent: Option<&str>) -> (String, wire::Span, Option<String>
                 put("gen_ai.input.messages", json!(json!(said).to_string()));
             }
             "agent" => put("gen_ai.agent.name", json!(value)),
+            "first" => put(
+                "gen_ai.response.time_to_first_chunk",
+                json!(value.parse::<f64>().unwrap() / 1e3),
+            ),
             "error" => {
                 let (kind, message) = value.split_once(':').unwrap();
                 put("error.type", json!(kind));
@@ -185,7 +189,10 @@ fn hex(label: &str) -> String {
 fn pair(key: &str, value: Value) -> KeyValue {
     let value = match value {
         Value::String(text) => any_value::Value::String(text),
-        Value::Number(number) => any_value::Value::Int(number.as_i64().unwrap()),
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => any_value::Value::Int(whole),
+            None => any_value::Value::Double(number.as_f64().unwrap()),
+        },
         other => panic!("no attribute: {other}"),
     };
     KeyValue {
@@ -555,6 +562,45 @@ fn a_step_slower_than_it_was_is_told() {
     );
     let few = run(lines).usually(Dimension::Tool, "search", 19, 300);
     check(&few, &["bottleneck: u"]);
+}
+
+#[test]
+fn an_answer_that_is_long_in_coming_is_told() {
+    let lines = "
+        a agent helper 0..9000
+          m llm gpt-4o 0..4000 in=900 out=200 first=3500
+          n llm gpt-4o 4100..8900 in=900 out=200 first=400
+    ";
+    check(&run(lines), &["bottleneck: n", "slow_first_token: m"]);
+    check(
+        &run(lines).with(|set| set.first_token_ms = 4_000),
+        &["bottleneck: n"],
+    );
+}
+
+#[test]
+fn what_is_begun_after_its_caller_ended_counts_where_it_ran() {
+    let told = run("
+        w workflow job 0..3000
+          a agent first 0..1000
+            s span flush 2900..2950
+          b agent second 1000..2800
+    ");
+    check(&told, &["bottleneck: b"]);
+    assert_eq!(told.path(), "a 1000, b 1800, w 150, s 50");
+}
+
+#[test]
+fn late_calls_of_a_service_whose_clock_agrees_are_no_skew() {
+    check(
+        &run("
+        a agent helper 0..9000 service=one
+          t tool fetch 100..600 service=one
+            h span fetch 150..550 service=two
+            i span write_log 2000..2001 service=two
+        "),
+        &[],
+    );
 }
 
 // What went wrong.
@@ -1041,4 +1087,121 @@ fn costs_are_told_by_agent() {
         [("right".to_owned(), 2, 1), ("left".to_owned(), 1, 0)]
     );
     assert!(costs[0].cost_usd > costs[1].cost_usd);
+}
+
+mod any_run {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    struct Step {
+        kind: usize,
+        name: usize,
+        parent: usize,
+        start: u64,
+        end: Option<u64>,
+        failed: bool,
+        service: usize,
+        tokens: i64,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let time = prop_oneof![8 => 0u64..400, 1 => Just(0), 1 => Just(u64::MAX / 2_000_000)];
+        let numbers = (0usize..7, 0usize..3, 0usize..30, 0usize..3, 0i64..9_000);
+        (
+            numbers,
+            time.clone(),
+            proptest::option::weighted(0.9, time),
+            proptest::bool::weighted(0.2),
+        )
+            .prop_map(
+                |((kind, name, parent, service, tokens), start, end, failed)| Step {
+                    kind,
+                    name,
+                    parent,
+                    start,
+                    end,
+                    failed,
+                    service,
+                    tokens,
+                },
+            )
+    }
+
+    fn state_of(steps: &[Step]) -> State {
+        const KINDS: [&str; 7] = [
+            "agent",
+            "workflow",
+            "llm",
+            "tool",
+            "retriever",
+            "step",
+            "span",
+        ];
+        let mut state = State::default();
+        for (at, step) in steps.iter().enumerate() {
+            let end = step.end.map_or_else(String::new, |end| end.to_string());
+            let mut line = format!(
+                "s{at} {} n{} {}..{end} parent=s{}",
+                KINDS[step.kind], step.name, step.start, step.parent
+            );
+            if step.failed {
+                line += " error=E:it_broke";
+            }
+            match KINDS[step.kind] {
+                "tool" => {
+                    line += &format!(
+                        " args={{\"q\":{}}} result=\"{}\"",
+                        step.name,
+                        "x".repeat(step.tokens as usize * 4)
+                    )
+                }
+                "llm" => line += &format!(" in={} out=1 first={}", step.tokens, step.tokens),
+                _ => {}
+            }
+            let (_, mut span, _) = span(&line, None);
+            // Roots, and times that no run has.
+            if step.parent % 5 == 0 {
+                span.parent_span_id = Vec::new().into();
+            }
+            if step.start == 0 {
+                span.start_time_unix_nano = 0;
+            }
+            let mut context = Context::default();
+            context
+                .resource
+                .push(pair("service.name", json!(format!("v{}", step.service))));
+            state.apply(&Recorded {
+                seq: at as u64 + 1,
+                arrived_unix_ms: BEGAN_MS + at as u64,
+                observation: Observation {
+                    context: Arc::new(context),
+                    what: What::Span(Box::new(span)),
+                },
+            });
+        }
+        state
+    }
+
+    proptest! {
+        #[test]
+        fn is_examined_and_its_shares_are_of_one_whole(steps in proptest::collection::vec(step(), 0..30), silent_ms in 0u64..100_000) {
+            let told = Told {
+                state: state_of(&steps),
+                labels: Vec::new(),
+                thresholds: Thresholds { loop_count: 2, bottleneck_ms: 0, bottleneck_share: 0.1, missed_ms: 0, ..Thresholds::default() },
+                history: History::default(),
+                status: None,
+                silent_ms,
+            };
+            // `analysis` checks what holds of every run.
+            let decided = told.analysis();
+            for status in [Status::Running, Status::Stalled, Status::Lost, Status::Completed, Status::Failed] {
+                let told = Told { state: told.state.clone(), labels: Vec::new(), history: History::default(), status: Some(status), thresholds: told.thresholds.clone(), silent_ms };
+                let analysis = told.analysis();
+                prop_assert_eq!(analysis.total_events, decided.total_events);
+            }
+        }
+    }
 }

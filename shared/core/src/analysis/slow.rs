@@ -17,6 +17,7 @@ const MISSED_SHARE: f64 = 0.05;
 pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
     let mut findings = bottlenecks(seen);
     findings.extend(slower_than_usual(seen));
+    findings.extend(slow_first_tokens(seen));
     findings
 }
 
@@ -189,6 +190,53 @@ fn slower_than_usual(seen: &Seen) -> Vec<Finding> {
         Reverse(worst.and_then(serde_json::Value::as_f64).unwrap_or(0.0) as u64)
     });
     findings
+}
+
+/// Answers whose first piece was long in coming, by model.
+fn slow_first_tokens(seen: &Seen) -> Vec<Finding> {
+    let limit_ns = seen
+        .asked
+        .thresholds
+        .first_token_ms
+        .saturating_mul(1_000_000);
+    let mut by_model: BTreeMap<String, Vec<(u64, usize, usize)>> = BTreeMap::new();
+    for (call, told) in seen.calls.iter().enumerate() {
+        let step = seen.run.steps.get(told.step);
+        if let Some(waited_ns) = step.and_then(|step| step.facts.first_chunk_ns)
+            && waited_ns > limit_ns
+            && let Some(at) = seen.timeline.at(told.step)
+        {
+            let calls = by_model.entry(seen.component(at)).or_default();
+            calls.push((waited_ns, at, call));
+        }
+    }
+    let slow = by_model.into_values();
+    slow.filter_map(|mut calls| {
+        calls.sort_by_key(|(waited_ns, at, _)| (Reverse(*waited_ns), *at));
+        let (worst_ns, worst, call) = calls.first().copied()?;
+        let usage = seen.calls.get(call)?.usage;
+        let called = seen.called(worst);
+        let nodes: Vec<usize> = calls.iter().map(|(_, at, _)| *at).collect();
+        let times = match calls.len() {
+            1 => String::new(),
+            more => format!(", the slowest of {more} calls"),
+        };
+        let recommendation = match usage.reasoning {
+            0 => format!("Send {called} a shorter or a cached prompt ({} tokens in), or one that is nearer or less busy: the first piece took {}.", usage.input, spoken(worst_ns)),
+            reasoning => format!("Let {called} reason less ({reasoning} tokens before its answer), or show what it thinks: the first piece took {}.", spoken(worst_ns)),
+        };
+        let finding = seen
+            .finding(Class::SlowFirstToken, Severity::Info, &nodes)
+            .number("calls", calls.len())
+            .number("worst_ms", ms(worst_ns))
+            .number("input_tokens", usage.input)
+            .number("reasoning_tokens", usage.reasoning);
+        Some(finding.saying(
+            format!("{called} took {} to its first piece{times}", spoken(worst_ns)),
+            recommendation,
+        ))
+    })
+    .collect()
 }
 
 /// Tool calls that one answer asked for and that ran one after the other; and how much time that cost in all.

@@ -4,6 +4,7 @@
 //! clock is moved.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
 use super::Asked;
 use crate::model::Kind;
@@ -215,6 +216,7 @@ impl Timeline {
     fn set_times(&mut self, run: &Run, asked: &Asked, horizon_ns: u64) {
         let is_live = matches!(asked.status, Status::Running | Status::Stalled);
         let tolerance_ns = asked.thresholds.skew_ms.saturating_mul(1_000_000);
+        let agreeing = self.agreeing_clocks(run, tolerance_ns);
         // How far a clock is moved, per node.
         let mut offsets: Vec<i128> = Vec::with_capacity(self.nodes.len());
         for at in 0..self.nodes.len() {
@@ -230,6 +232,8 @@ impl Timeline {
                 parent_step.and_then(|parent| parent.facts.service.as_deref()),
             );
             let other_clock = matches!(services, (Some(own), Some(above)) if own != above);
+            let clocks_agree =
+                matches!(services, (Some(own), Some(above)) if agreeing.contains(&(own, above)));
             let mut offset = match node.parent {
                 Some(parent) if !other_clock => offsets.get(parent).copied().unwrap_or(0),
                 _ => 0,
@@ -264,7 +268,7 @@ impl Timeline {
                     if fits {
                         offset += i128::from(early);
                     }
-                } else if other_clock && fits && late > tolerance_ns {
+                } else if other_clock && !clocks_agree && fits && late > tolerance_ns {
                     out_by = late;
                     offset -= i128::from(late);
                 }
@@ -286,10 +290,21 @@ impl Timeline {
                 end = end.max(start);
             }
             offsets.push(offset);
+            let parent = self.holder_of(run, at, start);
             let node = &mut self.nodes[at];
+            node.parent = parent;
             node.start_ns = start;
             node.own_end_ns = end;
             node.end_ns = end;
+        }
+        self.roots.clear();
+        self.children.iter_mut().for_each(Vec::clear);
+        for at in 0..self.nodes.len() {
+            let parent = self.nodes[at].parent;
+            match parent.and_then(|parent| self.children.get_mut(parent)) {
+                Some(list) => list.push(at),
+                None => self.roots.push(at),
+            }
         }
         for at in (0..self.nodes.len()).rev() {
             let node = &mut self.nodes[at];
@@ -313,6 +328,50 @@ impl Timeline {
         for list in self.children.iter_mut().chain([&mut self.roots]) {
             list.sort_by_key(|node| starts.get(*node).copied());
         }
+    }
+
+    /// Pairs of services, callee and caller, of which some call lies within its caller without help: their clocks agree, and what lies outside was begun late.
+    fn agreeing_clocks<'a>(
+        &self,
+        run: &'a Run<'_>,
+        tolerance_ns: u64,
+    ) -> HashSet<(&'a str, &'a str)> {
+        let mut agreeing = HashSet::new();
+        for node in &self.nodes {
+            let above = node.parent.and_then(|parent| self.nodes.get(parent));
+            let step = run.steps.get(node.step).map(|step| &step.facts);
+            let above = above.and_then(|above| run.steps.get(above.step));
+            let (Some(own), Some(above)) = (step, above.map(|above| &above.facts)) else {
+                continue;
+            };
+            if let (Some(service), Some(caller)) =
+                (own.service.as_deref(), above.service.as_deref())
+                && let (Some(end), Some(until)) = (own.end_ns, above.end_ns)
+                && own.start_ns.saturating_add(tolerance_ns) >= above.start_ns
+                && end <= until.saturating_add(tolerance_ns)
+            {
+                agreeing.insert((service, caller));
+            }
+        }
+        agreeing
+    }
+
+    /// The step in which one that began at this moment lies: its parent, or, when that had ended before, the nearest above that had not.
+    fn holder_of(&self, run: &Run, at: usize, start_ns: u64) -> Option<usize> {
+        let mut holder = self.nodes[at].parent;
+        for _ in 0..MAX_HOLDERS {
+            let above = holder.and_then(|at| self.nodes.get(at))?;
+            let is_over = run
+                .steps
+                .get(above.step)
+                .is_some_and(|step| !step.is_open())
+                && above.own_end_ns.saturating_add(COARSE_CLOCK_NS) < start_ns;
+            if !is_over {
+                return holder;
+            }
+            holder = above.parent;
+        }
+        None
     }
 
     fn set_work(&mut self, run: &Run) {
