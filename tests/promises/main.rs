@@ -12,6 +12,7 @@ mod faults;
 mod feed;
 mod gate;
 mod intake;
+mod levels;
 mod lists;
 mod log;
 mod mesh;

@@ -21,6 +21,11 @@ use tailspan_service::{App, envelope::put_errors_in};
 pub fn router(app: App) -> Router {
     // Seed 001's routes: the same reads in its envelope.
     let seed = Router::new()
+        .route("/v1/trace/traces", get(v1::list_traces))
+        .route(
+            "/v1/trace/agents/{agent_id}/traces",
+            get(v1::list_traces_of_agent),
+        )
         .route(
             "/v1/trace/traces/{trace_id}",
             get(v1::get_trace).delete(v1::delete_trace),

@@ -21,6 +21,8 @@ use crate::{analysis, document, events, health, list, sessions, stats, trace, v1
     trace::get_invocations,
     why::get_why,
     stats::get_stats,
+    v1::list_traces,
+    v1::list_traces_of_agent,
     v1::get_trace,
     v1::get_events,
     v1::get_summary,

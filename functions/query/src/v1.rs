@@ -1,11 +1,14 @@
 //! Seed 001's routes under `/v1/trace`: the same reads in its envelope, with its field names. The stream is `functions/stream`'s, the cleanup `functions/cleanup`'s.
 
-use axum::extract::State;
+use axum::extract::{Path, State, rejection::PathRejection};
 use serde_json::{Map, Value, json};
 use tailspan_core::{
     event::Event,
     format::{self, Format},
+    id::TenantId,
     lens::Lens,
+    listing::Request,
+    settle::Status,
 };
 use tailspan_service::{
     App,
@@ -21,11 +24,98 @@ use tailspan_service::{
 };
 
 use crate::events::{self, EventsQuery};
+use crate::list::{self, Pairs};
 use crate::session;
 use crate::trace::{DeleteQuery, delete, folded, summary_of};
 
 /// Events of a page when nobody says (the seed's `limit=100`).
 const PAGE: usize = 100;
+
+/// The traces, newest first, by numbered pages; the filters are those of `/traces`.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/trace/traces", tag = "seed", operation_id = "seed_list_traces",
+    params(crate::openapi::OfAgent, crate::openapi::InSession, crate::openapi::ListQuery),
+    responses((status = 200, description = "a page of traces", body = SeedAnswer)),
+))]
+pub(crate) async fn list_traces(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    Params(pairs): Params<Pairs>,
+) -> Result<Enveloped<Value>, ApiError> {
+    let request = Request::parse(numbered(pairs)).map_err(list::invalid)?;
+    Ok(Enveloped(sessions(&app, &tenant, &request).await?))
+}
+
+/// The traces of one agent, as the list of all.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/trace/agents/{agent_id}/traces", tag = "seed", operation_id = "seed_list_traces_of_agent",
+    params(("agent_id" = String, Path, description = "name or id of the agent, percent-encoded"), crate::openapi::InSession, crate::openapi::ListQuery),
+    responses((status = 200, description = "a page of traces", body = SeedAnswer)),
+))]
+pub(crate) async fn list_traces_of_agent(
+    State(app): State<App>,
+    Tenant(tenant): Tenant,
+    agent: Result<Path<String>, PathRejection>,
+    Params(pairs): Params<Pairs>,
+) -> Result<Enveloped<Value>, ApiError> {
+    let mut request = Request::parse(numbered(pairs)).map_err(list::invalid)?;
+    request.filter.agent = Some(list::name_in_path(agent, "agent_id")?);
+    Ok(Enveloped(sessions(&app, &tenant, &request).await?))
+}
+
+/// The seed counts pages: the first, unless a page or a cursor is given.
+fn numbered(mut pairs: Pairs) -> Pairs {
+    let is_told = |name: &str| pairs.iter().any(|(key, _)| key == name);
+    if !["page", "page_size", "cursor", "limit"]
+        .into_iter()
+        .any(is_told)
+    {
+        pairs.push(("page".to_owned(), "1".to_owned()));
+    }
+    pairs
+}
+
+async fn sessions(app: &App, tenant: &TenantId, request: &Request) -> Result<Value, ApiError> {
+    let found = list::find(app, tenant, request).await?;
+    let sessions: Vec<Value> = found
+        .traces
+        .iter()
+        .map(|trace| {
+            let run = trace.run.as_ref().unwrap_or(&Value::Null);
+            let first = |names: &str| run[names].get(0).cloned().unwrap_or_else(|| "".into());
+            let is_over = !matches!(trace.status, Status::Running | Status::Stalled);
+            json!({
+                "task_id": trace.trace_id,
+                "agent_id": first("agents"),
+                "session_id": first("sessions"),
+                "user_id": first("users"),
+                "tenant_id": tenant.as_str(),
+                "created_at": trace.started_at,
+                "status": format::status(trace.status),
+                "completed_at": run.get("ended_at").filter(|_| is_over),
+                "total_elapsed_time": run["duration_ms"].as_f64().map(|ms| ms / 1000.0),
+                "total_events": trace.total_events,
+                "total_tokens": run.get("total_tokens"),
+                "errors_count": run.get("errors_count"),
+            })
+        })
+        .collect();
+    let mut told = json!({
+        "total": found.total.or(found.total_at_least),
+        "page": found.page.unwrap_or(1),
+        "page_size": found.page_size.unwrap_or(sessions.len()),
+        "sessions": sessions,
+    });
+    if let Value::Object(fields) = &mut told {
+        if found.total.is_none() {
+            fields.insert("total_is_at_least".to_owned(), Value::Bool(true));
+        }
+        if let Some(next) = found.next_cursor {
+            fields.insert("next_cursor".to_owned(), Value::from(next));
+        }
+    }
+    Ok(told)
+}
 
 /// A trace as a session of seed 001, in the format asked for (streaming by default).
 #[cfg_attr(feature = "openapi", utoipa::path(

@@ -8,6 +8,7 @@ use std::{fmt, fmt::Write as _, str::FromStr};
 use serde_json::{Map, Value, json};
 
 use crate::event::Event;
+use crate::settle::Status;
 use crate::summary::Summary;
 use crate::verbosity::{Verbosity, preview, preview_text};
 
@@ -405,11 +406,11 @@ fn icon(event: &Event) -> &'static str {
 }
 
 /// The seed knows three: what is stalled still runs, what is lost has failed.
-fn status(summary: &Summary) -> &'static str {
-    match summary.status.as_str() {
-        "completed" => "completed",
-        "failed" | "lost" => "failed",
-        _ => "running",
+pub fn status(status: Status) -> &'static str {
+    match status {
+        Status::Completed => "completed",
+        Status::Failed | Status::Lost => "failed",
+        Status::Running | Status::Stalled => "running",
     }
 }
 
@@ -454,7 +455,7 @@ fn streaming_session(session: &Session<'_>, events: &[Event]) -> Map<String, Val
     Map::from_iter([
         ("session_id".to_owned(), Value::from(session_id(told))),
         ("task_id".to_owned(), Value::from(told.trace_id.as_str())),
-        ("status".to_owned(), Value::from(status(told))),
+        ("status".to_owned(), Value::from(status(told.status))),
         ("started_at".to_owned(), json!(told.started_at)),
         ("completed_at".to_owned(), json!(told.ended_at)),
         (
@@ -475,7 +476,7 @@ fn compact_session(session: &Session<'_>, events: &[Event]) -> Map<String, Value
     Map::from_iter([
         ("session_id".to_owned(), Value::from(session_id(told))),
         ("task_id".to_owned(), Value::from(told.trace_id.as_str())),
-        ("status".to_owned(), Value::from(status(told))),
+        ("status".to_owned(), Value::from(status(told.status))),
         (
             "duration_s".to_owned(),
             Value::from(rounded(seconds(told), 2)),
@@ -523,7 +524,7 @@ fn detailed_session(session: &Session<'_>, events: &[Event]) -> Map<String, Valu
                 "custom_data": {},
             }),
         ),
-        ("status".to_owned(), Value::from(status(told))),
+        ("status".to_owned(), Value::from(status(told.status))),
         (
             "timing".to_owned(),
             json!({

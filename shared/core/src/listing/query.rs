@@ -137,12 +137,7 @@ impl Request {
             filter.max_duration_ms,
         )?;
         let paging = said.paging()?;
-        let level = match said.take("level") {
-            Some(text) => text
-                .parse()
-                .map_err(|error: UnknownLevel| Invalid::Parameter(error.to_string()))?,
-            None => Verbosity::default(),
-        };
+        let level = said.level()?;
         said.nothing_else(&format!("{FILTERS}, {PAGES}, level"))?;
         Ok(Self {
             filter,
@@ -172,7 +167,9 @@ pub fn page_of_sessions(
             ))
         }
     };
-    said.nothing_else("limit, cursor")?;
+    // Its rows have no words that a level could take away; one that is none is told all the same.
+    said.level()?;
+    said.nothing_else("limit, cursor, level")?;
     Ok((limit, after))
 }
 
@@ -194,6 +191,15 @@ fn ordered<T: PartialOrd>(
 struct Said(Vec<(String, String)>);
 
 impl Said {
+    fn level(&mut self) -> Result<Verbosity, Invalid> {
+        match self.take("level") {
+            Some(text) => text
+                .parse()
+                .map_err(|error: UnknownLevel| Invalid::Parameter(error.to_string())),
+            None => Ok(Verbosity::default()),
+        }
+    }
+
     fn of(pairs: Vec<(String, String)>) -> Result<Self, Invalid> {
         for (at, (name, value)) in pairs.iter().enumerate() {
             if value.trim().is_empty() {
