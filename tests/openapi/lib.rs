@@ -1,10 +1,12 @@
 //! The API's document, OpenAPI 3.1: what each function says of its routes, and what holds for all of them.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 use tailspan_service::openapi::{
-    AgentFailed, AgentNotFound, AgentTimeout, ErrorBody, Forbidden, Internal, Invalid,
-    NotAcceptable, SpanNotFound, TooLarge, TooMany, TraceDeleted, TraceNotFound, Unauthorized,
-    Unavailable, UnsupportedMediaType,
+    AgentNotFound, ErrorBody, Forbidden, Internal, Invalid, NotAcceptable, SeedRefusal,
+    SpanNotFound, TooLarge, TooMany, TraceDeleted, TraceNotFound, Unauthorized, Unavailable,
+    UnsupportedMediaType,
 };
 use utoipa::OpenApi;
 
@@ -27,11 +29,9 @@ use utoipa::OpenApi;
         (name = "process", description = "The process itself"),
     ),
     components(
-        schemas(ErrorBody),
+        schemas(ErrorBody, SeedRefusal),
         responses(
-            AgentFailed,
             AgentNotFound,
-            AgentTimeout,
             Forbidden,
             Internal,
             Invalid,
@@ -71,15 +71,20 @@ pub fn document() -> Value {
         });
         frames(&mut components["schemas"]);
         if let Some(responses) = components["responses"].as_object_mut() {
-            otlp_refusals(responses);
+            families(responses);
         }
     }
+    protobuf(&mut document);
+    any_shape(&mut document["components"]);
+    any_shape(&mut document["paths"]);
     // Where no tokens are configured, none is asked for.
     document["security"] = json!([{}, {"bearer": []}, {"token": []}]);
     each_operation(&mut document, |operation| {
         common_answers(operation);
         event_streams(operation);
+        parameters(operation);
     });
+    drop_unused(&mut document);
     document
 }
 
@@ -93,10 +98,20 @@ fn each_operation(document: &mut Value, mut change: impl FnMut(&mut Map<String, 
     }
 }
 
+/// How a family of routes words its errors, as the prefix of a response's name.
+fn family(operation: &Map<String, Value>) -> &'static str {
+    let id = operation.get("operationId").and_then(Value::as_str);
+    match operation["tags"][0].as_str() {
+        Some("seed") => "Seed",
+        _ if id.is_some_and(|id| id.starts_with("otlp_")) => "Otlp",
+        _ => "",
+    }
+}
+
 /// What every route may answer, where it does not say it in words of its own.
 fn common_answers(operation: &mut Map<String, Value>) {
     let is_open = operation.contains_key("security");
-    let is_otlp = is_otlp(operation);
+    let family = family(operation);
     let Some(answers) = operation
         .get_mut("responses")
         .and_then(Value::as_object_mut)
@@ -115,104 +130,257 @@ fn common_answers(operation: &mut Map<String, Value>) {
         ("415", "UnsupportedMediaType"),
         ("429", "TooMany"),
     ];
-    let of_otlp = of_otlp.into_iter().filter(|_| is_otlp);
+    let of_otlp = of_otlp.into_iter().filter(|_| family == "Otlp");
     for (status, name) in everywhere.into_iter().chain(of_otlp) {
         if status == "401" && is_open || answers.contains_key(status) {
             continue;
         }
-        let prefix = if is_otlp { "Otlp" } else { "" };
-        let reference = json!({"$ref": format!("#/components/responses/{prefix}{name}")});
+        let reference = json!({"$ref": format!("#/components/responses/{family}{name}")});
         answers.insert(status.to_owned(), reference);
     }
     answers.sort_keys();
 }
 
-fn is_otlp(operation: &Map<String, Value>) -> bool {
-    let id = operation.get("operationId").and_then(Value::as_str);
-    id.is_some_and(|id| id.starts_with("otlp_"))
-}
-
-/// OTLP's routes are refused in the request's encoding; what stands in front of them speaks JSON.
-fn otlp_refusals(responses: &mut Map<String, Value>) {
-    for name in [
+/// The common answers of the families that word errors in their own way; what stands in front of all routes (names and origins of requests, too many
+/// connections) words them as everywhere.
+fn families(responses: &mut Map<String, Value>) {
+    let json = |schema: &str| json!({"schema": {"$ref": format!("#/components/schemas/{schema}")}});
+    let everywhere = [
         "Invalid",
         "Unauthorized",
         "Forbidden",
-        "TooLarge",
-        "UnsupportedMediaType",
-        "TooMany",
         "Internal",
         "Unavailable",
-    ] {
+    ];
+    let of_otlp = ["TooLarge", "UnsupportedMediaType", "TooMany"];
+    for name in everywhere.into_iter().chain(of_otlp) {
         let Some(mut refusal) = responses.get(name).cloned() else {
             continue;
         };
-        refusal["content"] = json!({
-            "application/json": {"schema": {"$ref": "#/components/schemas/OtlpRefusal"}},
-            "application/x-protobuf": {"schema": {"type": "string", "format": "binary", "description": "`google.rpc.Status`"}},
-        });
+        if everywhere.contains(&name) {
+            refusal["content"] = json!({"application/json": json("SeedRefusal")});
+            responses.insert(format!("Seed{name}"), refusal.clone());
+        }
+        refusal["content"] =
+            json!({"application/json": json("OtlpRefusal"), "application/x-protobuf": {}});
         responses.insert(format!("Otlp{name}"), refusal);
     }
     responses.sort_keys();
 }
 
-/// A stream as its frames, in the words that OpenAPI 3.2 has for them: `data` is text that holds JSON.
+/// Bytes that OpenAPI has no words for.
+fn protobuf(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            if let Some(content) = object.get_mut("application/x-protobuf") {
+                content["schema"] = json!({"type": "string", "format": "binary"});
+            }
+            object.values_mut().for_each(protobuf);
+        }
+        Value::Array(values) => values.iter_mut().for_each(protobuf),
+        _ => {}
+    }
+}
+
+/// A parameter is there or not; it cannot be null. One that is said twice is as it is said last.
+fn parameters(operation: &mut Map<String, Value>) {
+    let Some(parameters) = operation
+        .get_mut("parameters")
+        .and_then(Value::as_array_mut)
+    else {
+        return;
+    };
+    let mut kept: Vec<Value> = Vec::new();
+    for mut parameter in std::mem::take(parameters) {
+        if let Some(schema) = parameter.get_mut("schema") {
+            without_null(schema);
+            choices(schema);
+        }
+        let same =
+            |other: &Value| other["name"] == parameter["name"] && other["in"] == parameter["in"];
+        match kept.iter_mut().find(|other| same(other)) {
+            Some(before) => *before = parameter,
+            None => kept.push(parameter),
+        }
+    }
+    *parameters = kept;
+}
+
+fn without_null(schema: &mut Value) {
+    if let Some([kind, Value::String(null)]) = schema["type"].as_array().map(Vec::as_slice)
+        && null == "null"
+    {
+        schema["type"] = kind.clone();
+    } else if let Some(shapes) = schema["oneOf"].as_array()
+        && let [Some(one), None] = [0, 1].map(|at| {
+            shapes
+                .iter()
+                .filter(|shape| shape["type"] != "null")
+                .nth(at)
+        })
+    {
+        *schema = one.clone();
+    }
+}
+
+/// A pattern of words, `^(this|that)$`, is a choice.
+fn choices(schema: &mut Value) {
+    let Some(pattern) = schema["pattern"].as_str().map(str::to_owned) else {
+        return;
+    };
+    let inside = pattern
+        .strip_prefix('^')
+        .and_then(|rest| rest.strip_suffix('$'))
+        .map(|inside| {
+            inside
+                .strip_prefix('(')
+                .and_then(|rest| rest.strip_suffix(')'))
+                .unwrap_or(inside)
+        });
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    if let Some(words) = inside.map(|inside| inside.split('|').collect::<Vec<_>>())
+        && words.iter().all(|word| is_word(word))
+        && let Value::Object(schema) = schema
+    {
+        schema.insert("enum".to_owned(), json!(words));
+        schema.remove("pattern");
+    }
+}
+
+/// The arguments of generic types stand inside of what is made of them: nothing refers to them.
+fn drop_unused(document: &mut Value) {
+    loop {
+        let mut used = BTreeSet::new();
+        references(document, &mut used);
+        let Some(schemas) = document["components"]["schemas"].as_object_mut() else {
+            return;
+        };
+        let before = schemas.len();
+        schemas.retain(|name, _| used.contains(&format!("#/components/schemas/{name}")));
+        if schemas.len() == before {
+            return;
+        }
+    }
+}
+
+/// Every `$ref` below a value.
+pub fn references(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            if let Some(Value::String(reference)) = object.get("$ref") {
+                into.insert(reference.clone());
+            }
+            object.values().for_each(|value| references(value, into));
+        }
+        Value::Array(values) => values.iter().for_each(|value| references(value, into)),
+        _ => {}
+    }
+}
+
+/// Which of several shapes an answer has is seen by its fields; a value may have more than one of them.
+fn any_shape(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            if let Some(shapes) = object.remove("oneOf") {
+                object.insert("anyOf".to_owned(), shapes);
+            }
+            object.values_mut().for_each(any_shape);
+        }
+        Value::Array(values) => values.iter_mut().for_each(any_shape),
+        _ => {}
+    }
+}
+
+/// The schema of an event stream is that of each frame, as a client dispatches it: `data` is text that holds JSON.
 fn event_streams(operation: &mut Map<String, Value>) {
     let id = operation.get("operationId").and_then(Value::as_str);
-    let frame = match id.is_some_and(|id| id.starts_with("complete")) {
-        true => "CompletionFrame",
-        false => "Frame",
+    let frame = match family(operation) {
+        _ if id.is_some_and(|id| id.starts_with("complete")) => "CompletionFrame",
+        "Seed" => "SeedFrame",
+        _ if matches!(id, Some("stream_tenant" | "stream_session")) => "FeedFrame",
+        _ => "Frame",
     };
     let answers = operation
         .get_mut("responses")
         .and_then(Value::as_object_mut);
     for (_, answer) in answers.into_iter().flatten() {
         if let Some(stream) = answer.pointer_mut("/content/text~1event-stream") {
-            stream["schema"] = json!({
-                "type": "array",
-                "description": "The frames in their order, each with its fields.",
-                "items": {"$ref": format!("#/components/schemas/{frame}")},
-            });
+            stream["schema"] = json!({"$ref": format!("#/components/schemas/{frame}")});
         }
     }
 }
 
 fn frames(schemas: &mut Value) {
-    let data = |name: &str| {
+    let shapes = |names: &[&str]| -> Value {
+        let references = names
+            .iter()
+            .map(|name| json!({"$ref": format!("#/components/schemas/{name}")}));
+        json!({"anyOf": references.collect::<Vec<_>>()})
+    };
+    let text_of = |names: &[&str]| json!({"type": "string", "contentMediaType": "application/json", "contentSchema": shapes(names)});
+    let frame = |says: &str, event: Value, data: Value| {
+        let required = match event["const"].as_str() {
+            Some("gap" | "end") => json!(["event", "data"]),
+            _ => json!(["data"]),
+        };
         json!({
-            "type": "string", "contentMediaType": "application/json",
-            "contentSchema": {"$ref": format!("#/components/schemas/{name}")},
+            "type": "object", "required": required, "description": says,
+            "properties": {
+                "id": {"type": "string", "pattern": "^[0-9]+(-[0-9]+(\\.[0-9]+)?)?$", "description": "the cursor after this frame"},
+                "event": event,
+                "data": data,
+            },
         })
     };
-    let id = json!({"type": "string", "pattern": "^[0-9]+(-[0-9]+)?$", "description": "the cursor after this frame"});
-    let control = |name: &str, schema: &str| {
-        json!({
-            "type": "object", "required": ["event", "data"],
-            "properties": {"id": id, "event": {"const": name}, "data": data(schema)},
-        })
+    let unnamed =
+        json!({"const": "message", "description": "it has no name, so that `onmessage` gets it"});
+    schemas["DataFrame"] = frame(
+        "An event.",
+        unnamed.clone(),
+        text_of(&["Event", "FormattedFrame"]),
+    );
+    schemas["GapFrame"] = frame(
+        "What cannot be shown any more; the stream goes on.",
+        json!({"const": "gap"}),
+        text_of(&["GapData"]),
+    );
+    schemas["EndFrame"] = frame(
+        "The end of a run; the stream closes, unless it was asked to stay.",
+        json!({"const": "end"}),
+        text_of(&["EndData"]),
+    );
+    schemas["Frame"] = shapes(&["DataFrame", "GapFrame", "EndFrame"]);
+    schemas["Frame"]["description"] = json!("One frame of a stream.");
+    let until_done = |data: Value| {
+        let last = json!({"const": "[DONE]", "description": "the last line: the stream closes"});
+        json!({"type": "string", "anyOf": [data, last]})
     };
-    schemas["DataFrame"] = json!({
-        "type": "object", "required": ["id", "data"],
-        "description": "An event. It has no name, so that `onmessage` gets it.",
-        "properties": {"id": id, "event": false, "data": data("Event")},
-    });
-    schemas["GapFrame"] = control("gap", "GapData");
-    schemas["EndFrame"] = control("end", "EndData");
-    schemas["QuietFrame"] = json!({
-        "type": "object",
-        "description": "Without data, so that no client sees an event: how long to wait before coming back, or a heartbeat with the cursor.",
-        "properties": {"id": id, "retry": {"type": "string"}, "event": false, "data": false},
-    });
-    schemas["CompletionFrame"] = json!({
-        "type": "object",
-        "description": "A frame of the agent's, or one of ours: `data` is JSON with `event` `trace_started`, `trace`, `trace_gap` or `error`, and `[DONE]` at the end.",
-        "properties": {
-            "id": id,
-            "event": {"type": "string", "description": "of a frame of the agent's, if it has a name"},
-            "data": {"type": "string"},
-        },
-    });
-    let any = ["DataFrame", "GapFrame", "EndFrame", "QuietFrame"]
-        .map(|name| json!({"$ref": format!("#/components/schemas/{name}")}));
-    schemas["Frame"] = json!({"oneOf": any});
+    schemas["SeedFrame"] = frame(
+        "One frame of a stream of seed 001.",
+        unnamed.clone(),
+        until_done(text_of(&["FormattedFrame", "SeedRemark"])),
+    );
+    schemas["FeedEventFrame"] = frame(
+        "An event of one of the traces, or what happened to one of them.",
+        unnamed.clone(),
+        text_of(&[
+            "Event",
+            "FormattedFrame",
+            "TraceHappened",
+            "FormattedHappened",
+        ]),
+    );
+    schemas["FeedGapFrame"] = frame(
+        "What cannot be shown any more; the stream goes on.",
+        json!({"const": "gap"}),
+        text_of(&["FeedGap"]),
+    );
+    schemas["FeedFrame"] = shapes(&["FeedEventFrame", "FeedGapFrame"]);
+    schemas["FeedFrame"]["description"] = json!("One frame of a stream of many traces.");
+    schemas["CompletionFrame"] = frame(
+        "One frame of a completion.",
+        json!({"type": "string", "description": "of a frame of the agent's, if it has a name"}),
+        until_done(text_of(&["CompletionData"])),
+    );
 }

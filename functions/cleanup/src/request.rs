@@ -23,7 +23,7 @@ use tailspan_service::{
 #[cfg(feature = "openapi")]
 use crate::openapi::CleanupBody;
 #[cfg(feature = "openapi")]
-use tailspan_service::openapi::{SeedAnswer, SeedError};
+use tailspan_service::openapi::{SeedAnswer, SeedRefusal};
 
 /// A request works this long at most; every gateway waits longer.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -70,8 +70,8 @@ pub(crate) async fn clean_up(
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/trace/traces/cleanup", operation_id = "seed_clean_up", tag = "seed", request_body = Option<CleanupBody>,
     responses(
-        (status = 200, description = "what was done", body = SeedAnswer),
-        (status = 413, description = "the body is too large", body = SeedError),
+        (status = 200, description = "what was done", body = SeedAnswer<Cleaned>),
+        (status = 413, description = "the body is too large", body = SeedRefusal),
     ),
 ))]
 pub(crate) async fn seed_clean_up(

@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{CONTENT_ENCODING, CONTENT_TYPE},
+        header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE},
     },
     response::{IntoResponse, Response},
 };
@@ -129,7 +129,11 @@ pub(crate) async fn to_own_trace(
     body: Body,
 ) -> Response {
     if path.as_str() != "events" {
-        return ApiError::method_not_allowed().into_response();
+        let mut refused = ApiError::method_not_allowed().into_response();
+        // What other functions answer here.
+        let others = HeaderValue::from_static("GET,HEAD,DELETE");
+        refused.headers_mut().insert(ALLOW, others);
+        return refused;
     }
     let trace = match headers.get(X_TRACE_ID) {
         // Text of other alphabets is no id either, and says so.

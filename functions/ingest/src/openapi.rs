@@ -64,16 +64,155 @@ pub(crate) struct CallerTrace {
 }
 
 /// An OTLP export request as JSON: ids in hex or base64, 64-bit numbers as text or numbers, enums by name or ordinal, camelCase or snake_case keys;
-/// what is unknown is skipped.
+/// what is unknown is skipped. OTLP itself says the rest.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Export {
-    /// Of `/v1/traces`.
-    pub resource_spans: Option<Vec<HashMap<String, Value>>>,
-    /// Of `/v1/logs`.
-    pub resource_logs: Option<Vec<HashMap<String, Value>>>,
-    /// Of `/v1/metrics`.
-    pub resource_metrics: Option<Vec<HashMap<String, Value>>>,
+pub(crate) struct ExportSpans {
+    pub resource_spans: Vec<ResourceSpans>,
+}
+
+/// As `ExportSpans`, of log records.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExportLogs {
+    pub resource_logs: Vec<ResourceLogs>,
+}
+
+/// As `ExportSpans`, of metrics; only that it is one is looked at.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExportMetrics {
+    pub resource_metrics: Vec<HashMap<String, Value>>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ResourceSpans {
+    #[schema(nullable = false)]
+    pub resource: Option<Resource>,
+    pub scope_spans: Vec<ScopeSpans>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ResourceLogs {
+    #[schema(nullable = false)]
+    pub resource: Option<Resource>,
+    pub scope_logs: Vec<ScopeLogs>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct Resource {
+    pub attributes: Vec<KeyValue>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct ScopeSpans {
+    #[schema(nullable = false)]
+    pub scope: Option<OtlpScope>,
+    pub spans: Vec<OtlpSpan>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ScopeLogs {
+    #[schema(nullable = false)]
+    pub scope: Option<OtlpScope>,
+    pub log_records: Vec<LogRecord>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct OtlpScope {
+    pub name: String,
+    #[schema(nullable = false)]
+    pub version: Option<String>,
+}
+
+/// A span that is not sent whole is sent again when it ended.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OtlpSpan {
+    /// The trace.
+    #[schema(pattern = "^[0-9a-fA-F]{32}$")]
+    pub trace_id: String,
+    #[schema(pattern = "^[0-9a-fA-F]{16}$")]
+    pub span_id: String,
+    #[schema(pattern = "^([0-9a-fA-F]{16})?$", nullable = false)]
+    pub parent_span_id: Option<String>,
+    pub name: String,
+    #[schema(minimum = 0, maximum = 5, nullable = false)]
+    pub kind: Option<u8>,
+    #[schema(pattern = "^[0-9]{1,18}$")]
+    pub start_time_unix_nano: String,
+    /// None, or 0: it has not ended.
+    #[schema(pattern = "^[0-9]{1,18}$", nullable = false)]
+    pub end_time_unix_nano: Option<String>,
+    #[schema(nullable = false)]
+    pub attributes: Option<Vec<KeyValue>>,
+    #[schema(nullable = false)]
+    pub events: Option<Vec<SpanEvent>>,
+    #[schema(nullable = false)]
+    pub status: Option<SpanStatus>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SpanEvent {
+    pub name: String,
+    #[schema(pattern = "^[0-9]{1,18}$", nullable = false)]
+    pub time_unix_nano: Option<String>,
+    #[schema(nullable = false)]
+    pub attributes: Option<Vec<KeyValue>>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct SpanStatus {
+    /// 2 is an error.
+    #[schema(minimum = 0, maximum = 2)]
+    pub code: u8,
+    #[schema(nullable = false)]
+    pub message: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LogRecord {
+    /// A record outside of any trace is rejected.
+    #[schema(pattern = "^[0-9a-fA-F]{32}$")]
+    pub trace_id: String,
+    #[schema(pattern = "^[0-9a-fA-F]{16}$", nullable = false)]
+    pub span_id: Option<String>,
+    #[schema(pattern = "^[0-9]{1,18}$", nullable = false)]
+    pub time_unix_nano: Option<String>,
+    #[schema(minimum = 0, maximum = 24, nullable = false)]
+    pub severity_number: Option<u8>,
+    #[schema(nullable = false)]
+    pub event_name: Option<String>,
+    #[schema(nullable = false)]
+    pub body: Option<AnyValue>,
+    #[schema(nullable = false)]
+    pub attributes: Option<Vec<KeyValue>>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct KeyValue {
+    pub key: String,
+    pub value: AnyValue,
+}
+
+/// One of these; `arrayValue`, `kvlistValue` and `bytesValue` too.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AnyValue {
+    #[schema(nullable = false)]
+    pub string_value: Option<String>,
+    #[schema(nullable = false)]
+    pub bool_value: Option<bool>,
+    /// A number as text.
+    #[schema(pattern = "^-?[0-9]{1,18}$", nullable = false)]
+    pub int_value: Option<String>,
+    #[schema(nullable = false)]
+    pub double_value: Option<f64>,
 }
 
 /// `Export*ServiceResponse`, in the request's encoding.

@@ -18,7 +18,7 @@ use tailspan_core::{
 use tailspan_service::{error::ApiError, extract::Tenant};
 
 #[cfg(feature = "openapi")]
-use crate::openapi::{ContentEncoding, Export, ExportAnswer};
+use crate::openapi::{ContentEncoding, ExportAnswer, ExportLogs, ExportMetrics, ExportSpans};
 use crate::{Ingest, body::header, stored};
 
 type Caller = Result<Tenant, ApiError>;
@@ -29,7 +29,7 @@ type Caller = Result<Tenant, ApiError>;
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/traces", tag = "ingest", operation_id = "otlp_traces",
     params(ContentEncoding),
-    request_body(content((Export = "application/json"), (Vec<u8> = "application/x-protobuf")), description = "`ExportTraceServiceRequest`; at most 16 MiB unpacked"),
+    request_body(content((ExportSpans = "application/json"), (Vec<u8> = "application/x-protobuf")), description = "`ExportTraceServiceRequest`; at most 16 MiB unpacked"),
     responses((
         status = 200,
         description = "everything good in it is stored",
@@ -51,7 +51,7 @@ pub(crate) async fn traces(
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/logs", tag = "ingest", operation_id = "otlp_logs",
     params(ContentEncoding),
-    request_body(content((Export = "application/json"), (Vec<u8> = "application/x-protobuf")), description = "`ExportLogsServiceRequest`; at most 16 MiB unpacked"),
+    request_body(content((ExportLogs = "application/json"), (Vec<u8> = "application/x-protobuf")), description = "`ExportLogsServiceRequest`; at most 16 MiB unpacked"),
     responses((
         status = 200,
         description = "everything good in it is stored",
@@ -71,7 +71,7 @@ pub(crate) async fn logs(
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/metrics", tag = "ingest", operation_id = "otlp_metrics",
     params(ContentEncoding),
-    request_body(content((Export = "application/json"), (Vec<u8> = "application/x-protobuf")), description = "`ExportMetricsServiceRequest`; at most 16 MiB unpacked"),
+    request_body(content((ExportMetrics = "application/json"), (Vec<u8> = "application/x-protobuf")), description = "`ExportMetricsServiceRequest`; at most 16 MiB unpacked"),
     responses((
         status = 200,
         description = "everything good in it is stored",

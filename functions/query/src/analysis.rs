@@ -17,7 +17,7 @@ use tailspan_service::{
 #[cfg(feature = "openapi")]
 use tailspan_service::{
     extract::TraceSegment,
-    openapi::{SeedAnswer, SeedError, TraceNotFound},
+    openapi::{SeedAnswer, SeedRefusal, TraceNotFound},
 };
 
 use crate::trace::{folded, status};
@@ -177,8 +177,8 @@ pub(crate) async fn get_analysis(
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/v1/trace/traces/{trace_id}/analysis", operation_id = "seed_get_analysis", tag = "seed", params(TraceSegment, AnalysisQuery),
     responses(
-        (status = 200, description = "the run, examined", body = SeedAnswer),
-        (status = 404, description = "there is no such trace", body = SeedError),
+        (status = 200, description = "the run, examined", body = SeedAnswer<Analysis>),
+        (status = 404, description = "there is no such trace", body = SeedRefusal),
     ),
 ))]
 pub(crate) async fn get_seed_analysis(

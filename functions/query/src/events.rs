@@ -60,7 +60,7 @@ pub(crate) struct Events {
     /// With `offset`: those of them that the level and the filters let pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     matching: Option<u64>,
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<tailspan_core::event::Event>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<tailspan_core::openapi::AnyEvent>))]
     events: Vec<Box<RawValue>>,
     /// For the next page, and for a stream that goes on from here; absent when this was the last.
     #[serde(skip_serializing_if = "Option::is_none")]

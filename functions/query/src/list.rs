@@ -77,7 +77,7 @@ pub(crate) struct ListedTrace {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) labels_truncated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<tailspan_core::summary::Summary>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::openapi::RunRow>))]
     pub(crate) run: Option<Value>,
 }
 

@@ -154,3 +154,38 @@ pub(crate) struct SessionsQuery {
     #[param(pattern = "^[0-9]{1,15}-[a-z2-7]{26}$")]
     cursor: Option<String>,
 }
+
+/// What is kept of a run for lists.
+#[derive(ToSchema)]
+pub(crate) struct RunRow {
+    /// Of the first step that has no parent: its agent's, else its own.
+    #[schema(nullable = false)]
+    pub name: Option<String>,
+    #[serde(flatten)]
+    pub summary: tailspan_core::summary::Summary,
+}
+
+/// A trace, in the form that `format` asks for.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum AnyTrace {
+    Ours(Box<trace::Trace>),
+    Formatted(tailspan_core::openapi::AnySession),
+}
+
+#[derive(ToSchema)]
+pub(crate) struct SeedEvents {
+    pub events: Vec<tailspan_core::openapi::AnyEvent>,
+    /// Of this page.
+    pub count: u64,
+    /// That the level and the filters let pass.
+    pub total: u64,
+    #[schema(nullable = false)]
+    pub next_cursor: Option<String>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct SeedDeleted {
+    pub task_id: String,
+    pub message: String,
+}

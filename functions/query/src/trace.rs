@@ -43,10 +43,13 @@ pub(crate) struct Trace {
 
 /// One trace: what its summary says, and its spans as a tree; with `format` as a session with its events, or as a timeline of text.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/traces/{trace_id}", tag = "traces", params(TraceSegment, EventsQuery, LensParams),
+    get, path = "/traces/{trace_id}", tag = "traces", params(
+        TraceSegment, EventsQuery, LensParams,
+        ("format" = Option<String>, Query, description = "as a session with its events, or as lines of text", pattern = "^(streaming|compact|detailed|timeline)$"),
+    ),
     responses(
         (status = 200, description = "the trace", content(
-            (Trace = "application/json"),
+            (crate::openapi::AnyTrace = "application/json"),
             (String = "text/plain"),
         )),
         (status = 404, response = TraceNotFound),

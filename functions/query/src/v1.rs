@@ -18,9 +18,13 @@ use tailspan_service::{
 };
 
 #[cfg(feature = "openapi")]
-use tailspan_service::{
-    extract::TraceSegment,
-    openapi::{SeedAnswer, SeedError},
+use {
+    crate::openapi::{SeedDeleted, SeedEvents},
+    tailspan_core::openapi::{AnySession, SessionNumbers},
+    tailspan_service::{
+        extract::TraceSegment,
+        openapi::{SeedAnswer, SeedRefusal},
+    },
 };
 
 use crate::events::{self, EventsQuery};
@@ -121,8 +125,8 @@ async fn sessions(app: &App, tenant: &TenantId, request: &Request) -> Result<Val
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/v1/trace/traces/{trace_id}", operation_id = "seed_get_trace", tag = "seed", params(TraceSegment, EventsQuery, LensParams),
     responses(
-        (status = 200, description = "the trace as a session", body = SeedAnswer),
-        (status = 404, description = "there is no such trace", body = SeedError),
+        (status = 200, description = "the trace as a session", body = SeedAnswer<AnySession>),
+        (status = 404, description = "there is no such trace", body = SeedRefusal),
     ),
 ))]
 pub(crate) async fn get_trace(
@@ -142,8 +146,8 @@ pub(crate) async fn get_trace(
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/v1/trace/traces/{trace_id}/events", operation_id = "seed_get_events", tag = "seed", params(TraceSegment, EventsQuery, LensParams),
     responses(
-        (status = 200, description = "a page of events, its length and how many there are", body = SeedAnswer),
-        (status = 404, description = "there is no such trace", body = SeedError),
+        (status = 200, description = "a page of events, its length and how many there are", body = SeedAnswer<SeedEvents>),
+        (status = 404, description = "there is no such trace", body = SeedRefusal),
     ),
 ))]
 pub(crate) async fn get_events(
@@ -185,8 +189,8 @@ fn seed_event(event: &Event, lens: &Lens) -> Value {
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/v1/trace/traces/{trace_id}/summary", operation_id = "seed_get_summary", tag = "seed", params(TraceSegment, LensParams),
     responses(
-        (status = 200, description = "the numbers", body = SeedAnswer),
-        (status = 404, description = "there is no such trace", body = SeedError),
+        (status = 200, description = "the numbers", body = SeedAnswer<SessionNumbers>),
+        (status = 404, description = "there is no such trace", body = SeedRefusal),
     ),
 ))]
 pub(crate) async fn get_summary(
@@ -206,9 +210,9 @@ pub(crate) async fn get_summary(
 #[cfg_attr(feature = "openapi", utoipa::path(
     delete, path = "/v1/trace/traces/{trace_id}", operation_id = "seed_delete_trace", tag = "seed", params(TraceSegment, DeleteQuery),
     responses(
-        (status = 200, description = "the trace is gone", body = SeedAnswer),
-        (status = 409, description = "the trace runs", body = SeedError),
-        (status = 404, description = "there is no such trace", body = SeedError),
+        (status = 200, description = "the trace is gone", body = SeedAnswer<SeedDeleted>),
+        (status = 409, description = "the trace runs", body = SeedRefusal),
+        (status = 404, description = "there is no such trace", body = SeedRefusal),
     ),
 ))]
 pub(crate) async fn delete_trace(

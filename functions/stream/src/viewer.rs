@@ -41,7 +41,7 @@ use tailspan_service::{
 #[cfg(feature = "openapi")]
 use tailspan_service::{
     extract::TraceSegment,
-    openapi::{NotAcceptable, SeedError, TooMany, TraceNotFound},
+    openapi::{NotAcceptable, SeedRefusal, TooMany, TraceNotFound},
 };
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
 
@@ -96,9 +96,9 @@ pub(crate) async fn stream_trace(
     responses(
         (status = 200, description = "the frames", body = String, content_type = "text/event-stream"),
         (status = 204, description = "the cursor is the last event of an ended run: there is nothing to come back for"),
-        (status = 404, description = "there is no such trace", body = SeedError),
-        (status = 406, description = "the client takes no event stream", body = SeedError),
-        (status = 429, description = "all places are taken", body = SeedError),
+        (status = 404, description = "there is no such trace", body = SeedRefusal),
+        (status = 406, description = "the client takes no event stream", body = SeedRefusal),
+        (status = 429, description = "all places are taken", body = SeedRefusal),
     ),
 ))]
 pub(crate) async fn stream_seed(

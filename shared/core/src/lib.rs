@@ -22,6 +22,8 @@ pub mod mesh;
 pub mod model;
 pub mod native;
 pub mod observed;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod otlp;
 pub mod pricing;
 pub mod propagation;

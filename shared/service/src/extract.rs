@@ -222,14 +222,19 @@ pub struct LensParams {
     #[cfg_attr(feature = "openapi", param(min_length = 1))]
     event_types: Option<String>,
     /// A step's id or name.
+    #[cfg_attr(feature = "openapi", param(min_length = 1, max_length = 512))]
     component: Option<String>,
     /// The seed's name of `component`.
+    #[cfg_attr(feature = "openapi", param(min_length = 1, max_length = 512))]
     component_id: Option<String>,
     /// An agent's id or name.
+    #[cfg_attr(feature = "openapi", param(min_length = 1, max_length = 512))]
     agent: Option<String>,
     /// The seed's name of `agent`.
+    #[cfg_attr(feature = "openapi", param(min_length = 1, max_length = 512))]
     agent_id: Option<String>,
     /// `attributes`: what `level=debug` shows too.
+    #[cfg_attr(feature = "openapi", param(pattern = "^attributes$"))]
     include: Option<String>,
 }
 

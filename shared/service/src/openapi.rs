@@ -78,11 +78,11 @@ impl ToSchema for ErrorCode {}
 
 /// An answer in the envelope of seed 001.
 #[derive(ToSchema)]
-pub struct SeedAnswer {
+pub struct SeedAnswer<T: ToSchema> {
     /// 0
     pub code: u16,
     pub message: String,
-    pub data: serde_json::Value,
+    pub data: T,
 }
 
 /// An error in the envelope of seed 001, under the true HTTP status.
@@ -91,8 +91,17 @@ pub struct SeedError {
     /// 100 failed, 101 an argument is wrong, 102 there is no such thing, 401 not allowed to ask.
     pub code: u16,
     pub message: String,
-    pub data: Option<()>,
+    /// null
+    pub data: Option<String>,
     pub error: ErrorCode,
+}
+
+/// What a route of seed 001 answers instead: what stands in front of it does not know the envelope.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub enum SeedRefusal {
+    Seed(SeedError),
+    Error(ErrorBody),
 }
 
 /// Why events cannot be shown.
@@ -166,11 +175,3 @@ pub struct UnsupportedMediaType(ErrorBody);
 #[derive(ToResponse)]
 #[response(headers(("Retry-After" = u32, description = "seconds after which trying again makes sense")))]
 pub struct TooMany(ErrorBody);
-
-/// the agent was called and failed; beside the error stand `trace_id` and the `trace` so far
-#[derive(ToResponse)]
-pub struct AgentFailed(ErrorBody);
-
-/// the agent was called and did not answer in its time; beside the error stand `trace_id` and the `trace` so far
-#[derive(ToResponse)]
-pub struct AgentTimeout(ErrorBody);

@@ -28,8 +28,7 @@ use tailspan_core::{
 };
 #[cfg(feature = "openapi")]
 use tailspan_service::openapi::{
-    AgentFailed, AgentNotFound, AgentTimeout, SeedAnswer, SeedError, TooLarge, TooMany,
-    TraceDeleted, UnsupportedMediaType,
+    AgentNotFound, SeedAnswer, SeedRefusal, TooLarge, TooMany, TraceDeleted, UnsupportedMediaType,
 };
 use tailspan_service::{
     App,
@@ -95,8 +94,8 @@ impl Completions {
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/agents/{agent_id}/completions/trace", tag = "agents",
     params(
-        ("agent_id" = String, Path, description = "a name in the operator's file of agents"),
-        ("X-Trace-ID" = Option<String>, Header, description = "record in this trace; else in that of `traceparent`, else in a new one"),
+        ("agent_id" = String, Path, min_length = 1, description = "a name in the operator's file of agents"),
+        ("X-Trace-ID" = Option<String>, Header, pattern = "^[A-Za-z0-9_-]{1,128}$", description = "record in this trace; else in that of `traceparent`, else in a new one"),
         ("X-Parent-Span" = Option<String>, Header, description = "the caller's span, above the run"),
         ("traceparent" = Option<String>, Header, description = "W3C Trace Context"),
     ),
@@ -111,8 +110,8 @@ impl Completions {
         (status = 413, response = TooLarge),
         (status = 415, response = UnsupportedMediaType),
         (status = 429, response = TooMany),
-        (status = 502, response = AgentFailed),
-        (status = 504, response = AgentTimeout),
+        (status = 502, description = "the agent was called and failed", body = crate::openapi::FailedCompletion),
+        (status = 504, description = "the agent was called and did not answer in its time", body = crate::openapi::FailedCompletion),
     ),
 ))]
 pub(crate) async fn complete(
@@ -132,24 +131,24 @@ pub(crate) async fn complete(
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/trace/agents/{agent_id}/completions/trace", tag = "seed",
     params(
-        ("agent_id" = String, Path, description = "a name in the operator's file of agents"),
-        ("X-Trace-ID" = Option<String>, Header, description = "record in this trace; else in that of `traceparent`, else in a new one"),
+        ("agent_id" = String, Path, min_length = 1, description = "a name in the operator's file of agents"),
+        ("X-Trace-ID" = Option<String>, Header, pattern = "^[A-Za-z0-9_-]{1,128}$", description = "record in this trace; else in that of `traceparent`, else in a new one"),
         ("X-Parent-Span" = Option<String>, Header, description = "the caller's span, above the run"),
         ("traceparent" = Option<String>, Header, description = "W3C Trace Context"),
     ),
     request_body(content = crate::openapi::CompletionRequest, description = "at most 4 MiB"),
     responses(
         (status = 200, description = "the agent's answer, as frames or as one JSON; `X-Trace-ID` names the trace", content(
-            (SeedAnswer = "application/json"),
+            (SeedAnswer<crate::openapi::SeedCompletionAnswer> = "application/json"),
             (String = "text/event-stream"),
         )),
-        (status = 404, description = "there is no such agent", body = SeedError),
-        (status = 410, description = "the trace was deleted", body = SeedError),
-        (status = 413, description = "the body is too large", body = SeedError),
-        (status = 415, description = "the body is not JSON", body = SeedError),
-        (status = 429, description = "too many calls to agents are going on", body = SeedError),
-        (status = 502, description = "the agent failed; with `trace_id` and the `trace` so far", body = SeedError),
-        (status = 504, description = "the agent did not answer in its time; with `trace_id` and the `trace` so far", body = SeedError),
+        (status = 404, description = "there is no such agent", body = SeedRefusal),
+        (status = 410, description = "the trace was deleted", body = SeedRefusal),
+        (status = 413, description = "the body is too large", body = SeedRefusal),
+        (status = 415, description = "the body is not JSON", body = SeedRefusal),
+        (status = 429, description = "too many calls to agents are going on", body = SeedRefusal),
+        (status = 502, description = "the agent failed; with `trace_id` and the `trace` so far", body = crate::openapi::SeedFailedCompletion),
+        (status = 504, description = "the agent did not answer in its time; with `trace_id` and the `trace` so far", body = crate::openapi::SeedFailedCompletion),
     ),
 ))]
 pub(crate) async fn complete_seed(
