@@ -216,7 +216,7 @@ pub(crate) async fn page(
                 if recorded.seq <= cursor.seq {
                     continue;
                 }
-                if let Some(event) = lens.event(trace, &recorded) {
+                if let Some(event) = lens.event(trace, &recorded, &app.config.prices) {
                     page.matching = page.matching.map(|count| count + 1);
                     if to_skip > 0 {
                         to_skip -= 1;

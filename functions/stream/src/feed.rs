@@ -397,7 +397,7 @@ impl Follower {
                 continue;
             }
             self.cursor.seq = recorded.seq;
-            if let Some(told) = self.lens.frame(trace, recorded) {
+            if let Some(told) = self.lens.frame(trace, recorded, &self.app.config.prices) {
                 frames.push_str(&format!("id: {}\ndata: {told}\n\n", self.cursor));
                 shown += 1;
             }

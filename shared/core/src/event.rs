@@ -8,6 +8,7 @@ use crate::convention;
 use crate::id::TraceId;
 use crate::model::{Failure, Kind, Log, Message, Native, Retrieval, Span, Tool, Usage};
 use crate::observed::{Recorded, What};
+use crate::pricing::{Cost, Prices};
 
 /// One event, flat; absent facts are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -56,6 +57,9 @@ pub struct Event {
     pub provider: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<EventUsage>,
+    /// US dollars, of a model call, as far as its model has a price. A call that two spans tell of has it on both; the summary counts it once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
     /// Of a model call: how the model was called.
     #[serde(skip_serializing_if = "Map::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
@@ -210,6 +214,29 @@ pub fn view(trace_id: &TraceId, recorded: &Recorded) -> Event {
     event.seq = recorded.seq;
     trace_id.as_str().clone_into(&mut event.trace_id);
     event
+}
+
+/// What a model call cost.
+pub(crate) fn cost_usd(event: &Event, prices: &Prices) -> Option<f64> {
+    let is_call = event.kind == Some(Kind::Llm.as_str())
+        || (event.kind.is_none() && event.event_type.starts_with("llm_call_"));
+    let usage = event.usage.filter(|_| is_call)?;
+    let usage = Usage {
+        input: usage.input_tokens,
+        output: usage.output_tokens,
+        cache_read: usage.cached_tokens,
+        cache_write: usage.cache_write_tokens,
+        reasoning: usage.reasoning_tokens,
+    };
+    let answered = event.details.get("response_model").and_then(Value::as_str);
+    prices
+        .cost_of_call(
+            event.model.as_deref(),
+            answered,
+            event.provider.as_deref(),
+            &usage,
+        )
+        .map(Cost::usd)
 }
 
 /// As [`view`], with the producer's own words: `attributes`, `span_events`, `resource`.

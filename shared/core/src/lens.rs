@@ -1,10 +1,13 @@
 //! What one reader gets to see of a trace's events: which ones, how much of each, in which form. The same for a list, a stream, a live and a stored trace.
 
+use serde_json::Value;
+
 use crate::event::{self, Event};
 use crate::feed::Happened;
 use crate::format::{self, Format};
 use crate::id::TraceId;
 use crate::observed::Recorded;
+use crate::pricing::Prices;
 use crate::verbosity::{self, Verbosity};
 
 /// Which events, how much, in which form. Cheap to compare: readers with equal lenses share what was made for one of them.
@@ -33,40 +36,42 @@ impl Filter {
     }
 
     fn lets_pass(&self, event: &Event) -> bool {
-        let is = |wanted: &Option<String>, told: [Option<&str>; 2]| {
+        let is = |wanted: &Option<String>, told: &[Option<&str>]| {
             wanted
                 .as_deref()
                 .is_none_or(|wanted| told.contains(&Some(wanted)))
         };
+        let component = event.details.get("component_id").and_then(Value::as_str);
         let types = &self.event_types;
         (types.is_empty() || types.contains(&event.event_type))
             && is(
                 &self.component,
-                [event.span_id.as_deref(), event.name.as_deref()],
+                &[event.span_id.as_deref(), event.name.as_deref(), component],
             )
             && is(
                 &self.agent,
-                [Some(&event.agent_id), event.agent_name.as_deref()],
+                &[Some(&event.agent_id), event.agent_name.as_deref()],
             )
     }
 }
 
 impl Lens {
     /// What there is to see of an observation. `None`: it is filtered out, or the level does not tell of it.
-    pub fn event(&self, trace: &TraceId, recorded: &Recorded) -> Option<Event> {
-        let event = match self.level {
+    pub fn event(&self, trace: &TraceId, recorded: &Recorded, prices: &Prices) -> Option<Event> {
+        let mut event = match self.level {
             Verbosity::Debug => event::view_with_attributes(trace, recorded),
             _ => event::view(trace, recorded),
         };
         if !self.filter.lets_pass(&event) {
             return None;
         }
+        event.cost_usd = event::cost_usd(&event, prices);
         verbosity::show(event, self.level)
     }
 
     /// As [`Lens::event`], as one line of JSON in the form asked for.
-    pub fn line(&self, trace: &TraceId, recorded: &Recorded) -> Option<String> {
-        let event = self.event(trace, recorded)?;
+    pub fn line(&self, trace: &TraceId, recorded: &Recorded, prices: &Prices) -> Option<String> {
+        let event = self.event(trace, recorded, prices)?;
         Some(match self.format {
             None => json(&event),
             Some(format) => json(&format::event(&event, format)),
@@ -74,8 +79,8 @@ impl Lens {
     }
 
     /// As [`Lens::line`], as the data of a frame of a stream: a format's event stands in its envelope.
-    pub fn frame(&self, trace: &TraceId, recorded: &Recorded) -> Option<String> {
-        let event = self.event(trace, recorded)?;
+    pub fn frame(&self, trace: &TraceId, recorded: &Recorded, prices: &Prices) -> Option<String> {
+        let event = self.event(trace, recorded, prices)?;
         Some(match self.format {
             None => json(&event),
             Some(format) => json(&format::frame(&event, format)),

@@ -213,6 +213,21 @@ impl Prices {
         }))
     }
 
+    /// What a call cost by the model that answered, else by the one that was asked for, whose name may tell the provider (`azure/gpt-4o`).
+    pub fn cost_of_call(
+        &self,
+        asked: Option<&str>,
+        answered: Option<&str>,
+        provider: Option<&str>,
+        usage: &Usage,
+    ) -> Option<Cost> {
+        let named = asked.and_then(|model| provider_and_model(model).0);
+        [answered, asked]
+            .into_iter()
+            .flatten()
+            .find_map(|model| self.cost(model, named.or(provider), usage))
+    }
+
     fn price_of(&self, model: &str, provider: Option<&str>) -> Option<Price> {
         let model = model.trim().to_lowercase();
         if model.contains('/')

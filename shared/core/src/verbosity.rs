@@ -157,6 +157,7 @@ fn minimal(event: Event) -> Event {
         model: None,
         provider: None,
         usage: None,
+        cost_usd: None,
         time_to_first_chunk_ms: None,
         retrieval: None,
         tool: None,
@@ -191,6 +192,7 @@ fn standard(event: Event) -> Event {
         model,
         provider,
         usage,
+        cost_usd,
         parameters: _,
         time_to_first_chunk_ms,
         retrieval,
@@ -242,6 +244,7 @@ fn standard(event: Event) -> Event {
         model,
         provider,
         usage,
+        cost_usd,
         parameters: Map::new(),
         time_to_first_chunk_ms,
         retrieval: retrieval.map(|retrieval| EventRetrieval {

@@ -12,6 +12,7 @@ use tailspan_core::{
     event::{self, Event},
     fold::State,
     id::TraceId,
+    lens::{Filter, Lens},
     limits::Limits,
     mesh::Decoder,
     native::{self, Format, Sender},
@@ -572,6 +573,31 @@ fn two_model_calls_in_one_node_are_told_apart_and_summed() {
     assert_eq!(ended.time_to_first_chunk_ms, Some(120.0));
     assert_eq!(ended.output, Some(json!("21")));
     assert_eq!(ended.details["call_id"], "c1");
+    let prices = Prices::builtin();
+    let cost = |level, at: usize| {
+        let lens = Lens {
+            level,
+            ..Lens::default()
+        };
+        lens.event(&trace(), &run[at], &prices)?.cost_usd
+    };
+    // An event is read by itself: this one does not name the model, as the start of the call did.
+    assert_eq!(cost(Verbosity::Detailed, 3), None);
+    assert_eq!(cost(Verbosity::Detailed, 5), Some(0.000_312));
+    // A failed call is told of at every level, what it cost not at the least.
+    assert_eq!(cost(Verbosity::Minimal, 5), None);
+    assert_eq!(cost(Verbosity::Standard, 5), Some(0.000_312));
+    let of_component = Lens {
+        filter: Filter {
+            component: Some("n1".to_owned()),
+            ..Filter::default()
+        },
+        ..Lens::default()
+    };
+    let of_component = run
+        .iter()
+        .filter(|recorded| of_component.event(&trace(), recorded, &prices).is_some());
+    assert_eq!(of_component.count(), 2);
 }
 
 #[test]

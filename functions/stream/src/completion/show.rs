@@ -78,7 +78,8 @@ impl View {
 
     /// An event as the data of a frame.
     fn frame(&self, recorded: &Recorded) -> Option<String> {
-        let line = self.lens().frame(&self.place.trace, recorded)?;
+        let Place { app, trace, .. } = &self.place;
+        let line = self.lens().frame(trace, recorded, &app.config.prices)?;
         Some(match self.style {
             Style::Ours => format!("{{\"event\":\"trace\",\"data\":{line}}}"),
             Style::Seed => line,
@@ -428,7 +429,7 @@ async fn list_events(view: &View, after: u64) -> Result<(Vec<Event>, Option<Curs
                 if recorded.seq <= cursor.seq {
                     continue;
                 }
-                if let Some(event) = lens.event(trace, &recorded) {
+                if let Some(event) = lens.event(trace, &recorded, &app.config.prices) {
                     bytes += serde_json::to_vec(&event).map_or(0, |json| json.len());
                     if events.len() >= MOST_EVENTS || !events.is_empty() && bytes > MOST_BYTES {
                         return Ok((events, Some(cursor)));

@@ -8,7 +8,6 @@ use super::{Run, Step};
 use crate::fold::{Said, ToolFacts};
 use crate::model::{Kind, ToolKind, Usage};
 use crate::pricing::{Cost, Prices};
-use crate::summary::provider_and_model;
 
 /// Model calls around a model call that are asked for what it lacks.
 const MAX_WRAPPERS: usize = 8;
@@ -27,13 +26,12 @@ pub(crate) struct LlmCall<'a> {
 impl<'a> LlmCall<'a> {
     /// What the call cost, if its model (as answered, else as asked for) has a price and its tokens are told.
     pub(crate) fn cost(&self, prices: &Prices) -> Option<Cost> {
-        let named = self
-            .request_model
-            .and_then(|model| provider_and_model(model).0);
-        [self.response_model, self.request_model]
-            .into_iter()
-            .flatten()
-            .find_map(|model| prices.cost(model, named.or(self.provider), &self.usage))
+        prices.cost_of_call(
+            self.request_model,
+            self.response_model,
+            self.provider,
+            &self.usage,
+        )
     }
 
     /// Takes what it lacks from another telling of the same call.

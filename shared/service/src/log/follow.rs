@@ -24,6 +24,7 @@ use tailspan_core::{
     id::{TenantId, TraceId},
     lens::Lens,
     observed::Recorded,
+    pricing::Prices,
 };
 use tokio::sync::{Notify, broadcast};
 use tracing::{debug, warn};
@@ -56,11 +57,17 @@ pub struct Framed {
 }
 
 impl Framed {
-    fn new(lens: &Lens, trace: &TraceId, chunk: &StoredChunk, events: &[Recorded]) -> Self {
+    fn new(
+        lens: &Lens,
+        prices: &Prices,
+        trace: &TraceId,
+        chunk: &StoredChunk,
+        events: &[Recorded],
+    ) -> Self {
         let mut text = String::new();
         let mut ends = Vec::with_capacity(events.len());
         for recorded in events {
-            if let Some(json) = lens.frame(trace, recorded) {
+            if let Some(json) = lens.frame(trace, recorded, prices) {
                 frame::data(&mut text, Cursor::new(recorded.seq, chunk.span.mark), &json);
             }
             ends.push(text.len());
@@ -399,7 +406,13 @@ impl Watch {
     pub async fn frame(&self, chunk: &StoredChunk) -> Result<Framed, LogError> {
         let (tenant, trace) = (&self.watched.tenant, &self.watched.trace);
         let events = self.log.recorded(tenant, trace, chunk).await?;
-        Ok(Framed::new(&self.lens, trace, chunk, &events))
+        Ok(Framed::new(
+            &self.lens,
+            &self.log.prices,
+            trace,
+            chunk,
+            &events,
+        ))
     }
 }
 
@@ -553,7 +566,7 @@ async fn read_once(log: &Log, watched: &Watched, place: &mut Place) -> Result<Du
                 break;
             }
             let events = log.recorded(tenant, trace, chunk).await?;
-            framed.push(watched.framed(chunk, &events));
+            framed.push(watched.framed(&log.prices, chunk, &events));
             at = chunk.span.end();
         }
         if broken {
@@ -627,13 +640,13 @@ impl Watched {
         });
     }
 
-    fn framed(&self, chunk: &StoredChunk, events: &[Recorded]) -> Shown {
+    fn framed(&self, prices: &Prices, chunk: &StoredChunk, events: &[Recorded]) -> Shown {
         let lenses: Vec<Arc<Lens>> = lock(&self.lenses)
             .iter()
             .map(|(lens, _)| Arc::clone(lens))
             .collect();
         let framed = lenses.into_iter().map(|lens| {
-            let framed = Framed::new(&lens, &self.trace, chunk, events);
+            let framed = Framed::new(&lens, prices, &self.trace, chunk, events);
             (lens, Arc::new(framed))
         });
         Shown {
