@@ -174,6 +174,39 @@ pub(crate) enum AnyTrace {
 }
 
 #[derive(ToSchema)]
+pub(crate) struct SeedList {
+    /// Of the traces found; as many at least where they are not counted.
+    pub total: Option<u64>,
+    pub page: u64,
+    pub page_size: u64,
+    pub sessions: Vec<SeedRow>,
+    /// `total` is not exact.
+    #[schema(nullable = false)]
+    pub total_is_at_least: Option<bool>,
+    #[schema(nullable = false)]
+    pub next_cursor: Option<String>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct SeedRow {
+    pub task_id: String,
+    pub agent_id: String,
+    pub session_id: String,
+    pub user_id: String,
+    pub tenant_id: String,
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    pub status: tailspan_core::openapi::SessionStatus,
+    #[schema(format = DateTime)]
+    pub completed_at: Option<String>,
+    /// Seconds.
+    pub total_elapsed_time: Option<f64>,
+    pub total_events: u64,
+    pub total_tokens: Option<u64>,
+    pub errors_count: Option<u64>,
+}
+
+#[derive(ToSchema)]
 pub(crate) struct SeedEvents {
     pub events: Vec<tailspan_core::openapi::AnyEvent>,
     /// Of this page.

@@ -39,7 +39,7 @@ const PAGE: usize = 100;
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/v1/trace/traces", tag = "seed", operation_id = "seed_list_traces",
     params(crate::openapi::OfAgent, crate::openapi::InSession, crate::openapi::ListQuery),
-    responses((status = 200, description = "a page of traces", body = SeedAnswer)),
+    responses((status = 200, description = "a page of traces", body = SeedAnswer<crate::openapi::SeedList>)),
 ))]
 pub(crate) async fn list_traces(
     State(app): State<App>,
@@ -54,7 +54,7 @@ pub(crate) async fn list_traces(
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/v1/trace/agents/{agent_id}/traces", tag = "seed", operation_id = "seed_list_traces_of_agent",
     params(("agent_id" = String, Path, description = "name or id of the agent, percent-encoded"), crate::openapi::InSession, crate::openapi::ListQuery),
-    responses((status = 200, description = "a page of traces", body = SeedAnswer)),
+    responses((status = 200, description = "a page of traces", body = SeedAnswer<crate::openapi::SeedList>)),
 ))]
 pub(crate) async fn list_traces_of_agent(
     State(app): State<App>,
