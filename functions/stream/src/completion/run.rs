@@ -132,8 +132,8 @@ async fn go(run: Run, news: &UnboundedSender<News>) {
     };
     let ended = ended.map_err(|error| CallError {
         failure: Failure {
+            kind: told_reason(&agent, &error.failure.kind),
             message: told_reason(&agent, &error.failure.message),
-            ..error.failure
         },
         ..error
     });
