@@ -542,6 +542,47 @@ fn flat_native_events_are_put_where_they_ran() {
 }
 
 #[test]
+fn a_producer_that_says_how_long_and_not_when_is_believed() {
+    let told = run(r#"
+        {"event_type":"workflow_started","agent_id":"helper"}
+        {"event_type":"node_started","component_name":"Search"}
+        {"event_type":"node_finished","component_name":"Search","elapsed_time":0.3}
+        {"event_type":"node_started","component_name":"Write"}
+        {"event_type":"node_finished","component_name":"Write","elapsed_time":3.0}
+        {"event_type":"workflow_completed","agent_id":"helper","elapsed_time":3.3}
+    "#);
+    let analysis = told.analysis();
+    assert_eq!(analysis.bottlenecks.len(), 1, "{:#?}", analysis.findings);
+    assert_eq!(
+        (
+            analysis.bottlenecks[0].component.as_str(),
+            analysis.bottlenecks[0].avg_execution_time
+        ),
+        ("Write", 3.0)
+    );
+    assert_eq!(analysis.findings.len(), 1, "{:#?}", analysis.findings);
+
+    let healthy = run(r#"
+        {"event_type":"workflow_started","agent_id":"helper"}
+        {"event_type":"workflow_completed","agent_id":"helper","elapsed_time":60.0}
+    "#);
+    check(&healthy, &[]);
+}
+
+#[test]
+fn the_same_question_in_another_turn_is_no_repeat() {
+    check(
+        &run("
+        a agent helper 0..500
+          t tool search 10..100 args={\"q\":1}
+        b agent helper 60000..60500
+          u tool search 60010..60100 args={\"q\":1}
+        "),
+        &[],
+    );
+}
+
+#[test]
 fn a_step_slower_than_it_was_is_told() {
     let lines = "
         w workflow job 0..10000
@@ -1185,6 +1226,8 @@ mod any_run {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
         #[test]
         fn is_examined_and_its_shares_are_of_one_whole(steps in proptest::collection::vec(step(), 0..30), silent_ms in 0u64..100_000) {
             let told = Told {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::repeats::Acts;
-use super::{Class, Finding, MAX_SPANS, Seen, Severity, count, ms, spoken};
+use super::{Class, Finding, MAX_OF_CLASS, MAX_SPANS, Seen, Severity, count, ms, spoken};
 use crate::model::Kind;
 use crate::run::Step;
 use crate::settle::Status;
@@ -70,29 +70,22 @@ fn errors(seen: &Seen, acts: &Acts) -> Vec<Finding> {
             first.or_else(|| groups.len().checked_sub(1))
         })
         .flatten();
-    let mut findings: Vec<Finding> = groups
-        .iter()
-        .enumerate()
-        .map(|(at, group)| error(seen, group, fatal == Some(at)))
-        .collect();
-    if let Some(fatal) = fatal
-        && fatal < findings.len()
-    {
-        // What ended the run stands before what did not.
-        let first = findings.remove(fatal);
-        findings.insert(0, first);
-    }
-    findings
+    // What ended the run stands before what did not.
+    let shown = fatal
+        .into_iter()
+        .chain((0..groups.len()).filter(|at| fatal != Some(*at)));
+    let is_cause: HashSet<usize> = seen.causes.iter().map(|cause| cause.step).collect();
+    shown
+        .take(MAX_OF_CLASS)
+        .filter_map(|at| error(seen, groups.get(at)?, fatal == Some(at), &is_cause))
+        .collect()
 }
 
-fn error(seen: &Seen, group: &Group, is_fatal: bool) -> Finding {
-    let Some(cause) = seen.causes.get(group.cause) else {
-        return seen.finding(Class::RootCauseError, Severity::Warning, &group.nodes);
-    };
+fn error(seen: &Seen, group: &Group, is_fatal: bool, is_cause: &HashSet<usize>) -> Option<Finding> {
+    let cause = seen.causes.get(group.cause)?;
     let first = group.nodes.first().copied().unwrap_or_default();
     let mut echoes: Vec<String> = Vec::new();
     let mut names: Vec<String> = Vec::new();
-    let is_cause: HashSet<usize> = seen.causes.iter().map(|cause| cause.step).collect();
     let mut above = seen.node(first).parent;
     while let Some(at) = above {
         let step = seen.step(at);
@@ -167,7 +160,7 @@ fn error(seen: &Seen, group: &Group, is_fatal: bool) -> Finding {
         finding = finding.number("type", cause.failure.kind.as_str());
     }
     finding.error = Some(cause.failure.message.clone()).filter(|text| !text.is_empty());
-    finding
+    Some(finding)
 }
 
 fn unclosed(seen: &Seen) -> Option<Finding> {

@@ -44,6 +44,8 @@ pub(super) struct Acts {
     pub sequences: Vec<Vec<Act>>,
     pub retries: Vec<Retry>,
     sequence_of: HashMap<usize, usize>,
+    /// By sequence the place of the last call that did not fail.
+    last_success: Vec<Option<usize>>,
 }
 
 impl Acts {
@@ -120,6 +122,8 @@ impl Acts {
         for sequence in &mut acts.sequences {
             sequence.sort_by_key(|act| (act.start_ns, act.node));
         }
+        let success = |sequence: &Vec<Act>| sequence.iter().rposition(|act| !act.has_failed);
+        acts.last_success = acts.sequences.iter().map(success).collect();
         for (at, sequence) in acts.sequences.iter().enumerate() {
             for act in sequence {
                 acts.sequence_of.entry(act.node).or_insert(at);
@@ -149,8 +153,9 @@ impl Acts {
     /// Whether the agent of a step that failed called anything with success after it.
     pub(super) fn went_on_after(&self, seen: &Seen, node: usize) -> bool {
         let failed = seen.node(node);
-        let sequence = self.sequence_of.get(&node);
-        let Some(sequence) = sequence.and_then(|at| self.sequences.get(*at)) else {
+        let at = self.sequence_of.get(&node).copied();
+        let sequence = at.and_then(|at| self.sequences.get(at).zip(self.last_success.get(at)));
+        let Some((sequence, last_success)) = sequence else {
             // A step that is no call: whoever its parent is went on if something in it did well later.
             let Some(parent) = failed.parent else {
                 return false;
@@ -164,21 +169,28 @@ impl Acts {
         };
         let later = sequence.partition_point(|act| {
             act.start_ns.saturating_add(COARSE_CLOCK_NS) < failed.own_end_ns
+                || act.start_ns < failed.start_ns
         });
-        sequence
-            .iter()
-            .skip(later)
-            .any(|act| act.node != node && !act.has_failed && act.start_ns >= failed.start_ns)
+        last_success.is_some_and(|last| last >= later)
     }
 }
 
 /// Calls of one root belong together; bare calls and flat native events have none, and belong together too.
 fn unit(seen: &Seen, node: usize) -> Option<usize> {
-    let step = seen.node(node).step;
-    let root = seen.run.root_of.get(step).copied()?;
-    let facts = seen.run.steps.get(root);
-    let is_bare = facts.is_some_and(|root| {
-        root.native || matches!(root.facts.kind, Kind::Llm | Kind::Tool | Kind::Retriever)
+    let root_of = |step: usize| seen.run.root_of.get(step).copied();
+    let mut root = root_of(seen.node(node).step)?;
+    if seen.run.steps.get(root).is_some_and(|root| root.native) {
+        root = seen.node(seen.timeline.top_of(node)).step;
+    }
+    let facts = seen
+        .run
+        .steps
+        .get(root)
+        .map(|step| (&step.facts, step.native));
+    let is_bare = facts.is_some_and(|(facts, is_native)| match facts.kind {
+        Kind::Llm | Kind::Tool | Kind::Retriever => true,
+        Kind::Workflow | Kind::Agent => false,
+        _ => is_native,
     });
     (!is_bare).then_some(root)
 }

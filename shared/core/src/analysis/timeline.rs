@@ -74,9 +74,15 @@ pub(super) struct Timeline {
     pub from_ns: u64,
     pub to_ns: u64,
     pub skews: Vec<Skew>,
+    /// By node the one that nothing holds, at or above it.
+    top: Vec<usize>,
 }
 
 impl Timeline {
+    pub(super) fn top_of(&self, at: usize) -> usize {
+        self.top.get(at).copied().unwrap_or(at)
+    }
+
     pub(super) fn wall_ns(&self) -> u64 {
         self.to_ns.saturating_sub(self.from_ns)
     }
@@ -217,6 +223,7 @@ impl Timeline {
         let is_live = matches!(asked.status, Status::Running | Status::Stalled);
         let tolerance_ns = asked.thresholds.skew_ms.saturating_mul(1_000_000);
         let agreeing = self.agreeing_clocks(run, tolerance_ns);
+        let told_starts = self.told_starts(run);
         // How far a clock is moved, per node.
         let mut offsets: Vec<i128> = Vec::with_capacity(self.nodes.len());
         for at in 0..self.nodes.len() {
@@ -243,10 +250,7 @@ impl Timeline {
                     .unwrap_or(u64::MAX)
             };
             let told_end = step.facts.end_ns;
-            let raw_start = match step.facts.start_ns {
-                0 => told_end.unwrap_or(0),
-                start => start,
-            };
+            let raw_start = told_starts.get(at).copied().unwrap_or_default();
             let raw_end = told_end.unwrap_or(match is_live {
                 true => horizon_ns.max(raw_start),
                 false => raw_start,
@@ -305,6 +309,8 @@ impl Timeline {
                 Some(list) => list.push(at),
                 None => self.roots.push(at),
             }
+            let top = parent.and_then(|parent| self.top.get(parent).copied());
+            self.top.push(top.unwrap_or(at));
         }
         for at in (0..self.nodes.len()).rev() {
             let node = &mut self.nodes[at];
@@ -328,6 +334,33 @@ impl Timeline {
         for list in self.children.iter_mut().chain([&mut self.roots]) {
             list.sort_by_key(|node| starts.get(*node).copied());
         }
+    }
+
+    /// When each node began by its producer's word. Native events say how long a step took rather than when it began: what holds it began no later.
+    fn told_starts(&self, run: &Run) -> Vec<u64> {
+        let step = |node: &Node| run.steps.get(node.step);
+        let mut starts: Vec<u64> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                step(node).map_or(0, |step| match step.facts.start_ns {
+                    0 => step.facts.end_ns.unwrap_or(0),
+                    start => start,
+                })
+            })
+            .collect();
+        for (at, node) in self.nodes.iter().enumerate().rev() {
+            let above = node
+                .parent
+                .and_then(|above| Some((above, self.nodes.get(above)?)));
+            if let Some((above, holder)) = above
+                && step(node).is_some_and(|step| step.native)
+                && step(holder).is_some_and(|step| step.native)
+            {
+                starts[above] = starts[above].min(starts[at]);
+            }
+        }
+        starts
     }
 
     /// Pairs of services, callee and caller, of which some call lies within its caller without help: their clocks agree, and what lies outside was begun late.

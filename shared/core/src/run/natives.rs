@@ -389,11 +389,12 @@ fn add_event(step: &mut Step, event: &NativeFacts, kind: Kind, rule: &'static st
     let ends = phase == Phase::End || (phase == Phase::Point && event.span_id.is_none());
     if ends {
         facts.end_ns = Some(facts.end_ns.unwrap_or(0).max(time_ns));
-        // An end that nobody saw begin says how long it took.
+        // An end that nobody saw begin says how long it took; so does one without a time, of whose start only the arrival is known.
         if let Some(duration) = event.duration_us
-            && facts.start_ns == time_ns
+            && (facts.start_ns == time_ns || event.untimed)
         {
-            facts.start_ns = time_ns.saturating_sub(duration.saturating_mul(1_000));
+            let began_ns = time_ns.saturating_sub(duration.saturating_mul(1_000));
+            facts.start_ns = facts.start_ns.min(began_ns);
         }
     }
     if facts.name.is_empty() || facts.name == facts.kind.as_str() {
