@@ -8,7 +8,8 @@ use super::{Class, Finding, Seen, Severity, component, ms, percent, share, spoke
 use crate::model::{Kind, ToolKind};
 use crate::stats::Dimension;
 
-/// Output below this rate, on this little input, is not the model's own pace.
+/// Output below this rate, or so little of it, on this little input, is not the model's own pace.
+const LITTLE_OUTPUT: u64 = 50;
 const SLOW_TOKENS_PER_SECOND: f64 = 5.0;
 const FEW_TOKENS: u64 = 4_000;
 /// Of what could be saved, at least this share of the run.
@@ -56,9 +57,9 @@ fn bottlenecks(seen: &Seen) -> Vec<Finding> {
                 .map(|call| call.usage);
             let of_run = format!("{} of the run's {}", spoken(on_path_ns), spoken(busy_ns));
             let is_slow = usage.is_some_and(|usage| {
-                usage.output as f64 / (on_path_ns as f64 / 1e9) < SLOW_TOKENS_PER_SECOND
-                    && usage.input < FEW_TOKENS
-                    && !usage.is_zero()
+                let per_second = usage.output as f64 / (on_path_ns as f64 / 1e9);
+                let is_little = usage.output <= LITTLE_OUTPUT || per_second < SLOW_TOKENS_PER_SECOND;
+                !usage.is_zero() && usage.input < FEW_TOKENS && is_little
             });
             let recommendation = match (step.facts.kind, usage) {
                 _ if step.facts.failure.is_some() => format!(
