@@ -22,6 +22,8 @@ struct Made {
     user: Option<String>,
     session: Option<String>,
     tool: String,
+    /// The id of the span that the tool's call names as its parent.
+    caller: Option<String>,
     error: Option<String>,
     status: &'static str,
     duration_ms: u64,
@@ -51,6 +53,7 @@ const USERS: [&str; 4] = ["u-1", "u-2", "ada@example.org", "7"];
 const SESSIONS: [&str; 5] = ["s-1", "s-2", "chat über x", "s/4", "s-5"];
 const TOOLS: [&str; 4] = ["read_sensor", "Search Web", "write_file", "read_file"];
 const ERRORS: [&str; 3] = ["The index is gone", "timeout after 5 s", "quota exceeded"];
+const CALLERS: [&str; 3] = ["00f067aa0ba902b7", "Triage", "some other step"];
 const DURATIONS: [u64; 4] = [10, 250, 1_500, 60_000];
 
 /// An instance whose runs are settled as soon as somebody looks.
@@ -73,6 +76,7 @@ async fn make(instance: &Instance, count: usize) -> Vec<Made> {
             status: ["completed", "completed", "failed", "running"][dice.roll(4)],
             ..Made::default()
         };
+        made.caller = (dice.roll(3) > 0).then(|| dice.pick(&CALLERS).to_owned());
         for _ in 0..=dice.roll(3) {
             made.agents.insert(dice.pick(&AGENTS).to_owned());
         }
@@ -140,7 +144,10 @@ fn events(made: &Made) -> Vec<Value> {
             serde_json::json!({"agent_id": agent, "span_id": agent}),
         ));
     }
-    let call = serde_json::json!({"agent_id": first, "tool_name": made.tool, "call_id": "c"});
+    let mut call = serde_json::json!({"agent_id": first, "tool_name": made.tool, "call_id": "c"});
+    if let Some(caller) = &made.caller {
+        call["parent_span_id"] = Value::from(caller.as_str());
+    }
     events.push(event("tool_call_started", 3, call.clone()));
     let mut ended = call;
     if let Some(error) = &made.error {
@@ -176,6 +183,7 @@ fn fits(made: &Made, query: &Query) -> bool {
         "min_duration_ms" => made.duration_ms as f64 >= value.parse::<f64>().expect("a number"),
         "max_duration_ms" => made.duration_ms as f64 <= value.parse::<f64>().expect("a number"),
         "operation" => made.tool.to_lowercase() == value.to_lowercase(),
+        "parent_span_id" => made.caller.as_ref() == Some(value),
         "text" => {
             let text = value.to_lowercase();
             let names = made.agents.iter().chain([&made.tool]).chain(&made.error);
@@ -201,6 +209,7 @@ fn a_query(dice: &mut Dice, all: &[Made], filters: &[&'static str]) -> Query {
             "min_duration_ms" => dice.pick(&["0", "250", "250.5", "1500"]),
             "max_duration_ms" => dice.pick(&["60000", "250", "9"]),
             "operation" => dice.pick(&["READ_sensor", "search web", "read"]),
+            "parent_span_id" => dice.pick(&CALLERS),
             "text" => dice.pick(&["read", "SENSOR", "index is", "köln", "nowhere", "5 s"]),
             other => panic!("no filter {other}"),
         };
@@ -261,7 +270,7 @@ fn traces(pages: &[Value]) -> Vec<&Value> {
 
 #[tokio::test]
 async fn every_filter_gives_what_a_scan_of_everything_would() {
-    const FILTERS: [&str; 11] = [
+    const FILTERS: [&str; 12] = [
         "agent_id",
         "user_id",
         "session_id",
@@ -272,6 +281,7 @@ async fn every_filter_gives_what_a_scan_of_everything_would() {
         "min_duration_ms",
         "max_duration_ms",
         "operation",
+        "parent_span_id",
         "text",
     ];
     let redis = RedisServer::start().await;
@@ -827,7 +837,7 @@ for i = tonumber(ARGV[1]), tonumber(ARGV[2]) - 1 do
   redis.call('ZADD', '{default}:traces', at, trace)
   redis.call('ZADD', '{default}:by:' .. ARGV[4 + i % 10], at, trace)
   redis.call('ZADD', '{default}:by:status:' .. (failed and 'failed' or 'completed'), at, trace)
-  redis.call('HSET', '{default}:rows', trace, '9 0 {"duration_ms":' .. i % 97 .. '.0,"as_of_seq":9}\nplan' .. (i % 50 == 3 and '\nneedle' or ''))
+  redis.call('HSET', '{default}:rows', trace, '9 0 {"duration_ms":' .. i % 97 .. '.0,"as_of_seq":9}\n\nplan' .. (i % 50 == 3 and '\nneedle' or ''))
   redis.call('HSET', '{default/' .. trace .. '}:trace', 'seq', '9', 'mark', '7', 'at', at, 'from', at, 'settled', failed and 'failed' or 'completed', 'settled_seq', '9')
 end"#;
 

@@ -126,6 +126,9 @@ pub(crate) struct ListQuery {
     /// The whole name of a step, a tool or an agent; in whichever case.
     #[param(min_length = 1, max_length = 200)]
     operation: Option<String>,
+    /// The id of a span, of the trace itself or of whoever called it, that is a step's parent.
+    #[param(min_length = 1, max_length = 200)]
+    parent_span_id: Option<String>,
     /// Rows of a page.
     #[param(minimum = 1, maximum = 200, default = 20)]
     limit: Option<usize>,

@@ -108,6 +108,8 @@ pub struct Filter {
     pub text: Option<String>,
     /// Lower case; the whole name of a step, tool or agent.
     pub operation: Option<String>,
+    /// The id of a span, here or elsewhere, that is a step's parent.
+    pub parent_span_id: Option<String>,
 }
 
 /// A label that a trace must have, or must not have.
@@ -148,6 +150,7 @@ impl Filter {
             || self.max_duration_ms.is_some()
             || self.text.is_some()
             || self.operation.is_some()
+            || self.parent_span_id.is_some()
     }
 
     /// Whether a trace is shown, as far as its row tells. A trace of which no row is kept yet has no duration and no names.
@@ -177,6 +180,10 @@ impl Filter {
                 .operation
                 .as_ref()
                 .is_none_or(|name| row.words.split('\n').any(|word| word == name))
+            && self
+                .parent_span_id
+                .as_ref()
+                .is_none_or(|id| row.has_parent(id))
     }
 
     pub fn admits_status(&self, status: Status) -> bool {
@@ -189,10 +196,12 @@ pub fn session_key(name: &str) -> SessionKey {
     SessionKey::parse(name).unwrap_or_else(|| SessionKey::of(label_text(name)))
 }
 
-/// What is kept of a trace for lists: `<through> <run> <summary as JSON>`, then in a line each the words that it is searched by.
+/// What is kept of a trace for lists: `<through> <run> <summary as JSON>`, then in a line the parents of its steps, then in a line each the words that it is searched by.
 pub struct KeptRow<'a> {
     /// The summary as JSON.
     pub json: &'a str,
+    /// [`parent_mark`]s, one after the other.
+    parents: &'a str,
     /// Lower-case lines; empty in rows that an earlier release kept.
     pub words: &'a str,
 }
@@ -201,8 +210,19 @@ impl<'a> KeptRow<'a> {
     /// `None`: it is no row of ours.
     pub fn parse(stored: &'a str) -> Option<Self> {
         let row = stored.splitn(3, ' ').nth(2)?;
-        let (json, words) = row.split_once('\n').unwrap_or((row, ""));
-        Some(Self { json, words })
+        let (json, rest) = row.split_once('\n').unwrap_or((row, ""));
+        let (parents, words) = rest.split_once('\n').unwrap_or((rest, ""));
+        Some(Self {
+            json,
+            parents,
+            words,
+        })
+    }
+
+    fn has_parent(&self, id: &str) -> bool {
+        let mark = parent_mark(id);
+        let marks = self.parents.as_bytes().chunks_exact(mark.len());
+        marks.into_iter().any(|known| known == mark.as_bytes())
     }
 
     /// From the first start to the last end that is known.
@@ -222,6 +242,12 @@ impl<'a> KeptRow<'a> {
         }
         serde_json::from_str::<Counted>(self.json).map_or(0, |counted| counted.as_of_seq)
     }
+}
+
+/// What stands for the id of a parent in a row: 32 bits as 8 hex digits. Of 256 parents one looks like another's in 16 million rows.
+fn parent_mark(id: &str) -> String {
+    let hash = xxhash_rust::xxh3::xxh3_64(id.trim().to_ascii_lowercase().as_bytes());
+    format!("{:08x}", hash >> 32)
 }
 
 /// When a run that goes on is looked at next, so that lists show it as it is: after 2, 4, 8 ... seconds from its start.
@@ -263,7 +289,12 @@ mod tests {
 
     #[test]
     fn a_row_is_searched_by_its_duration_and_its_words() {
-        let stored = "10 0 {\"duration_ms\":1500.0,\"as_of_seq\":10}\nresearcher\nread_sensor\ntimeout: the sensor is gone";
+        let stored = format!(
+            "10 0 {{\"duration_ms\":1500.0,\"as_of_seq\":10}}\n{}{}\nresearcher\nread_sensor\ntimeout: the sensor is gone",
+            parent_mark("00f067aa0ba902b7"),
+            parent_mark("step 1"),
+        );
+        let stored = stored.as_str();
         let check = |filter: Filter, expected: bool| {
             assert_eq!(filter.admits_row(Some(stored)), expected, "{filter:?}");
             assert_eq!(filter.admits_row(None), !filter.needs_row(), "{filter:?}");
@@ -286,6 +317,17 @@ mod tests {
         check(text("thermometer"), false);
         check(operation("read_sensor"), true);
         check(operation("read"), false);
+        for (id, expected) in [
+            ("00F067AA0BA902B7", true),
+            ("step 1", true),
+            ("00f067aa0ba902b8", false),
+        ] {
+            let filter = Filter {
+                parent_span_id: Some(id.to_owned()),
+                ..Filter::default()
+            };
+            check(filter, expected);
+        }
         check(duration(Some(1_500.0), None), true);
         check(duration(Some(1_500.1), None), false);
         check(duration(None, Some(1_499.0)), false);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::{Label, label_text};
+use super::{Label, label_text, parent_mark};
 use crate::fold::State;
 use crate::id::SessionKey;
 use crate::run::Run;
@@ -16,6 +16,8 @@ const NAMES_IN_A_ROW: usize = 50;
 const ERRORS_IN_A_ROW: usize = 5;
 /// Bytes of the words that a row is searched by.
 const WORDS_BYTES: usize = 2_048;
+/// Parents of steps that a row is searched by.
+const PARENTS: usize = 256;
 /// Labels of each sort; with status, error and "more" they are [`super::MAX_LABELS`].
 const AGENTS: usize = 37;
 const USERS: usize = 8;
@@ -24,7 +26,7 @@ const SESSIONS: usize = 16;
 /// A row, and what it is found by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {
-    /// The summary as JSON in one line, then the words in a line each.
+    /// The summary as JSON in one line, the parents of its steps in the next, then the words in a line each.
     pub row: String,
     /// Agents, users and sessions, the error where there is one, and that there are more.
     pub labels: Vec<Label>,
@@ -128,6 +130,20 @@ pub fn card(state: &State, mut summary: Summary) -> Result<Card, serde_json::Err
         name: name.as_deref(),
         summary: &summary,
     })?;
+    row.push('\n');
+    let natives = state.natives();
+    let told = natives
+        .iter()
+        .filter_map(|event| event.parent_span_id.as_deref());
+    let mut known = HashSet::new();
+    for parent in steps()
+        .filter_map(|step| step.facts.parent.as_deref())
+        .chain(told)
+    {
+        if known.len() < PARENTS && known.insert(parent) {
+            row.push_str(&parent_mark(parent));
+        }
+    }
     for word in &words.lines {
         row.push('\n');
         row.push_str(word);

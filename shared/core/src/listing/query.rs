@@ -16,7 +16,7 @@ const DEEPEST_PAGE: usize = 10_000;
 /// Characters of a text that is searched for.
 const LONGEST_TEXT: usize = 200;
 
-const FILTERS: &str = "agent_id, user_id, session_id, status, start_time, end_time, min_duration_ms, max_duration_ms, min_duration, max_duration, has_error, text, operation";
+const FILTERS: &str = "agent_id, user_id, session_id, status, start_time, end_time, min_duration_ms, max_duration_ms, min_duration, max_duration, has_error, text, operation, parent_span_id";
 const PAGES: &str = "limit, cursor, page, page_size";
 /// Said of every read; they do not choose traces.
 const ELSEWHERE: [&str; 2] = ["token", "format"];
@@ -123,6 +123,7 @@ impl Request {
             )?,
             text: said.words("text")?,
             operation: said.words("operation")?,
+            parent_span_id: said.words("parent_span_id")?,
         };
         ordered(
             "start_time",
@@ -380,6 +381,7 @@ mod tests {
             ("has_error", "true"),
             ("text", "The Sensor"),
             ("operation", "Read_Sensor"),
+            ("parent_span_id", "00F067AA0BA902B7"),
             ("limit", "7"),
             ("cursor", "1737369045000-abc-d"),
             ("token", "t"),
@@ -400,6 +402,7 @@ mod tests {
                 has_error: Some(true),
                 text: Some("the sensor".to_owned()),
                 operation: Some("read_sensor".to_owned()),
+                parent_span_id: Some("00f067aa0ba902b7".to_owned()),
             }
         );
         let place = Place {
