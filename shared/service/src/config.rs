@@ -367,6 +367,7 @@ mod tests {
     fn all_mistakes_are_told_at_once() {
         let vars = HashMap::from([
             ("TAILSPAN_RETENTION_SECONDS", "soon"),
+            ("TAILSPAN_RETENTION_RULES", "failed=soon, ended=7d"),
             ("TAILSPAN_MAX_STREAMS", "0"),
             ("TAILSPAN_TOKENS", "secret=NOT A TENANT"),
             ("TAILSPAN_REDIS_URL", "redis://:secret@host"),
@@ -375,7 +376,7 @@ mod tests {
             ("TAILSPAN_AGENTS", "/nowhere/agents.json"),
         ]);
         let error = Config::from_vars(|name| vars.get(name).map(ToString::to_string)).unwrap_err();
-        assert_eq!(error.0.len(), 7, "{error}");
+        assert_eq!(error.0.len(), 9, "{error}");
         assert!(!error.to_string().contains("secret"));
     }
 
