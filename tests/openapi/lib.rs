@@ -237,8 +237,12 @@ fn choices(schema: &mut Value) {
                 .and_then(|rest| rest.strip_suffix(')'))
                 .unwrap_or(inside)
         });
-    let is_word =
-        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && word
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
     if let Some(words) = inside.map(|inside| inside.split('|').collect::<Vec<_>>())
         && words.iter().all(|word| is_word(word))
         && let Value::Object(schema) = schema

@@ -1,4 +1,4 @@
-// What a page's EventSource makes of the streams, in a real browser. Prints a line of JSON for each case: {case, wrong}.
+// What a page's EventSource makes of the streams, and whether our own pages work, in a real browser. Prints a line of JSON for each case: {case, wrong}.
 //
 //   node browser.mjs CHROMIUM URL SHORT_URL      SHORT_URL: a server whose streams live for two seconds
 
@@ -183,12 +183,43 @@ async function dashboard(browser, server) {
   }
 }
 
+/** The page of the API's document: under its own policy it shows every operation with its parameters, and asks nobody else. */
+async function apiPage(browser, server) {
+  const page = await browser.newPage();
+  const [complaints, asked] = [[], []];
+  page.on('console', (message) => complaints.push(message.text()));
+  page.on('pageerror', (error) => complaints.push(String(error)));
+  page.on('request', (request) => asked.push(new URL(request.url()).pathname));
+  try {
+    const { paths } = await (await fetch(`${server}/openapi.json`)).json();
+    const operations = Object.values(paths).flatMap((path) => Object.values(path));
+    const parameters = operations.flatMap((operation) => (operation.parameters ?? []).map((parameter) => `${operation.operationId} ${parameter.name}`));
+    await page.goto(`${server}/docs`);
+    await page.waitForSelector('#routes details');
+    const shown = await page.evaluate(() => [...document.querySelectorAll('#routes section > details')].map((operation) => {
+      operation.open = true;
+      return operation.id;
+    }));
+    await page.waitForFunction(() => [...document.querySelectorAll('#routes section > details')].every((operation) => operation.children.length > 1));
+    const told = await page.evaluate(() => [...document.querySelectorAll('#routes section > details > dl > dt')]
+      .filter((term) => term.querySelector('.place'))
+      .map((term) => `${term.closest('section > details').id} ${term.firstChild.textContent}`));
+    const found = { shown: shown.sort(), told: told.sort(), complaints, asked: [...new Set(asked)] };
+    return differences(found, {
+      shown: operations.map((operation) => operation.operationId).sort(), told: parameters.sort(), complaints: [], asked: ['/docs', '/openapi.json'],
+    });
+  } finally {
+    await page.close();
+  }
+}
+
 const cases = {
   'a finished run takes two requests': (browser) => finishedRun(browser, `${longLived}/health`, longLived),
   'a page of another allowed origin': (browser) =>
     finishedRun(browser, `${longLived.replace('127.0.0.1', 'localhost')}/health`, longLived),
   'a live run goes on over clean ends': (browser) => liveRun(browser, shortLived),
   'the dashboard of the documentation': (browser) => dashboard(browser, shortLived),
+  'the page of the API': (browser) => apiPage(browser, longLived),
   'an unknown run is asked for once': (browser) => noSuchRun(browser, longLived),
   'a foreign page sees nothing': (browser) => foreignPage(browser, longLived),
 };
