@@ -295,6 +295,12 @@ fn detailed(event: Event) -> Event {
             .collect(),
         retrieval: event.retrieval.map(|retrieval| EventRetrieval {
             query: retrieval.query.map(words),
+            knowledge_bases: retrieval
+                .knowledge_bases
+                .into_iter()
+                .take(PREVIEW_ITEMS)
+                .map(words)
+                .collect(),
             chunks: preview_chunks(retrieval.chunks),
             ..retrieval
         }),

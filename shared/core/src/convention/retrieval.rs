@@ -192,37 +192,33 @@ fn query_in(value: &Value) -> Option<String> {
 
 /// The chunks in what was found, at most [`MAX_CHUNKS`], and how many there are.
 fn chunks(found: &Value) -> (Vec<Chunk>, Option<u64>) {
-    let mut found = std::borrow::Cow::Borrowed(found);
-    for _ in 0..MAX_WRAPPERS {
-        match found.as_ref() {
-            Value::Array(items) => {
-                // A list for each of several queries.
-                if let [Value::Array(_)] = items.as_slice() {
-                    let inner = items.first().cloned().unwrap_or_default();
-                    found = std::borrow::Cow::Owned(inner);
-                    continue;
-                }
-                let read: Vec<Chunk> = items.iter().take(MAX_CHUNKS).map(chunk).collect();
-                return (read, Some(items.len() as u64));
-            }
-            Value::Object(object) => {
-                let inner = LISTS.iter().find_map(|key| {
-                    let inner = object.get(*key)?;
-                    (inner.is_array() || inner.is_object()).then(|| inner.clone())
-                });
-                match inner {
-                    Some(inner) => found = std::borrow::Cow::Owned(inner),
-                    None => return (Vec::new(), None),
-                }
-            }
-            Value::String(text) => match parse_text(text) {
-                Value::String(_) => return (Vec::new(), None),
-                parsed => found = std::borrow::Cow::Owned(parsed),
-            },
-            _ => return (Vec::new(), None),
+    chunks_within(found, MAX_WRAPPERS).unwrap_or_default()
+}
+
+fn chunks_within(found: &Value, wrappers: usize) -> Option<(Vec<Chunk>, Option<u64>)> {
+    let deeper = wrappers.checked_sub(1)?;
+    match found {
+        // A list for each of several queries.
+        Value::Array(items) if matches!(items.as_slice(), [Value::Array(_)]) => {
+            chunks_within(items.first()?, deeper)
         }
+        Value::Array(items) => {
+            let read = items.iter().take(MAX_CHUNKS).map(chunk).collect();
+            Some((read, Some(items.len() as u64)))
+        }
+        Value::Object(object) => {
+            let mut inner = LISTS.iter().filter_map(|key| object.get(*key));
+            chunks_within(
+                inner.find(|inner| inner.is_array() || inner.is_object())?,
+                deeper,
+            )
+        }
+        Value::String(text) => match parse_text(text) {
+            Value::String(_) => None,
+            parsed => chunks_within(&parsed, deeper),
+        },
+        _ => None,
     }
-    (Vec::new(), None)
 }
 
 fn chunk(item: &Value) -> Chunk {
