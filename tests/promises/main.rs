@@ -18,6 +18,7 @@ mod log;
 mod mesh;
 mod proxy;
 mod requests;
+mod seed;
 mod stats;
 mod stores;
 mod stream;

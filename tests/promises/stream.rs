@@ -395,3 +395,95 @@ async fn a_chunk_that_cannot_be_read_is_announced_and_what_follows_is_shown() {
     assert_eq!(page["gap"], gap);
     assert_eq!(page["next_cursor"], serde_json::Value::Null);
 }
+
+/// Only what was asked for is shown, and a cut at any place loses and doubles nothing of it.
+#[tokio::test]
+async fn a_filtered_stream_is_resumed_like_any_other() {
+    let redis = RedisServer::start().await;
+    let (one, other) = (
+        Instance::start(&redis.url()).await,
+        Instance::start(&redis.url()).await,
+    );
+    let events = (0..60).map(|n| {
+        let text = format!(
+            r#"{{"event_type":"{}","agent_id":"agent-{}","n":{n}}}"#,
+            if n % 3 == 0 { "wanted" } else { "other" },
+            n % 2
+        );
+        native(Some(n), &text)
+    });
+    let events: Vec<_> = events.collect();
+    for some in events.chunks(7) {
+        store(&one, some.to_vec(), false).await;
+    }
+    let end = native(None, "{\"event_type\":\"workflow_completed\"}");
+    store(&one, vec![end], false).await;
+    let query = "event_types=wanted&agent=agent-0&level=debug";
+    let expected: Vec<u64> = (0..60).filter(|n| n % 6 == 0).map(|n| n + 1).collect();
+
+    let all = format!("{}?{query}", stream_url(&one));
+    let frames = Viewer::open(&all, None)
+        .await
+        .unwrap()
+        .rest()
+        .await
+        .unwrap();
+    let data = |frames: &[crate::support::Frame]| -> Vec<u64> {
+        let data = frames.iter().filter(|frame| frame.name.is_empty());
+        data.map(seq).collect()
+    };
+    assert_eq!(data(&frames), expected);
+    assert_eq!(frames.last().unwrap().name, "end");
+
+    let (mut seen, mut cursor) = (Vec::<u64>::new(), None::<String>);
+    while seen.len() < expected.len() {
+        let instance = if seen.len() % 2 == 0 { &one } else { &other };
+        let url = format!("{}?{query}&format=compact", stream_url(instance));
+        let mut viewer = Viewer::open(&url, cursor.as_deref()).await.unwrap();
+        let frame = viewer.soon().await.unwrap().expect("goes on");
+        assert_eq!(frame.json()["event"], "trace_compact");
+        assert_eq!(frame.json()["data"]["type"], "wanted");
+        let id = frame.id.expect("an id");
+        let (seq, _) = id.split_once('-').expect("a cursor");
+        seen.push(seq.parse().expect("a number"));
+        cursor = Some(id);
+    }
+    assert_eq!(seen, expected);
+
+    // As the seed's clients read it: unnamed frames, then the word that ends it.
+    let url = one.url(&format!("/v1/trace/traces/{TRACE}/stream?{query}"));
+    let frames = Viewer::open(&url, None)
+        .await
+        .unwrap()
+        .rest()
+        .await
+        .unwrap();
+    assert!(frames.iter().all(|frame| frame.name.is_empty()));
+    assert_eq!(frames.last().unwrap().data, "[DONE]");
+    assert_eq!(frames.len(), expected.len() + 1);
+    assert_eq!(frames[0].json()["event"], "trace");
+}
+
+/// Viewers who look differently at the same trace each get their own, live.
+#[tokio::test]
+async fn viewers_of_many_lenses_share_a_trace() {
+    let redis = RedisServer::start().await;
+    let instance = Instance::start(&redis.url()).await;
+    append(&instance, 0..1).await;
+    // More lenses than are framed for as chunks come.
+    let mut viewers = Vec::new();
+    for n in 0..20 {
+        let url = format!(
+            "{}?event_types=step,other-{n}&from=now",
+            stream_url(&instance)
+        );
+        viewers.push(Viewer::open(&url, None).await.unwrap());
+    }
+    for n in 1..=5 {
+        append(&instance, n..n + 1).await;
+        for viewer in &mut viewers {
+            let frame = viewer.soon().await.unwrap().expect("goes on");
+            assert_eq!(seq(&frame), n as u64 + 1);
+        }
+    }
+}

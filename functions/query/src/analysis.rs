@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State};
 use serde::Deserialize;
+use serde_json::Value;
 use tailspan_core::{
     analysis::{Analysis, Asked, Thresholds, analyze, names_in},
     id::{TenantId, TraceId},
@@ -19,6 +20,8 @@ use tailspan_service::{
     extract::TraceSegment,
     openapi::{SeedAnswer, SeedRefusal, TraceNotFound},
 };
+
+use tracing::error;
 
 use crate::trace::{folded, status};
 
@@ -186,8 +189,15 @@ pub(crate) async fn get_seed_analysis(
     Tenant(tenant): Tenant,
     TracePath(trace): TracePath,
     Params(query): Params<AnalysisQuery>,
-) -> Result<Enveloped<Analysis>, ApiError> {
-    Ok(Enveloped(analysis(&app, &tenant, &trace, &query).await?))
+) -> Result<Enveloped<Value>, ApiError> {
+    let told = analysis(&app, &tenant, &trace, &query).await?;
+    let mut told = serde_json::to_value(told).map_err(|error| {
+        error!(%trace, %error, "failed to write an analysis as JSON");
+        ApiError::internal()
+    })?;
+    // The seed's name of a trace.
+    told["task_id"] = Value::from(trace.as_str());
+    Ok(Enveloped(told))
 }
 
 async fn analysis(
