@@ -293,6 +293,9 @@ pub struct Waiting {
     pub silent_ms: u64,
     /// It was never seen itself: steps in it name it, and it is exported when it ends.
     pub estimated: bool,
+    /// The name of the step in it that ended last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// Shares of the time from the first start to the last end, along the critical path; together 1.
@@ -660,12 +663,22 @@ impl<'a> Seen<'a> {
                     open_ms: ms(now_ns.saturating_sub(start_ns)),
                     silent_ms,
                     estimated: step.is_none_or(|step| step.estimated),
+                    after: self.ended_last_in(index),
                 },
             ));
         }
         waiting.sort_by_key(|(start_ns, _)| *start_ns);
         let listed = waiting.into_iter().take(MAX_LISTED);
         listed.map(|(_, waiting)| waiting).collect()
+    }
+
+    /// The name of the step right below that ended last.
+    fn ended_last_in(&self, index: usize) -> Option<String> {
+        let children = self.run.forest.children.get(index)?.iter();
+        let ended = children
+            .filter_map(|child| self.run.steps.get(*child))
+            .filter(|step| !step.is_open() && !step.facts.made_up);
+        ended.max_by_key(|step| step.end_or_start()).map(component)
     }
 
     fn shares(&self) -> Shares {
@@ -680,6 +693,11 @@ impl<'a> Seen<'a> {
             };
             *sum += on_path_ns;
         }
+        // Parents that are exported when they end are open until then.
+        let mut idle = self.path.idle_ns;
+        if self.asked.status == Status::Running && !self.run.forest.ghosts.is_empty() {
+            queue += std::mem::take(&mut idle);
+        }
         let of_all = |ns: u64| share(ns, self.timeline.wall_ns());
         Shares {
             model: of_all(model),
@@ -687,7 +705,7 @@ impl<'a> Seen<'a> {
             retrieval: of_all(retrieval),
             other: of_all(other),
             queue: of_all(queue),
-            idle: of_all(self.path.idle_ns),
+            idle: of_all(idle),
         }
     }
 

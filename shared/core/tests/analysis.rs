@@ -809,10 +809,14 @@ fn a_parent_that_has_not_come_is_waited_for() {
     let told = run("t tool fetch 100..200 parent=zz").silent(300);
     check(&told, &[]);
     let waiting = told.analysis().waiting_on;
-    assert_eq!(
-        (waiting[0].span_id.clone(), waiting[0].estimated),
-        (hex("zz"), true)
+    let about = (
+        waiting[0].span_id.clone(),
+        waiting[0].estimated,
+        waiting[0].after.as_deref(),
     );
+    assert_eq!(about, (hex("zz"), true, Some("fetch")));
+    assert_eq!(told.analysis().duration_ms, 400.0);
+    assert!((told.analysis().time.queue - 0.75).abs() < 1e-9);
 }
 
 #[test]

@@ -100,6 +100,10 @@ impl Timeline {
         timeline.set_self_times();
         let ends = timeline.nodes.iter().map(|node| node.end_ns);
         timeline.to_ns = ends.max().unwrap_or(0);
+        if asked.status == Status::Running && !run.forest.ghosts.is_empty() {
+            // Their parents run on.
+            timeline.to_ns = timeline.to_ns.max(horizon_ns);
+        }
         let starts = timeline.nodes.iter().map(|node| node.start_ns);
         timeline.from_ns = starts.min().unwrap_or(timeline.to_ns);
         timeline
