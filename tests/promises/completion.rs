@@ -504,7 +504,9 @@ async fn an_agent_that_is_too_slow_is_told_apart() {
 
 #[tokio::test]
 async fn an_agent_that_fails_in_the_middle_is_told_by_a_frame() {
-    let (_redis, mut agent, instance) = with_agent(json!({"total_seconds": 1.0})).await;
+    let (redis, mut agent, patient) = with_agent(json!({})).await;
+    let hasty = json!({"total_seconds": 3.0});
+    let hasty = Instance::with(settings(&redis, &agent.url, hasty)).await;
     type End = fn(Words);
     let ends: [(End, &str, &str); 5] = [
         (
@@ -531,11 +533,15 @@ async fn an_agent_that_fails_in_the_middle_is_told_by_a_frame() {
         (
             std::mem::forget,
             "agent_timeout",
-            "the agent did not end its answer within 1s",
+            "the agent did not end its answer within 3s",
         ),
     ];
     for (end, code, message) in ends {
-        let (response, words_of_agent) = tokio::join!(ask_why(&instance, true), async {
+        let instance = match code {
+            "agent_timeout" => &hasty,
+            _ => &patient,
+        };
+        let (response, words_of_agent) = tokio::join!(ask_why(instance, true), async {
             let words = agent.call().await.stream();
             words.say("be");
             words
@@ -553,7 +559,7 @@ async fn an_agent_that_fails_in_the_middle_is_told_by_a_frame() {
         );
         let all = ["workflow_started", "message_generated", "workflow_failed"];
         assert_eq!(types(&trace_frames(&frames)), all, "the trace so far");
-        let (status, events) = ended(&instance, &trace).await;
+        let (status, events) = ended(instance, &trace).await;
         assert_eq!((status.as_str(), types(&events)), ("failed", all.to_vec()));
         assert_eq!(events[2]["error"]["message"], message);
         assert_eq!(events[2]["output"]["content"], "be");

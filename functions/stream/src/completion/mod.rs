@@ -61,7 +61,7 @@ const LET_PASS_BYTES: usize = 64 << 20;
 const LET_PASS_TIME: Duration = Duration::from_secs(5);
 /// How long a streamed answer waits for the agent's first frame, so that a failure is told by the status. Then the stream begins without it: the trace is
 /// already worth seeing.
-const FIRST_FRAME_TIME: Duration = Duration::from_secs(1);
+const FIRST_FRAME_TIME: Duration = Duration::from_secs(2);
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -278,19 +278,16 @@ async fn let_pass(pieces: &mut BodyDataStream) {
 
 /// The trace that the caller names, else a new one; and the caller's span.
 fn caller(headers: &HeaderMap) -> Result<(TraceId, Option<String>), ApiError> {
-    let text = |name: HeaderName| {
-        headers
-            .get(name)
-            .map(|value| value.to_str().unwrap_or("\u{fffd}"))
-    };
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
     let above = text(TRACEPARENT).and_then(TraceParent::parse);
     let parent = text(X_PARENT_SPAN)
         .map(str::trim)
         .filter(|span| (1..=128).contains(&span.len()))
         .map(str::to_owned)
         .or_else(|| above.as_ref().map(|above| above.parent_span_id.clone()));
-    let trace = match (text(X_TRACE_ID), above) {
-        (Some(named), _) => TraceId::parse(named)?,
+    let trace = match (headers.get(X_TRACE_ID), above) {
+        // Text of other alphabets is no id either, and says so.
+        (Some(named), _) => TraceId::parse(&String::from_utf8_lossy(named.as_bytes()))?,
         (None, Some(above)) => above.trace,
         (None, None) => fresh_trace(),
     };
