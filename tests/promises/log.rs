@@ -18,7 +18,10 @@ use tailspan_service::{
     },
 };
 
-use crate::{mesh::a_meshs_entries_are_taken_once_and_its_readers_vanish, support::Store};
+use crate::{
+    mesh::a_meshs_entries_are_taken_once_and_its_readers_vanish,
+    stats::what_a_run_adds_is_counted_and_stays_when_the_run_goes, support::Store,
+};
 
 pub(crate) fn native(identity: Option<i64>, json: &str) -> Incoming {
     Incoming {
@@ -77,6 +80,7 @@ on_every_store! {
     a_trace_begun_again_while_it_is_removed_keeps_its_row_and_deadline,
     a_deadline_given_during_a_settlement_outlives_it,
     a_meshs_entries_are_taken_once_and_its_readers_vanish,
+    what_a_run_adds_is_counted_and_stays_when_the_run_goes,
 }
 
 const PLAIN: AppendOptions = AppendOptions { replace: false };

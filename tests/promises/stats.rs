@@ -10,7 +10,7 @@ use serde_json::Value;
 use tailspan_core::{
     id::{TenantId, TraceId},
     observed::{Canonical, Incoming, What},
-    stats::Dimension,
+    stats::{Dimension, OTHER, Window},
     wire,
 };
 use tailspan_service::{
@@ -21,6 +21,7 @@ use tailspan_service::{
 use crate::{
     faults::Process,
     gate::{Gate, Stop},
+    log::Case,
     mesh::until,
     support::{Instance, RedisServer, ReservedPort, config, http},
 };
@@ -436,6 +437,39 @@ async fn names_beyond_those_of_a_bucket_are_flagged_and_none_is_lost() {
         counted(&page["tool"]).contains_key("newcomer"),
         "180 of 201 make room, 4 are asked"
     );
+}
+
+pub(crate) async fn what_a_run_adds_is_counted_and_stays_when_the_run_goes(case: Case) {
+    let (app, tenant) = (&case.app, TenantId::default());
+    let now = now_unix_ms();
+    // More names than there is room for.
+    for run in 0..4 {
+        let mut steps: Vec<_> = (0..60)
+            .map(|n| tool(&format!("tool-{run}-{n}"), now - 1000, 40))
+            .collect();
+        steps.push(root("a", now, 2000));
+        append(app, &tenant, &format!("t{run}"), &steps, 1).await;
+    }
+    work(app, 4).await;
+    let counted = async || {
+        let stats = app.log.stats(&tenant, Window::Hour, &Dimension::ALL).await;
+        let mut rows = stats.expect("answered").rows;
+        let tools = rows.remove(&Dimension::Tool).expect("asked for");
+        let calls: u64 = tools.values().map(|figures| figures.calls).sum();
+        (calls, tools.get(OTHER).map(|figures| figures.calls))
+    };
+    assert_eq!(counted().await, (240, Some(40)));
+    let of = async || {
+        let kept = case.server.cli(&["HLEN", "{default}:stats:of"]).await;
+        kept.trim().to_owned()
+    };
+    assert_eq!(of().await, ":4");
+    let removed = app.log.remove_before(&tenant, now_unix_ms() + 1_000).await;
+    assert_eq!(
+        (removed.expect("removed"), of().await),
+        (4, ":0".to_owned())
+    );
+    assert_eq!(counted().await, (240, Some(40)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
