@@ -390,4 +390,35 @@ mod tests {
             Some("team-a")
         );
     }
+
+    #[test]
+    fn a_file_of_prices_goes_before_the_built_in_ones() {
+        let file =
+            std::env::temp_dir().join(format!("tailspan-prices-{}.json", std::process::id()));
+        let read = |json: &str| {
+            std::fs::write(&file, json).unwrap();
+            let path = file.to_string_lossy().into_owned();
+            let config =
+                Config::from_vars(|name| (name == "TAILSPAN_PRICES").then(|| path.clone()));
+            std::fs::remove_file(&file).unwrap();
+            config
+        };
+        let config = read(r#"{"models": {"gpt-4o": {"input": 7, "output": 8}}}"#).unwrap();
+        let usage = tailspan_core::model::Usage {
+            input: 1_000_000,
+            ..Default::default()
+        };
+        let cost = |model| {
+            config
+                .prices
+                .cost(model, None, &usage)
+                .map(|cost| cost.usd())
+        };
+        assert_eq!(
+            (cost("gpt-4o"), cost("gpt-4o-mini")),
+            (Some(7.0), Some(0.15))
+        );
+        let error = read(r#"{"models": {"a": {"input": -1}, "b": "nobody"}}"#).unwrap_err();
+        assert_eq!(error.0.len(), 2, "{error}");
+    }
 }
