@@ -29,6 +29,7 @@ pub(crate) fn native(identity: Option<i64>, json: &str) -> Incoming {
         what: Canonical::Native(json.into()),
         identity,
         may_end_run: json.contains("workflow_completed"),
+        trace_level: tailspan_core::verbosity::Verbosity::Debug,
     }
 }
 

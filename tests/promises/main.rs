@@ -24,4 +24,5 @@ mod stores;
 mod stream;
 mod support;
 mod tenants;
+mod trace_level;
 mod why;

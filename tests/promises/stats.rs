@@ -98,6 +98,7 @@ fn span(id: u64, told: &Told) -> Incoming {
         what: Canonical::from(&what),
         identity: Some(i64::try_from(id * 1_000 + told.ended_unix_ms % 1_000).expect("small")),
         may_end_run: told.parent == 0,
+        trace_level: tailspan_core::verbosity::Verbosity::Debug,
     }
 }
 

@@ -19,7 +19,7 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use tailspan_core::otlp::Refused;
+use tailspan_core::{otlp::Refused, verbosity::Verbosity};
 use tailspan_service::error::ApiError;
 use tokio::{
     sync::Semaphore,
@@ -211,6 +211,23 @@ async fn let_pass(pieces: &mut BodyDataStream) {
 /// A header that is text.
 pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// How much of what a request brings its sender wants recorded: `X-Trace-Level`.
+const X_TRACE_LEVEL: HeaderName = HeaderName::from_static("x-trace-level");
+
+/// The level that a request asks for; without one everything is recorded.
+///
+/// # Errors
+/// 400 for a level that is none.
+pub(crate) fn trace_level(headers: &HeaderMap) -> Result<Verbosity, ApiError> {
+    let Some(level) = headers.get(X_TRACE_LEVEL) else {
+        return Ok(Verbosity::Debug);
+    };
+    String::from_utf8_lossy(level.as_bytes())
+        .trim()
+        .parse()
+        .map_err(|unknown| ApiError::invalid("invalid_trace_level", format!("x-trace-{unknown}")))
 }
 
 /// What core refused, in the product's words.

@@ -33,9 +33,13 @@ use tailspan_service::{
 
 #[cfg(feature = "openapi")]
 use crate::openapi::{
-    Caller, CallerTrace, ContentEncoding, NativeEvents, NothingStored, StoredEvents,
+    Caller, CallerTrace, ContentEncoding, HowMuch, NativeEvents, NothingStored, StoredEvents,
 };
-use crate::{Ingest, body::header, stored};
+use crate::{
+    Ingest,
+    body::{header, trace_level},
+    stored,
+};
 
 const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 const X_PARENT_SPAN: HeaderName = HeaderName::from_static("x-parent-span");
@@ -76,7 +80,7 @@ pub(crate) struct Answer {
 /// To that trace, whatever the headers say.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/traces/{trace_id}/events", tag = "ingest", operation_id = "post_events",
-    params(TraceSegment, Query, Caller, ContentEncoding),
+    params(TraceSegment, Query, Caller, ContentEncoding, HowMuch),
     request_body(
         content((NativeEvents = "application/json"), (String = "application/x-ndjson")),
         description = "one event, an array of them, or one a line; at most 10,000 of at most 1 MiB and 64 levels each, 16 MiB unpacked in all",
@@ -106,7 +110,7 @@ pub(crate) async fn to_trace(
 /// To the caller's trace, else to a new one, whose id is in the answer.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/traces/events", tag = "ingest", operation_id = "post_own_events",
-    params(Query, CallerTrace, Caller, ContentEncoding),
+    params(Query, CallerTrace, Caller, ContentEncoding, HowMuch),
     request_body(
         content((NativeEvents = "application/json"), (String = "application/x-ndjson")),
         description = "one event, an array of them, or one a line; at most 10,000 of at most 1 MiB and 64 levels each, 16 MiB unpacked in all",
@@ -190,6 +194,7 @@ async fn take(
         intake,
         limits,
     } = ingest;
+    let trace_level = trace_level(headers)?;
     let format = Format::of(header(headers, &CONTENT_TYPE)).ok_or_else(|| {
         ApiError::unsupported_media_type(
             "content type must be application/json or application/x-ndjson",
@@ -218,10 +223,13 @@ async fn take(
         .await?;
     intake.grow(&mut share, unpacked_bytes)?;
     let Posted {
-        events,
+        mut events,
         repeated,
         rejected,
     } = posted;
+    for event in &mut events {
+        event.trace_level = event.trace_level.min(trace_level);
+    }
     for event in &rejected {
         app.metrics.reject(event.reason, 1);
     }

@@ -41,6 +41,14 @@ pub(crate) struct ContentEncoding {
     pub content_encoding: Option<String>,
 }
 
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct HowMuch {
+    /// How much of it is recorded; it can only be less than what the operator lets be recorded, and holds for the rest of each trace.
+    #[param(rename = "X-Trace-Level")]
+    pub trace_level: Option<tailspan_core::verbosity::Verbosity>,
+}
+
 /// Who sends native events, and for whom.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
@@ -291,6 +299,8 @@ pub(crate) struct NativeEvent {
     /// Text, or `{type, message}`.
     pub error: Option<Value>,
     pub details: Option<Value>,
+    /// How much of this event, and of what follows in its trace, is recorded.
+    pub trace_level: Option<tailspan_core::verbosity::Verbosity>,
 }
 
 #[derive(ToSchema)]

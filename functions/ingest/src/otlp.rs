@@ -13,13 +13,20 @@ use axum::{
 };
 use tailspan_core::{
     otlp::{self, Decoded, Encoding, Refused, Rejected, Signal},
+    verbosity::Verbosity,
     wire::PartialSuccess,
 };
 use tailspan_service::{error::ApiError, extract::Tenant};
 
 #[cfg(feature = "openapi")]
-use crate::openapi::{ContentEncoding, ExportAnswer, ExportLogs, ExportMetrics, ExportSpans};
-use crate::{Ingest, body::header, stored};
+use crate::openapi::{
+    ContentEncoding, ExportAnswer, ExportLogs, ExportMetrics, ExportSpans, HowMuch,
+};
+use crate::{
+    Ingest,
+    body::{header, trace_level},
+    stored,
+};
 
 type Caller = Result<Tenant, ApiError>;
 
@@ -28,7 +35,7 @@ type Caller = Result<Tenant, ApiError>;
 /// What is wrong with some of them is told as `partialSuccess`, and costs only those. Sent again, the same span is the same event.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/traces", tag = "ingest", operation_id = "otlp_traces",
-    params(ContentEncoding),
+    params(ContentEncoding, HowMuch),
     request_body(content((ExportSpans = "application/json"), (Vec<u8> = "application/x-protobuf")), description = "`ExportTraceServiceRequest`; at most 16 MiB unpacked"),
     responses((
         status = 200,
@@ -50,7 +57,7 @@ pub(crate) async fn traces(
 /// A record outside of any trace is rejected. What is wrong with some of them is told as `partialSuccess`.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/logs", tag = "ingest", operation_id = "otlp_logs",
-    params(ContentEncoding),
+    params(ContentEncoding, HowMuch),
     request_body(content((ExportLogs = "application/json"), (Vec<u8> = "application/x-protobuf")), description = "`ExportLogsServiceRequest`; at most 16 MiB unpacked"),
     responses((
         status = 200,
@@ -125,6 +132,7 @@ async fn take(
     encoding: &mut Encoding,
 ) -> Result<Option<PartialSuccess>, ApiError> {
     let Tenant(tenant) = caller?;
+    let trace_level = trace_level(headers)?;
     let Ingest {
         app,
         intake,
@@ -154,7 +162,12 @@ async fn take(
     *encoding = found;
     // A small body may have become large, and is held until it is stored.
     intake.grow(&mut share, decoded.memory_bytes)?;
-    let traces = mem::take(&mut decoded.traces);
+    let mut traces = mem::take(&mut decoded.traces);
+    if trace_level < Verbosity::Debug {
+        for item in traces.iter_mut().flat_map(|(_, items)| items) {
+            item.trace_level = item.trace_level.min(trace_level);
+        }
+    }
     let counts: Vec<_> = traces
         .iter()
         .map(|(trace, items)| (trace.clone(), items.len() as u64))

@@ -9,7 +9,6 @@ use tailspan_core::{
     format::{self, Format},
     id::{TenantId, TraceId},
     lens::Lens,
-    verbosity::Verbosity,
 };
 use tailspan_service::{App, error::ApiError, extract::LensParams};
 
@@ -38,7 +37,7 @@ pub(crate) async fn session(
         summary: &summary,
         tenant_id: tenant.as_str(),
         level: lens.level,
-        trace_level: Verbosity::Debug,
+        trace_level: summary.trace_level,
     };
     let mut told = format::session(&session, &page.events, format);
     if let (Some(next), Value::Object(fields)) = (page.next, &mut told) {

@@ -20,11 +20,13 @@ use self::said::{
 };
 use crate::convention::{self, begins_run, ends_run};
 use crate::event;
+use crate::lower;
 use crate::model::{Ancestor, Failure, Kind, Span, Tool, ToolKind, Usage};
 use crate::observed::{Recorded, What};
+use crate::verbosity::Verbosity;
 
 /// Bump when the form of [`State`] changes.
-const FORMAT: u8 = 5;
+const FORMAT: u8 = 6;
 /// Bump when a convention is read differently: older snapshots are folded anew.
 const MAPPER: u8 = 5;
 /// Decompressed size beyond which a snapshot is not one of ours.
@@ -48,6 +50,9 @@ pub struct State {
     pub(crate) run_natives: Kept<NativeFacts>,
     /// How often each event type came.
     pub(crate) event_types: Counted,
+    /// The least that was recorded of any of the events; `None`: everything of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trace_level: Option<Verbosity>,
 }
 
 /// What is kept of a span.
@@ -206,6 +211,10 @@ impl State {
         self.last_arrival_unix_ms = self.last_arrival_unix_ms.max(recorded.arrived_unix_ms);
         self.events = self.events.saturating_add(1);
         self.last_seq = self.last_seq.max(recorded.seq);
+        if !matches!(recorded.observation.what, What::Native(_)) {
+            let resource = &recorded.observation.context.resource;
+            self.lowered_to(lower::asked_by(resource).unwrap_or(Verbosity::Debug));
+        }
         let (observation, is_partial) = convention::told(&recorded.observation);
         match &observation.what {
             What::Span(span) => {
@@ -234,6 +243,7 @@ impl State {
             What::Native(text) => {
                 let hash = xxh3_64(text.as_bytes());
                 let event = convention::read_native(text, recorded.arrived_unix_ms);
+                self.lowered_to(lower::native_mark(&event.rest));
                 let key = format!(
                     "{:020}-{:020}-{hash:016x}",
                     event.timestamp_ms, recorded.seq
@@ -248,6 +258,17 @@ impl State {
                 kept.add(key, facts, |_| ());
             }
         }
+    }
+
+    fn lowered_to(&mut self, level: Verbosity) {
+        if level < self.trace_level() {
+            self.trace_level = Some(level);
+        }
+    }
+
+    /// The least that was recorded of any event; [`Verbosity::Debug`] is everything.
+    pub fn trace_level(&self) -> Verbosity {
+        self.trace_level.unwrap_or(Verbosity::Debug)
     }
 
     /// More spans, records or events came than are kept.

@@ -17,6 +17,7 @@ use crate::{
     id::TraceId,
     limits::Limits,
     observed::{Canonical, Context, Incoming, What},
+    verbosity::Verbosity,
     wire,
 };
 
@@ -126,6 +127,7 @@ impl<'a> Decoder<'a> {
             what: Canonical::from(&what),
             identity: Some(place.cast_signed()),
             may_end_run,
+            trace_level: Verbosity::Debug,
         };
         Ok((trace, incoming))
     }

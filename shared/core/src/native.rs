@@ -16,6 +16,7 @@ use crate::{
     limits::Limits,
     observed::{Canonical, Context, Incoming},
     otlp::{Refused, mend_surrogates},
+    verbosity::{UnknownLevel, Verbosity},
 };
 
 pub use self::boundaries::Format;
@@ -90,6 +91,7 @@ pub fn decode(
                 may_end_run: event.may_end_run,
                 context: context.clone(),
                 what: Canonical::Native(event.text),
+                trace_level: event.trace_level,
             }),
             Err((reason, message)) => posted.rejected.push(RejectedEvent {
                 index,
@@ -111,6 +113,7 @@ struct Event {
     text: Arc<str>,
     identity: Option<i64>,
     may_end_run: bool,
+    trace_level: Verbosity,
 }
 
 fn read(
@@ -177,6 +180,13 @@ fn read(
         (_, Some(key)) => Some(identity(b'k', key.as_bytes(), index)),
         (_, None) => None,
     };
+    let trace_level = match head.trace_level {
+        Field::Absent => Ok(Verbosity::Debug),
+        Field::Text(level) => level.parse(),
+        Field::Number(_) | Field::Other => Err(UnknownLevel),
+    };
+    let trace_level =
+        trace_level.map_err(|unknown| fault("invalid_trace_level", format!("trace_{unknown}")))?;
     let parent = match head.parent_span_id {
         Field::Absent => sender.parent_span_id,
         _ => None,
@@ -188,6 +198,7 @@ fn read(
             None => text.into(),
         },
         identity,
+        trace_level,
     })
 }
 
@@ -371,6 +382,31 @@ mod tests {
         )
         .unwrap();
         assert_eq!(posted.rejected, []);
+    }
+
+    #[test]
+    fn an_event_may_ask_for_less_to_be_recorded() {
+        let body = r#"[{"event_type":"a","trace_level":"standard"},{"event_type":"b","trace_level":null},{"event_type":"c","trace_level":"all"},{"event_type":"d","trace_level":1}]"#;
+        let posted = post(body, Format::Json, Sender::default()).unwrap();
+        let levels: Vec<_> = posted
+            .events
+            .iter()
+            .map(|event| event.trace_level)
+            .collect();
+        assert_eq!(levels, [Verbosity::Standard, Verbosity::Debug]);
+        let rejected: Vec<_> = posted
+            .rejected
+            .iter()
+            .map(|r| (r.index, r.reason))
+            .collect();
+        assert_eq!(
+            rejected,
+            [(2, "invalid_trace_level"), (3, "invalid_trace_level")]
+        );
+        assert_eq!(
+            posted.rejected[0].message,
+            "trace_level must be one of minimal, standard, detailed, debug"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::wire;
+use crate::{verbosity::Verbosity, wire};
 
 /// The resource and instrumentation scope that a batch of spans or log records shares.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -90,6 +90,8 @@ pub struct Incoming {
     pub identity: Option<i64>,
     /// The observation may end its run (a root's end, a terminal native event): look at the trace soon.
     pub may_end_run: bool,
+    /// How much of it its producer wants recorded; [`Verbosity::Debug`] is everything.
+    pub trace_level: Verbosity,
 }
 
 impl Incoming {

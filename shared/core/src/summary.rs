@@ -65,6 +65,10 @@ pub struct Summary {
     pub as_of_seq: u64,
     /// More came than is kept of one trace; the numbers are those of what is kept.
     pub truncated: bool,
+    /// The least that was recorded of any event, as the producer or the operator asked; `debug`: everything of all.
+    pub trace_level: Verbosity,
+    /// Whether texts of what went in and out were recorded: all of them at `debug`, each to its first 200 characters at `detailed`.
+    pub content_recorded: bool,
 }
 
 impl Summary {
@@ -238,6 +242,8 @@ pub fn summary(state: &State, trace_id: &str, status: Status, prices: &Prices) -
         users,
         as_of_seq: state.last_seq,
         truncated: state.is_truncated(),
+        trace_level: state.trace_level(),
+        content_recorded: state.trace_level() >= Verbosity::Detailed,
     }
 }
 

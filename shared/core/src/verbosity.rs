@@ -110,6 +110,11 @@ const PLAIN_DETAILS: [&str; 30] = [
     "trace_level",
 ];
 
+/// Whether a detail of this name says nothing of what went in or out.
+pub(crate) fn is_plain_detail(name: &str) -> bool {
+    PLAIN_DETAILS.contains(&name)
+}
+
 /// The least level at which an event is shown.
 pub fn least_level(event: &Event) -> Verbosity {
     let failed = event.error.is_some() || event.status == Some("error");
@@ -212,7 +217,7 @@ fn standard(event: Event) -> Event {
         .into_iter()
         .filter(|(key, value)| {
             // A structure may hold anything.
-            PLAIN_DETAILS.contains(&key.as_str()) && (!value.is_object() || key == "links")
+            is_plain_detail(key) && (!value.is_object() || key == "links")
         })
         .collect();
     // A mesh tells of a failure in its details too.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tailspan_core::{
     analysis::{Asked, Thresholds, analyze},
     convention,
@@ -15,6 +15,7 @@ use tailspan_core::{
     id::TraceId,
     invocations::invocations,
     limits::Limits,
+    lower::lower,
     model::Kind,
     observed::{Canonical, Incoming, Recorded, What},
     otlp::{Encoding, decode_logs, decode_traces, inflate},
@@ -23,6 +24,7 @@ use tailspan_core::{
     stats::History,
     summary::summary,
     tree,
+    verbosity::Verbosity,
     wire::{AnyValue, ArrayValue, KeyValue, KeyValueList, any_value},
 };
 
@@ -205,6 +207,148 @@ fn other_exporters_of_the_same_runs_are_read_as_well() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What is left of a run that is recorded with less: the same steps, names, counts and outcomes, and nothing of what was said.
+#[test]
+fn a_run_that_is_recorded_with_less_is_the_same_but_for_what_was_said() {
+    let Some(scenarios) = scenarios() else { return };
+    let only = std::env::var("SCENARIO").ok();
+    let mut wrong = BTreeSet::new();
+    for scenario in scenarios {
+        let name = scenario.file_name().unwrap().to_str().unwrap().to_owned();
+        if only.as_ref().is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
+        let requests = requests(&scenario);
+        let fold = |level: Verbosity| {
+            let mut states: BTreeMap<TraceId, State> = BTreeMap::new();
+            for (trace, incoming) in requests.iter().flatten() {
+                let state = states.entry(trace.clone()).or_default();
+                for item in lower(&incoming.iter().collect::<Vec<_>>(), level) {
+                    state.apply(&Recorded {
+                        seq: state.events + 1,
+                        arrived_unix_ms: 1_800_000_000_000,
+                        observation: item.observation(),
+                    });
+                }
+            }
+            states
+        };
+        let whole = fold(Verbosity::Debug);
+        for level in [Verbosity::Detailed, Verbosity::Standard, Verbosity::Minimal] {
+            for (trace, state) in fold(level) {
+                let facts = |state: &State| {
+                    let prices = Prices::builtin();
+                    let mut told = summary(state, "t", settle::standing(state), &prices);
+                    for error in &mut told.errors {
+                        error.message = String::new();
+                    }
+                    told.trace_level = Verbosity::Debug;
+                    told.content_recorded = true;
+                    let summary = serde_json::to_value(told).unwrap();
+                    let rows: Vec<_> = tree::rows(state, &prices)
+                        .into_iter()
+                        .map(|row| {
+                            json!([
+                                row.span_id,
+                                row.parent_span_id,
+                                row.kind,
+                                row.agent_name,
+                                row.status,
+                                row.model
+                            ])
+                        })
+                        .collect();
+                    (summary, rows)
+                };
+                let ((before, rows), (now, left)) = (facts(&whole[&trace]), facts(&state));
+                assert_eq!(state.trace_level(), level);
+                for (field, value) in before.as_object().unwrap() {
+                    if now.get(field) != Some(value) {
+                        wrong.insert(format!(
+                            "{name} {level} {field}: {value} is now {}",
+                            now[field]
+                        ));
+                    }
+                }
+                for (before, now) in rows.iter().zip(&left) {
+                    if before != now {
+                        wrong.insert(format!("{name} {level}: {before} is now {now}"));
+                    }
+                }
+            }
+        }
+        for (_, incoming) in requests.iter().flatten() {
+            for item in incoming {
+                let left = lower(&[item], Verbosity::Standard);
+                let left = String::from_utf8_lossy(bytes_of(&left[0].what)).into_owned();
+                for said in said(item) {
+                    if left.contains(&said) {
+                        wrong.insert(format!("{name}: {said:?} is still there in {left:?}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn bytes_of(what: &Canonical) -> &[u8] {
+    match what {
+        Canonical::Span(bytes) | Canonical::Log(bytes) => bytes,
+        Canonical::Native(text) => text.as_bytes(),
+    }
+}
+
+/// Sentences that went in or came out of a step.
+fn said(item: &Incoming) -> Vec<String> {
+    fn texts(value: &Value, into: &mut Vec<String>) {
+        match value {
+            Value::String(text) => into.push(text.clone()),
+            Value::Array(items) => items.iter().for_each(|item| texts(item, into)),
+            Value::Object(fields) => fields.values().for_each(|item| texts(item, into)),
+            _ => {}
+        }
+    }
+    let mut all = Vec::new();
+    let mut error = String::new();
+    let messages = match item.what.read() {
+        What::Span(span) => {
+            let read = convention::read_span(&span, &item.context);
+            error = read.failure.unwrap_or_default().message;
+            let tool = read.tool.unwrap_or_default();
+            let values = [
+                read.input_value,
+                read.output_value,
+                tool.arguments,
+                tool.result,
+            ];
+            values
+                .iter()
+                .flatten()
+                .for_each(|value| texts(value, &mut all));
+            [read.input, read.output].concat()
+        }
+        What::Log(record) => {
+            let read = convention::read_log(&record, &item.context);
+            [read.input, read.output].concat()
+        }
+        What::Native(_) => Vec::new(),
+    };
+    for message in messages {
+        all.push(message.text);
+        all.extend(message.thinking);
+        message
+            .tool_calls
+            .iter()
+            .for_each(|call| texts(&call.arguments, &mut all));
+    }
+    // A word may be a name too; a sentence has spaces.
+    all.retain(|text| {
+        text.len() > 16 && text.trim().contains(' ') && !error.contains(text.as_str())
+    });
+    all
 }
 
 /// Tools that are not instrumented are known from what the models asked for.

@@ -24,6 +24,7 @@
 //! | `TAILSPAN_MESH_RETENTION_SECONDS` | none | entries older than this, and done with, are removed from the stream |
 //! | `TAILSPAN_MESH_SECONDS` | up to the deadline | how long one invocation of the function reads, at most |
 //! | `TAILSPAN_PRICES` | none | JSON file of prices that go before the built-in ones; see [`tailspan_core::pricing::Prices::parse`] |
+//! | `TAILSPAN_TRACE_LEVEL` | `debug` | how much of what comes is recorded: `minimal`, `standard`, `detailed` or `debug` (everything) for all tenants, `tenant=level` for one, or both, comma separated |
 //! | `TAILSPAN_MAX_BODY_BYTES` | 16777216 | a request's body after decompression |
 //! | `TAILSPAN_AGENTS` | none | the file of the agents that may be called, see [`crate::agents`]; read once, at the start |
 //! | `TAILSPAN_MAX_COMPLETIONS` | 32 | calls to agents at a time in this process; more are answered 429 |
@@ -31,7 +32,9 @@
 
 use std::{collections::HashMap, fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 
-use tailspan_core::{id::TenantId, pricing::Prices, retention::Retention, settle::Patience};
+use tailspan_core::{
+    id::TenantId, pricing::Prices, retention::Retention, settle::Patience, verbosity::Verbosity,
+};
 
 use crate::{agents::Agents, redis_url::RedisUrl};
 
@@ -56,8 +59,73 @@ pub struct Config {
     pub mesh: MeshConfig,
     /// What calls to models cost.
     pub prices: Arc<Prices>,
+    /// At most how much is recorded.
+    pub trace_levels: Arc<TraceLevels>,
     pub agents: Agents,
     pub max_completions: usize,
+}
+
+/// At most how much is recorded, for each tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceLevels {
+    /// Of tenants that are not named.
+    pub default: Verbosity,
+    pub by_tenant: HashMap<TenantId, Verbosity>,
+}
+
+impl Default for TraceLevels {
+    fn default() -> Self {
+        Self {
+            default: Verbosity::Debug,
+            by_tenant: HashMap::new(),
+        }
+    }
+}
+
+impl TraceLevels {
+    pub fn of(&self, tenant: &TenantId) -> Verbosity {
+        self.by_tenant.get(tenant).copied().unwrap_or(self.default)
+    }
+
+    /// Reads `level` and `tenant=level`, comma separated; an empty text says nothing.
+    ///
+    /// # Errors
+    /// Every part that is neither, with what it should be.
+    fn parse(text: &str) -> Result<Self, Vec<String>> {
+        let mut levels = Self::default();
+        let mut mistakes = Vec::new();
+        let mut defaults = 0;
+        for part in text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+        {
+            let (tenant, level) = match part.split_once('=') {
+                Some((tenant, level)) => (Some(TenantId::parse(tenant.trim())), level.trim()),
+                None => (None, part),
+            };
+            match (tenant, level.parse()) {
+                (None, Ok(level)) => {
+                    defaults += 1;
+                    levels.default = level;
+                }
+                (Some(Ok(tenant)), Ok(level)) => {
+                    if levels.by_tenant.insert(tenant.clone(), level).is_some() {
+                        mistakes.push(format!("\"{tenant}\" is named twice"));
+                    }
+                }
+                (Some(Err(invalid)), _) => mistakes.push(format!("\"{part}\": {invalid}")),
+                (_, Err(unknown)) => mistakes.push(format!("\"{part}\": {unknown}")),
+            }
+        }
+        if defaults > 1 {
+            mistakes.push("more than one level without a tenant".to_owned());
+        }
+        match mistakes.is_empty() {
+            true => Ok(levels),
+            false => Err(mistakes),
+        }
+    }
 }
 
 /// An agent mesh whose trace stream is read.
@@ -128,6 +196,7 @@ impl Default for Config {
             max_in_flight_bytes: 256 * 1024 * 1024,
             mesh: MeshConfig::default(),
             prices: Arc::new(Prices::builtin()),
+            trace_levels: Arc::default(),
             agents: Agents::default(),
             max_completions: 32,
         }
@@ -262,6 +331,15 @@ impl Config {
                 ),
             }
         }
+        if let Some(text) = var("TAILSPAN_TRACE_LEVEL") {
+            match TraceLevels::parse(&text) {
+                Ok(levels) => config.trace_levels = Arc::new(levels),
+                Err(all) => mistakes.extend(
+                    all.into_iter()
+                        .map(|mistake| format!("TAILSPAN_TRACE_LEVEL: {mistake}")),
+                ),
+            }
+        }
         config.admin_token = var("TAILSPAN_ADMIN_TOKEN").filter(|token| !token.is_empty());
         if let Some(prefix) = var("TAILSPAN_KEY_PREFIX") {
             let valid = prefix.len() <= 40
@@ -389,36 +467,5 @@ mod tests {
             config.tokens.get("abc=").map(TenantId::as_str),
             Some("team-a")
         );
-    }
-
-    #[test]
-    fn a_file_of_prices_goes_before_the_built_in_ones() {
-        let file =
-            std::env::temp_dir().join(format!("tailspan-prices-{}.json", std::process::id()));
-        let read = |json: &str| {
-            std::fs::write(&file, json).unwrap();
-            let path = file.to_string_lossy().into_owned();
-            let config =
-                Config::from_vars(|name| (name == "TAILSPAN_PRICES").then(|| path.clone()));
-            std::fs::remove_file(&file).unwrap();
-            config
-        };
-        let config = read(r#"{"models": {"gpt-4o": {"input": 7, "output": 8}}}"#).unwrap();
-        let usage = tailspan_core::model::Usage {
-            input: 1_000_000,
-            ..Default::default()
-        };
-        let cost = |model| {
-            config
-                .prices
-                .cost(model, None, &usage)
-                .map(|cost| cost.usd())
-        };
-        assert_eq!(
-            (cost("gpt-4o"), cost("gpt-4o-mini")),
-            (Some(7.0), Some(0.15))
-        );
-        let error = read(r#"{"models": {"a": {"input": -1}, "b": "nobody"}}"#).unwrap_err();
-        assert_eq!(error.0.len(), 2, "{error}");
     }
 }

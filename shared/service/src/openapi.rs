@@ -40,6 +40,7 @@ pub const CODES: &[&str] = &[
     "invalid_parameter",
     "invalid_span_id",
     "invalid_trace_id",
+    "invalid_trace_level",
     "invalid_utf8",
     "malformed",
     "method_not_allowed",

@@ -2,6 +2,83 @@
 //!
 //! docs/conventions.md shows this table; a test holds the two equal.
 
+/// Attributes beside the table's that tell something and are no content: what a span is, which agent it is of, what lies above it.
+const PLAIN: &[&str] = &[
+    "tailspan.kind",
+    "tailspan.retrieval",
+    "langfuse.observation.type",
+    "langfuse.observation.level",
+    "lmnr.span.type",
+    "mlflow.spanType",
+    "langsmith.span.kind",
+    "mastra.span.type",
+    "langwatch.span.type",
+    "ag2.span.type",
+    "openinference.span.kind",
+    "gen_ai.operation.name",
+    "mcp.method.name",
+    "traceloop.span.kind",
+    "llm.request.type",
+    "ai.operationId",
+    "operation.name",
+    "genkit:metadata:subtype",
+    "genkit:type",
+    "haystack.component.type",
+    "haystack.component.name",
+    "logfire.span_type",
+    "logfire.pending_parent_id",
+    "ai.telemetry.functionId",
+    "graph.node.name",
+    "graph.node.id",
+    "traceloop.entity.name",
+    "gcp.vertex.agent.invocation_id",
+    "gen_ai.agent.id",
+    "agent.id",
+    "gen_ai.handoff.to_agent",
+    "from_agent",
+    "to_agent",
+    "agent_trace_id",
+    "error.type",
+    "exception.type",
+    "event.name",
+    "lmnr.span.ids_path",
+    "lmnr.span.path",
+    "lmnr.span.starts_path",
+    "traceroot.span.ids_path",
+    "traceroot.span.path",
+    "traceroot.span.starts_path",
+];
+
+/// Every attribute that is read for a fact that is no content.
+pub(super) fn plain() -> impl Iterator<Item = &'static str> {
+    let facts = [
+        SESSIONS,
+        USER,
+        AGENT,
+        PROVIDER,
+        REQUEST_MODEL,
+        RESPONSE_MODEL,
+        RESPONSE_ID,
+        FINISH_REASONS,
+        INPUT_TOKENS,
+        OUTPUT_TOKENS,
+        TOTAL_TOKENS,
+        REASONING_TOKENS,
+        CACHE_READ_TOKENS,
+        CACHE_WRITE_TOKENS,
+        FIRST_CHUNK_MS,
+        FIRST_CHUNK_SECONDS,
+        FIRST_CHUNK_AT,
+        RETRIEVAL_TOP_K,
+        KNOWLEDGE_BASES,
+        TOOL_TYPE,
+        TOOL_NAME,
+        TOOL_CALL_ID,
+        PLAIN,
+    ];
+    facts.into_iter().flatten().copied()
+}
+
 #[cfg(test)]
 /// A fact, and the attributes that may hold it.
 pub(super) struct Fact {

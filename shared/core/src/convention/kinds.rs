@@ -22,6 +22,13 @@ pub struct Rule {
 /// table; a test holds the two equal.
 pub(super) const RULES: &[Rule] = &[
     Rule {
+        name: "tailspan:kind",
+        written_by: "Tailspan, of a span that is recorded with less than it had and whose kind only content told",
+        looks_for: "`tailspan.kind`",
+        reference: "none",
+        kind: recorded_kind,
+    },
+    Rule {
         name: "mesh:entry",
         written_by: "an agent mesh's Redis stream",
         looks_for: "scope `mesh:trace`, which the intake gives entries; `llm_model` or `llm_provider` is a model call",
@@ -188,6 +195,12 @@ fn kind_of_word(word: &str) -> Option<Kind> {
         "event" => Kind::Log,
         _ => return None,
     })
+}
+
+fn recorded_kind(look: &Look) -> Option<Kind> {
+    use serde::{Deserialize as _, de::value};
+    let word = look.attributes.str(crate::lower::KIND)?;
+    Kind::deserialize(value::StrDeserializer::<value::Error>::new(word)).ok()
 }
 
 fn mlflow_kind(look: &Look) -> Option<Kind> {

@@ -315,6 +315,7 @@ mod tests {
             what: Canonical::from(what),
             identity: None,
             may_end_run: false,
+            trace_level: crate::verbosity::Verbosity::Debug,
         }
     }
 

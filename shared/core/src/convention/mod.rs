@@ -60,6 +60,16 @@ impl Look<'_> {
     }
 }
 
+/// Attributes that tell facts and no content: what is left of a span that is recorded with less.
+pub(crate) fn plain_keys() -> impl Iterator<Item = &'static str> {
+    keys::plain()
+}
+
+/// Attributes that name a session, in the order in which they are asked.
+pub(crate) fn session_keys() -> &'static [&'static str] {
+    keys::SESSIONS
+}
+
 /// The rule of spans that log records tell of before they are over.
 pub(crate) const PARTIAL: &str = "partial:log";
 

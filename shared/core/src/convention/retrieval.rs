@@ -47,6 +47,9 @@ const TEXTS: [&str; 7] = [
 pub(super) fn read(look: &Look, span: &Span) -> Retrieval {
     let attributes = &look.attributes;
     attributes.about("retrieval");
+    if let Some(Value::Object(mut recorded)) = attributes.json(crate::lower::RETRIEVAL) {
+        return read_native(&mut recorded);
+    }
     let mut retrieval = Retrieval::default();
     let asked = span.input_value.as_ref();
     // Frameworks write what their function was called with: the query alone or with its settings.

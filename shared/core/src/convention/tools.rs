@@ -218,7 +218,10 @@ fn handoff(look: &Look, tool: &mut Tool) {
     {
         // openai-agents over OpenInference: a span of its own, from `input.value` to `output.value`; the model's call has the name.
         tool.kind = ToolKind::Handoff;
-        tool.target = look.attributes.text("output.value").or(Some(target));
+        tool.target = look
+            .attributes
+            .first_text(&["output.value", "gen_ai.handoff.to_agent"])
+            .or(Some(target));
         tool.arguments = None;
         tool.result = None;
         return;

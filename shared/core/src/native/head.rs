@@ -14,6 +14,7 @@ pub(super) struct Head {
     pub(super) event_id: Field,
     pub(super) trace_id: Field,
     pub(super) parent_span_id: Field,
+    pub(super) trace_level: Field,
 }
 
 /// What stands under one of them.
@@ -46,6 +47,7 @@ impl<'de> Deserialize<'de> for Head {
                         "event_id" => &mut head.event_id,
                         "trace_id" => &mut head.trace_id,
                         "parent_span_id" => &mut head.parent_span_id,
+                        "trace_level" => &mut head.trace_level,
                         _ => {
                             map.next_value::<Readable>()?;
                             continue;

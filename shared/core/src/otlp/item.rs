@@ -13,8 +13,10 @@ use super::{Decoded, Rejected, budget::Budget, canonical};
 use crate::{
     id::{TraceId, hex},
     limits::Limits,
+    lower,
     observed::{Canonical, Context, Incoming},
     settle,
+    verbosity::{UnknownLevel, Verbosity},
     wire::{self, any_value::Value},
 };
 
@@ -53,6 +55,8 @@ pub(super) enum Fault {
     NoTraceId,
     TooManyItems(usize),
     TooManyScopes,
+    /// The resource asks for a level that is none.
+    TraceLevel,
 }
 
 impl Fault {
@@ -68,6 +72,7 @@ impl Fault {
             Self::NoTraceId => "no_trace_id",
             Self::TooManyItems(_) => "too_many_items",
             Self::TooManyScopes => "too_many_scopes",
+            Self::TraceLevel => "invalid_trace_level",
         }
     }
 
@@ -87,6 +92,7 @@ impl Fault {
             Self::TooManyItems(limit) => {
                 format!("one request holds at most {limit}: send smaller batches")
             }
+            Self::TraceLevel => format!("the resource attribute {}: {UnknownLevel}", lower::MARK),
             Self::TooManyScopes => {
                 "a large resource is repeated for too many scopes: send smaller batches".to_owned()
             }
@@ -99,6 +105,7 @@ pub(super) struct Scopes {
     resource: Vec<wire::KeyValue>,
     resource_schema_url: String,
     resource_weight: usize,
+    trace_level: Result<Verbosity, UnknownLevel>,
     scope: wire::Scope,
     schema_url: String,
     context: Option<Arc<Context>>,
@@ -108,6 +115,7 @@ impl Scopes {
     pub(super) fn new(resource: Vec<wire::KeyValue>, schema_url: &str) -> Self {
         Self {
             resource_weight: weight(&resource),
+            trace_level: lower::asked_by(&resource),
             resource,
             resource_schema_url: schema_url.to_owned(),
             scope: wire::Scope::default(),
@@ -229,6 +237,9 @@ impl Sink {
             Item::Span(span) => format!("span {} \"{}\"", hex(&span.span_id), cut(&span.name)),
             Item::Log(log) => format!("log record \"{}\"", cut(&log.event_name)),
         };
+        let Ok(trace_level) = scopes.trace_level else {
+            return self.reject(&Fault::TraceLevel, &named(&item));
+        };
         let Some(context) = scopes.context(&mut self.context_bytes, self.context_bytes_limit)
         else {
             return self.reject(&Fault::TooManyScopes, &named(&item));
@@ -236,13 +247,15 @@ impl Sink {
         match item {
             Item::Canonical(item) => {
                 item.write(&mut self.written);
-                self.accept(item.trace_id, &item.key, context, item.is_ended_root);
+                let of = (context, trace_level);
+                self.accept(item.trace_id, &item.key, of, item.is_ended_root);
             }
             Item::Span(mut span) => match settle_span(&mut span) {
                 Ok(trace_id) => {
                     write(&*span, &mut self.written);
                     let is_ended_root = settle::is_ended_root(&span);
-                    self.accept(trace_id, &span.span_id, context, is_ended_root);
+                    let of = (context, trace_level);
+                    self.accept(trace_id, &span.span_id, of, is_ended_root);
                 }
                 Err(fault) => self.reject(&fault, &named(&Item::Span(span))),
             },
@@ -250,7 +263,7 @@ impl Sink {
                 Ok(trace_id) => {
                     write(&*log, &mut self.written);
                     let time = log.time_unix_nano.to_be_bytes();
-                    self.accept(trace_id, &time, context, false);
+                    self.accept(trace_id, &time, (context, trace_level), false);
                 }
                 Err(fault) => self.reject(&fault, &named(&Item::Log(log))),
             },
@@ -291,7 +304,13 @@ impl Sink {
     }
 
     /// Takes the item that was just written.
-    fn accept(&mut self, trace_id: [u8; 16], key: &[u8], context: Arc<Context>, may_end_run: bool) {
+    fn accept(
+        &mut self,
+        trace_id: [u8; 16],
+        key: &[u8],
+        (context, trace_level): (Arc<Context>, Verbosity),
+        may_end_run: bool,
+    ) {
         self.decoded.accepted += 1;
         let bytes = self.written.split().freeze();
         let identity = identity(self.kind, key, &bytes);
@@ -314,6 +333,7 @@ impl Sink {
                 },
                 identity: Some(identity),
                 may_end_run,
+                trace_level,
             });
         }
     }

@@ -6,7 +6,9 @@ use futures::{StreamExt as _, stream};
 use tailspan_core::{
     chunk,
     id::{TenantId, TraceId},
+    lower,
     observed::{Canonical, Incoming},
+    verbosity::Verbosity,
 };
 use tracing::warn;
 
@@ -57,6 +59,8 @@ struct Batch<'a> {
     /// Stands for events without an identity of their own, so that our own repeat is recognised.
     token: Option<i64>,
     mark: u32,
+    /// How much of the events is recorded.
+    level: Verbosity,
     packed: Packed,
 }
 
@@ -168,8 +172,12 @@ impl Log {
         let mut may_end_run = false;
         let (events, repeated) = without_repeats(events);
         total.duplicates = repeated;
+        let level = events.iter().map(|incoming| incoming.trace_level);
+        let mut level = level.fold(self.trace_levels.of(tenant), Ord::min);
         for events in chunk::split(events, |incoming| incoming.what.len()) {
-            let (part, reopened) = self.append_chunk(tenant, trace, &keys, &events).await?;
+            let (part, reopened) = self
+                .append_chunk(tenant, trace, &keys, &events, &mut level)
+                .await?;
             // What is late for a run that was settled leaves it ended: it is settled again soon, and not when its deadline comes.
             may_end_run |= reopened || events.iter().any(|incoming| incoming.may_end_run);
             total.stored += part.stored;
@@ -196,15 +204,16 @@ impl Log {
         Ok(total)
     }
 
-    /// Also tells whether the chunk reopened a trace whose run was settled.
+    /// Also tells whether the chunk reopened a trace whose run was settled. `level` is how much is recorded, and becomes less when less was asked of the trace before.
     async fn append_chunk(
         &self,
         tenant: &TenantId,
         trace: &TraceId,
         keys: &TraceKeys,
         events: &[Incoming],
+        level: &mut Verbosity,
     ) -> Result<(Appended, bool), LogError> {
-        let mut batch = Batch::new(events.iter().collect());
+        let mut batch = Batch::new(events.iter().collect(), *level);
         let mut pauses = RETRY_PAUSES.iter();
         let (mut may_create, mut reopens) = (false, false);
         loop {
@@ -265,6 +274,10 @@ impl Log {
                     self.arm(tenant, trace).await?;
                     may_create = true;
                 }
+                "lower" => {
+                    *level = level_of(number(&mut reply)).min(*level);
+                    batch.lower_to(*level);
+                }
                 "deleted" => {
                     let appended = Appended {
                         deleted: true,
@@ -308,6 +321,7 @@ impl Log {
             Arg::from(packed.spans),
             Arg::from(identities),
             Arg::from(packed.pieces.len() / 2),
+            Arg::from(batch.level as u64),
         ];
         args.extend(batch.identities.iter().copied().map(Arg::from));
         args.extend(batch.token.map(Arg::from));
@@ -318,10 +332,11 @@ impl Log {
 }
 
 impl<'a> Batch<'a> {
-    fn new(events: Vec<&'a Incoming>) -> Self {
+    fn new(events: Vec<&'a Incoming>, level: Verbosity) -> Self {
         let mut batch = Self {
-            packed: Packed::of(&events),
+            packed: Packed::at(&events, level),
             events,
+            level,
             identities: Vec::new(),
             token: None,
             mark: rand::random(),
@@ -346,12 +361,26 @@ impl<'a> Batch<'a> {
         let mut flags = known.iter();
         self.events
             .retain(|incoming| incoming.identity.is_none() || flags.next() != Some(&true));
-        self.packed = Packed::of(&self.events);
+        self.packed = Packed::at(&self.events, self.level);
         self.identify();
+    }
+
+    fn lower_to(&mut self, level: Verbosity) {
+        self.level = level;
+        self.packed = Packed::at(&self.events, level);
     }
 }
 
 impl Packed {
+    /// What is recorded of the events at a level: at `debug` they are taken as they are.
+    fn at(events: &[&Incoming], level: Verbosity) -> Self {
+        if level == Verbosity::Debug {
+            return Self::of(events);
+        }
+        let lowered = lower::lower(events, level);
+        Self::of(&lowered.iter().collect::<Vec<_>>())
+    }
+
     fn of(events: &[&Incoming]) -> Self {
         let spans = events
             .iter()
@@ -372,6 +401,15 @@ impl Packed {
                 .collect(),
         }
     }
+}
+
+/// A level as scripts have it: its place in the order. What is none is the least, which tells nothing that it should not.
+fn level_of(number: u64) -> Verbosity {
+    let place = usize::try_from(number).unwrap_or(usize::MAX);
+    Verbosity::ALL
+        .get(place)
+        .copied()
+        .unwrap_or(Verbosity::Minimal)
 }
 
 /// The next item of an answer, as the number that the script put there.

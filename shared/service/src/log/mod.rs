@@ -30,7 +30,7 @@ use std::{
 use tailspan_core::{pricing::Prices, retention::Retention, settle::Patience};
 
 use crate::{
-    config::Config,
+    config::{Config, TraceLevels},
     keys::Keys,
     metrics::Metrics,
     redis::{Redis, RedisError},
@@ -86,6 +86,7 @@ pub struct Log {
     pub(crate) retention: Arc<Retention>,
     pub(crate) patience: Patience,
     pub(crate) prices: Arc<Prices>,
+    pub(crate) trace_levels: Arc<TraceLevels>,
 }
 
 impl Log {
@@ -98,6 +99,7 @@ impl Log {
             retention: Arc::new(config.retention.clone()),
             patience: config.patience,
             prices: Arc::clone(&config.prices),
+            trace_levels: Arc::clone(&config.trace_levels),
         }
     }
 

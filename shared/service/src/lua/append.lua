@@ -1,16 +1,18 @@
 -- Appends one chunk to a trace: all of it, or nothing and why.
 -- KEYS events, trace, seen, blobs
--- ARGV now_ms, mark, count, block, ttl_seconds, may_create, may_end, publish, bell, spans, identities, pieces, then the identities, then id and bytes of each piece
--- -> {'stored', first, last} | {'known', seq, mark, 0|1 ...} | {'unarmed', 0|1 was settled} | {'deleted'}
-local state = redis.call('HMGET', KEYS[2], 'seq', 'mark', 'dead', 'armed', 'settled', 'kept_until', 'reopened', 'base')
+-- ARGV now_ms, mark, count, block, ttl_seconds, may_create, may_end, publish, bell, spans, identities, pieces, level (0-3: how much is recorded), then the identities, then id and bytes of each piece
+-- -> {'stored', first, last} | {'known', seq, mark, 0|1 ...} | {'unarmed', 0|1 was settled} | {'deleted'} | {'lower', level}
+local state = redis.call('HMGET', KEYS[2], 'seq', 'mark', 'dead', 'armed', 'settled', 'kept_until', 'reopened', 'base', 'level')
 if state[3] then return {'deleted'} end
+-- What was asked of one batch holds for all that follow, whoever sends them.
+if state[9] and tonumber(ARGV[13]) > tonumber(state[9]) then return {'lower', state[9]} end
 -- A trace that is new, or was settled, needs its index row and deadline first.
 if state[4] ~= '1' and ARGV[6] ~= '1' then return {'unarmed', state[5] and 1 or 0} end
 
 local now, count = tonumber(ARGV[1]), tonumber(ARGV[3])
 local identities, pieces = tonumber(ARGV[11]), tonumber(ARGV[12])
 local ids = {}
-for i = 1, identities do ids[i] = ARGV[12 + i] end
+for i = 1, identities do ids[i] = ARGV[13 + i] end
 -- A trace's first chunk, when it is small, has its identities in its entry, for which Redis has set memory aside anyway; the set of all begins with the second chunk.
 local begins = state[1] and state[1] == state[8] or not state[1] and redis.call('EXISTS', KEYS[1]) == 0
 local held, of_first = {}, {}
@@ -56,6 +58,7 @@ local time = redis.call('TIME')
 local at_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 redis.call('HSET', KEYS[2], 'seq', last_text, 'mark', ARGV[2], 'at', at_ms, 'armed', '1')
 redis.call('HSETNX', KEYS[2], 'from', ARGV[1])
+if ARGV[13] ~= '3' and ARGV[13] ~= state[9] then redis.call('HSET', KEYS[2], 'level', ARGV[13]) end
 if ARGV[10] ~= '0' then redis.call('HINCRBY', KEYS[2], 'spans', ARGV[10]) end
 -- What is late for a settled run leaves it ended: followers look again.
 if ARGV[7] == '1' or state[5] then redis.call('HSET', KEYS[2], 'term', ARGV[1]) end
@@ -71,7 +74,7 @@ if state[5] or state[7] then
 end
 if #held > 0 then redis.call('SADD', KEYS[3], unpack(held)) end
 if identities > 0 and not with_entry then redis.call('SADD', KEYS[3], unpack(ids)) end
-local at = 12 + identities
+local at = 13 + identities
 for i = 1, pieces do redis.call('HSETNX', KEYS[4], ARGV[at + 2 * i - 1], ARGV[at + 2 * i]) end
 
 -- The net under the sweep. Renewed each hour, not with each append.
