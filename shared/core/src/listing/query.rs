@@ -235,7 +235,7 @@ impl Said {
         let Some(text) = self.take(name) else {
             return Ok(None);
         };
-        match read(text.trim()) {
+        match read(&text) {
             Some(value) => Ok(Some(value)),
             None => Err(Invalid::Parameter(format!("{name} must be {rule}"))),
         }
