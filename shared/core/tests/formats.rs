@@ -146,7 +146,7 @@ fn the_compact_form() {
     let events = events(Format::Compact);
     assert_eq!(
         events[2],
-        json!({"type": "llm_call_completed", "icon": "💬", "time": "10:30:46.500", "component": events[2]["component"], "duration_ms": 1234.6})
+        json!({"type": "llm_call_completed", "icon": "💬", "time": "10:30:46.500", "duration_ms": 1234.6})
     );
     assert_eq!(
         events[5],

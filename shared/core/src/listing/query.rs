@@ -203,6 +203,9 @@ impl Said {
 
     fn of(pairs: Vec<(String, String)>) -> Result<Self, Invalid> {
         for (at, (name, value)) in pairs.iter().enumerate() {
+            if value.trim().is_empty() && name == "cursor" {
+                return Err(Invalid::Cursor);
+            }
             if value.trim().is_empty() {
                 return Err(Invalid::Parameter(format!(
                     "{name} is empty; leave it out to filter by nothing"
