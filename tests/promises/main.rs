@@ -5,6 +5,7 @@
 mod access;
 mod analysis;
 mod cleanup;
+mod compaction;
 mod completion;
 mod containers;
 mod embedded;

@@ -10,6 +10,7 @@
 //! | `TAILSPAN_ADMIN_TOKEN` | none | the token for `/metrics`, which counts over all tenants; needed where tokens are those of several |
 //! | `TAILSPAN_RETENTION_SECONDS` | 604800 (7 days) | how long a trace is kept after its last event |
 //! | `TAILSPAN_RETENTION_RULES` | none | other times by how a run ended, also of one tenant: `failed=30d,completed=7d,team-a/*=1d`; see [`tailspan_core::retention::Retention::with_rules`] |
+//! | `TAILSPAN_COMPACT_SECONDS` | 600 | how long after a run's end its small chunks are joined into large ones |
 //! | `TAILSPAN_STREAM_SECONDS` | 3600 | an SSE stream ends cleanly after 80-100 % of this; functions set 90 |
 //! | `TAILSPAN_HEARTBEAT_SECONDS` | 15 | silence after which a stream says where it is |
 //! | `TAILSPAN_MAX_STREAMS` | 10000 | open streams of this process; more are answered 429 |
@@ -50,6 +51,8 @@ pub struct Config {
     pub admin_token: Option<String>,
     /// How long traces are kept after their last event.
     pub retention: Retention,
+    /// From the end of a run until its small chunks are joined.
+    pub compact_after_ms: u64,
     pub stream_lifetime: Duration,
     pub heartbeat: Duration,
     pub max_streams: usize,
@@ -188,6 +191,7 @@ impl Default for Config {
             tokens: HashMap::new(),
             admin_token: None,
             retention: Retention::new(7 * 24 * 3_600_000),
+            compact_after_ms: 600_000,
             stream_lifetime: Duration::from_secs(3600),
             heartbeat: Duration::from_secs(15),
             max_streams: 10_000,
@@ -228,6 +232,9 @@ impl Config {
         };
         number("TAILSPAN_RETENTION_SECONDS", 1, &mut |seconds| {
             config.retention = Retention::new(seconds.saturating_mul(1000))
+        });
+        number("TAILSPAN_COMPACT_SECONDS", 0, &mut |seconds| {
+            config.compact_after_ms = seconds.saturating_mul(1000)
         });
         number("TAILSPAN_STREAM_SECONDS", 1, &mut |seconds| {
             config.stream_lifetime = Duration::from_secs(seconds)

@@ -16,6 +16,7 @@ pub mod follow;
 pub mod notice;
 pub mod read;
 pub mod remove;
+pub mod rewrite;
 pub mod rows;
 pub mod sessions;
 pub mod settle;
@@ -84,6 +85,8 @@ pub struct Log {
     pub(crate) keys: Arc<Keys>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) retention: Arc<Retention>,
+    /// From the end of a run until its chunks are joined.
+    pub(crate) compact_after_ms: u64,
     pub(crate) patience: Patience,
     pub(crate) prices: Arc<Prices>,
     pub(crate) trace_levels: Arc<TraceLevels>,
@@ -97,6 +100,7 @@ impl Log {
             keys: Arc::new(Keys::new(&config.key_prefix)),
             metrics,
             retention: Arc::new(config.retention.clone()),
+            compact_after_ms: config.compact_after_ms,
             patience: config.patience,
             prices: Arc::clone(&config.prices),
             trace_levels: Arc::clone(&config.trace_levels),

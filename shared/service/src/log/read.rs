@@ -1,6 +1,6 @@
 //! Reading: state, pages of chunks, what they hold, and the fold.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use tailspan_core::{
@@ -9,8 +9,9 @@ use tailspan_core::{
     cursor::Cursor,
     fold,
     id::{TenantId, TraceId},
-    observed::Recorded,
+    observed::{Observation, Recorded},
 };
+use tokio::sync::OnceCell;
 use tracing::{error, warn};
 
 use super::{Log, LogError};
@@ -74,6 +75,8 @@ pub struct TraceState {
     fold_through: Option<u64>,
     /// Changes with every replacement; kept as Redis keeps it.
     life: String,
+    /// Up to where its chunks were joined, or were found to be large.
+    pub compacted: u64,
 }
 
 /// How a run ended.
@@ -98,6 +101,10 @@ impl TraceState {
         Cursor::new(self.seq, self.mark)
     }
 
+    pub(super) fn life(&self) -> &str {
+        &self.life
+    }
+
     /// The status of the run that ended with the last event, if it did.
     pub fn ended(&self) -> Option<&str> {
         self.settled
@@ -107,12 +114,25 @@ impl TraceState {
     }
 }
 
-/// A chunk as it lies in the log.
+/// A chunk as it was appended.
 #[derive(Clone, Debug)]
 pub struct StoredChunk {
     pub span: ChunkSpan,
     pub arrived_unix_ms: u64,
     pub block: Bytes,
+    /// Of the first chunk, when it is small: the identities that lie with it.
+    pub(super) identities: Option<Bytes>,
+    /// It was joined with others since ([`super::rewrite`]).
+    joined: Option<Joined>,
+}
+
+/// Where a chunk stands in the block of those that it was joined with.
+#[derive(Clone, Debug)]
+struct Joined {
+    /// Events of the block before those of this chunk.
+    skip: usize,
+    /// All events of the block, once somebody has read them.
+    observations: Arc<OnceCell<Vec<Observation>>>,
 }
 
 impl StoredChunk {
@@ -170,13 +190,17 @@ impl Log {
         from: ReadFrom,
         size: PageSize,
     ) -> Result<Page, LogError> {
-        let from = match from {
-            ReadFrom::Holding(seq) => format!("{seq}-0"),
+        // Of chunks that were joined with others the entry is that of all.
+        let (bound, first) = match from {
+            ReadFrom::Holding(seq) => (format!("{seq}-0"), seq),
             ReadFrom::After(cursor) => {
-                format!("({}-{}", cursor.seq, cursor.mark.unwrap_or(u32::MAX))
+                let mark = cursor.mark.unwrap_or(u32::MAX);
+                (format!("({}-{mark}", cursor.seq), cursor.seq + 1)
             }
         };
-        self.read(tenant, trace, &from, size).await
+        let mut page = self.read(tenant, trace, &bound, size).await?;
+        page.chunks.retain(|chunk| chunk.span.last >= first);
+        Ok(page)
     }
 
     async fn read(
@@ -204,7 +228,8 @@ impl Log {
             state: parse_state(&state),
             chunks: chunks
                 .into_iter()
-                .filter_map(|entry| parse_chunk(&entry.list()))
+                .filter_map(|entry| parse_chunks(&entry.list()))
+                .flatten()
                 .collect(),
         })
     }
@@ -220,12 +245,52 @@ impl Log {
         trace: &TraceId,
         chunk: &StoredChunk,
     ) -> Result<Vec<Recorded>, LogError> {
+        let (observations, _) = match &chunk.joined {
+            None => self.observations(tenant, trace, chunk).await?,
+            Some(joined) => {
+                let read = async || {
+                    let read = self.observations(tenant, trace, chunk).await?;
+                    Ok::<_, LogError>(read.0)
+                };
+                let all = joined.observations.get_or_try_init(read).await?;
+                let count = chunk.span.last + 1 - chunk.span.first;
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                let own = all.iter().skip(joined.skip).take(count).cloned();
+                (own.collect(), 0)
+            }
+        };
+        Ok(numbered(chunk, observations))
+    }
+
+    /// As [`Log::recorded`]. `None`: something is damaged or lost.
+    pub(super) async fn recorded_whole(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        chunk: &StoredChunk,
+    ) -> Result<Option<Vec<Recorded>>, LogError> {
+        let (observations, lost) = self.observations(tenant, trace, chunk).await?;
+        let skip = chunk.joined.as_ref().map_or(0, |joined| joined.skip);
+        let count = chunk.span.last + 1 - chunk.span.first;
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let own: Vec<_> = observations.into_iter().skip(skip).take(count).collect();
+        let is_whole = lost == 0 && own.len() == count;
+        Ok(is_whole.then(|| numbered(chunk, own)))
+    }
+
+    /// What a block holds, and how many pieces of it are lost.
+    async fn observations(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        chunk: &StoredChunk,
+    ) -> Result<(Vec<Observation>, usize), LogError> {
         let decoded = match chunk::decode(&chunk.block) {
             Ok(decoded) => decoded,
             Err(error) => {
                 error!(%trace, first = chunk.span.first, last = chunk.span.last, %error, "failed to read a chunk");
                 self.metrics.unreadable_chunks.inc();
-                return Ok(Vec::new());
+                return Ok((Vec::new(), 0));
             }
         };
         let pieces = self
@@ -237,14 +302,7 @@ impl Log {
             warn!(%trace, first = chunk.span.first, lost, "pieces of text are gone from the store");
             self.metrics.lost_pieces.inc_by(lost as u64);
         }
-        Ok((chunk.span.first..)
-            .zip(observations)
-            .map(|(seq, observation)| Recorded {
-                seq,
-                arrived_unix_ms: chunk.arrived_unix_ms,
-                observation,
-            })
-            .collect())
+        Ok((observations, lost))
     }
 
     async fn still_has(
@@ -399,15 +457,29 @@ fn parse_state(fields: &[Reply]) -> Option<TraceState> {
         fold_through: number(12),
         life: text(13),
         reopened: !text(14).is_empty(),
+        compacted: number(15).unwrap_or_default(),
     })
 }
 
-fn parse_chunk(entry: &[Reply]) -> Option<StoredChunk> {
-    let [id, count, arrived, previous, block] = entry else {
+fn numbered(chunk: &StoredChunk, observations: Vec<Observation>) -> Vec<Recorded> {
+    (chunk.span.first..)
+        .zip(observations)
+        .map(|(seq, observation)| Recorded {
+            seq,
+            arrived_unix_ms: chunk.arrived_unix_ms,
+            observation,
+        })
+        .collect()
+}
+
+/// The chunks of an entry: one, or those that were joined into it.
+fn parse_chunks(entry: &[Reply]) -> Option<Vec<StoredChunk>> {
+    let [id, count, arrived, previous, block, parts, identities] = entry else {
         return None;
     };
     let cursor: Cursor = id.text()?.parse().ok()?;
-    Some(StoredChunk {
+    let identities = identities.bytes().filter(|all| !all.is_empty());
+    let whole = StoredChunk {
         span: ChunkSpan {
             first: (cursor.seq + 1).saturating_sub(count.number()?),
             last: cursor.seq,
@@ -419,5 +491,41 @@ fn parse_chunk(entry: &[Reply]) -> Option<StoredChunk> {
         },
         arrived_unix_ms: arrived.number().unwrap_or_default(),
         block: block.bytes()?,
-    })
+        identities,
+        joined: None,
+    };
+    let parts = parts.text().unwrap_or_default();
+    if parts.is_empty() {
+        return Some(vec![whole]);
+    }
+    let observations = Arc::new(OnceCell::new());
+    let mut chunks: Vec<StoredChunk> = Vec::new();
+    let (mut skip, mut previous) = (0, whole.span.previous);
+    for part in parts.split(' ') {
+        let mut numbers = part.split(':').map(str::parse::<u64>);
+        let (count, mark, arrived) = (
+            numbers.next()?.ok()?,
+            u32::try_from(numbers.next()?.ok()?).ok()?,
+            numbers.next()?.ok()?,
+        );
+        let first = whole.span.first + skip as u64;
+        chunks.push(StoredChunk {
+            span: ChunkSpan {
+                first,
+                last: (first + count).saturating_sub(1),
+                mark,
+                previous,
+            },
+            arrived_unix_ms: arrived,
+            block: whole.block.clone(),
+            identities: whole.identities.clone().filter(|_| chunks.is_empty()),
+            joined: Some(Joined {
+                skip,
+                observations: Arc::clone(&observations),
+            }),
+        });
+        skip += usize::try_from(count).ok()?;
+        previous = mark;
+    }
+    Some(chunks)
 }

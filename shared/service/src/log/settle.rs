@@ -82,7 +82,7 @@ impl Log {
                 Ok(Look::Again { at_unix_ms }) => {
                     at_unix_ms.clamp(now + 10, self.latest_due(now)).to_string()
                 }
-                Ok(Look::Settled) => String::new(),
+                Ok(Look::Settled) => self.compact_when_due(tenant, &trace, now).await,
                 Ok(Look::Gone) => self.orphan(tenant, &trace, now).await?,
                 Err(error) => {
                     warn!(%trace, %error, "failed to look at a trace that is due");
@@ -99,9 +99,41 @@ impl Log {
         Ok(claimed.len())
     }
 
+    /// Joins the chunks of a run that ended a while ago. Returns when to look again, empty for never.
+    async fn compact_when_due(&self, tenant: &TenantId, trace: &TraceId, now: u64) -> String {
+        let joined = async {
+            let Some(state) = self.state(tenant, trace).await?.filter(|state| !state.dead) else {
+                return Ok(None);
+            };
+            let Some(settled) = state.settled.as_ref().filter(|_| state.ended().is_some()) else {
+                return Ok(None);
+            };
+            let due = settled
+                .at_unix_ms
+                .min(now)
+                .saturating_add(self.compact_after_ms);
+            if state.compacted == state.seq {
+                return Ok(None);
+            }
+            if now < due {
+                return Ok(Some(due));
+            }
+            self.compact(tenant, trace, &state).await?;
+            Ok::<_, LogError>(None)
+        };
+        match joined.await {
+            Ok(next) => next.map_or_else(String::new, |at| at.to_string()),
+            Err(error) => {
+                warn!(%trace, %error, "failed to join the chunks of a trace");
+                (now + LEASE_MS).to_string()
+            }
+        }
+    }
+
     /// No deadline is later under the clock of now: one that is was set before the clock was set back, and is looked at at once.
     fn latest_due(&self, now_unix_ms: u64) -> u64 {
         let longest = self.patience.lost_ms.max(self.patience.stalled_ms);
+        let longest = longest.max(self.compact_after_ms);
         now_unix_ms + longest.max(ORPHAN_ROW_MS) + CLOCK_SLACK_MS
     }
 

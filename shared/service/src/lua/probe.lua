@@ -15,6 +15,7 @@ try('EXPIRE', key, 1) try('TTL', key) try('HDEL', key, 'f')
 try('ZADD', key, 1, 'm') try('ZSCORE', key, 'm') try('ZRANGE', key, 0, 0) try('ZMSCORE', key, 'm') try('ZCOUNT', key, '-inf', '+inf') try('ZREM', key, 'm')
 try('XADD', key, 'NOMKSTREAM', '*', 'f', 'v') try('XRANGE', key, '-', '+', 'COUNT', 1) try('XREVRANGE', key, '+', '-', 'COUNT', 1) try('EXISTS', key)
 redis.pcall('DEL', key)
+try('RENAME', key, key)
 try('TIME')
 try(ARGV[1], ARGV[2], '0')
 return refused
