@@ -66,7 +66,11 @@ impl Lens {
             return None;
         }
         event.cost_usd = event::cost_usd(&event, prices);
-        verbosity::show(event, self.level)
+        // Who asks for a type by its name is shown that there are such events, whatever the level; it says what is told of them.
+        match self.filter.event_types.is_empty() {
+            true => verbosity::show(event, self.level),
+            false => Some(verbosity::as_told(event, self.level)),
+        }
     }
 
     /// As [`Lens::event`], as one line of JSON in the form asked for.

@@ -146,15 +146,17 @@ pub fn least_level(event: &Event) -> Verbosity {
 
 /// An event as it is told at a level. `None`: it is not.
 pub fn show(event: Event, level: Verbosity) -> Option<Event> {
-    if least_level(&event) > level {
-        return None;
-    }
-    Some(match level {
+    (least_level(&event) <= level).then(|| as_told(event, level))
+}
+
+/// As [`show`], of an event that is shown in any case.
+pub fn as_told(event: Event, level: Verbosity) -> Event {
+    match level {
         Verbosity::Minimal => minimal(event),
         Verbosity::Standard => standard(event),
         Verbosity::Detailed => detailed(event),
         Verbosity::Debug => debug(event),
-    })
+    }
 }
 
 fn minimal(event: Event) -> Event {
