@@ -131,11 +131,16 @@ pub struct StoredChunk {
 struct Joined {
     /// Events of the block before those of this chunk.
     skip: usize,
-    /// All events of the block, once somebody has read them.
-    observations: Arc<OnceCell<Vec<Observation>>>,
+    /// All that the block holds, once somebody has read it, and how many pieces of it are lost.
+    block: Arc<OnceCell<(Vec<Observation>, usize)>>,
 }
 
 impl StoredChunk {
+    fn count(&self) -> usize {
+        let count = (self.span.last + 1).saturating_sub(self.span.first);
+        usize::try_from(count).unwrap_or(usize::MAX)
+    }
+
     /// First and last of the events that [`Log::recorded`] did not find in the block.
     pub fn unread(&self, events: &[Recorded]) -> Option<(u64, u64)> {
         let from = self.span.first + events.len() as u64;
@@ -245,20 +250,7 @@ impl Log {
         trace: &TraceId,
         chunk: &StoredChunk,
     ) -> Result<Vec<Recorded>, LogError> {
-        let (observations, _) = match &chunk.joined {
-            None => self.observations(tenant, trace, chunk).await?,
-            Some(joined) => {
-                let read = async || {
-                    let read = self.observations(tenant, trace, chunk).await?;
-                    Ok::<_, LogError>(read.0)
-                };
-                let all = joined.observations.get_or_try_init(read).await?;
-                let count = chunk.span.last + 1 - chunk.span.first;
-                let count = usize::try_from(count).unwrap_or(usize::MAX);
-                let own = all.iter().skip(joined.skip).take(count).cloned();
-                (own.collect(), 0)
-            }
-        };
+        let (observations, _) = self.own(tenant, trace, chunk).await?;
         Ok(numbered(chunk, observations))
     }
 
@@ -269,13 +261,25 @@ impl Log {
         trace: &TraceId,
         chunk: &StoredChunk,
     ) -> Result<Option<Vec<Recorded>>, LogError> {
-        let (observations, lost) = self.observations(tenant, trace, chunk).await?;
-        let skip = chunk.joined.as_ref().map_or(0, |joined| joined.skip);
-        let count = chunk.span.last + 1 - chunk.span.first;
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let own: Vec<_> = observations.into_iter().skip(skip).take(count).collect();
-        let is_whole = lost == 0 && own.len() == count;
-        Ok(is_whole.then(|| numbered(chunk, own)))
+        let (observations, lost) = self.own(tenant, trace, chunk).await?;
+        let is_whole = lost == 0 && observations.len() == chunk.count();
+        Ok(is_whole.then(|| numbered(chunk, observations)))
+    }
+
+    /// What a chunk holds, and how many pieces its block lost. A block that several chunks share is read once for all of them.
+    async fn own(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        chunk: &StoredChunk,
+    ) -> Result<(Vec<Observation>, usize), LogError> {
+        let Some(joined) = &chunk.joined else {
+            return self.observations(tenant, trace, chunk).await;
+        };
+        let read = || self.observations(tenant, trace, chunk);
+        let (all, lost) = joined.block.get_or_try_init(read).await?;
+        let own = all.iter().skip(joined.skip).take(chunk.count());
+        Ok((own.cloned().collect(), *lost))
     }
 
     /// What a block holds, and how many pieces of it are lost.
@@ -498,7 +502,7 @@ fn parse_chunks(entry: &[Reply]) -> Option<Vec<StoredChunk>> {
     if parts.is_empty() {
         return Some(vec![whole]);
     }
-    let observations = Arc::new(OnceCell::new());
+    let block = Arc::new(OnceCell::new());
     let mut chunks: Vec<StoredChunk> = Vec::new();
     let (mut skip, mut previous) = (0, whole.span.previous);
     for part in parts.split(' ') {
@@ -521,7 +525,7 @@ fn parse_chunks(entry: &[Reply]) -> Option<Vec<StoredChunk>> {
             identities: whole.identities.clone().filter(|_| chunks.is_empty()),
             joined: Some(Joined {
                 skip,
-                observations: Arc::clone(&observations),
+                block: Arc::clone(&block),
             }),
         });
         skip += usize::try_from(count).ok()?;
