@@ -14,7 +14,10 @@ use tailspan_core::{
 use tokio::sync::watch;
 use tracing::debug;
 
-use super::{Log, LogError, follow::lock};
+use super::{
+    Log, LogError,
+    follow::{let_go, lock},
+};
 use crate::redis::{Arg, Reply};
 
 /// A watched log that did not ring is looked at this often.
@@ -223,13 +226,5 @@ async fn hear(bells: Arc<Bells>, log: Log, channel: String, bell: Arc<Bell>) {
         }
     }
     let is_watched = || lock(&bells.by_log).contains_key(&channel);
-    if let Err(error) = log.redis.unsubscribe(&channel).await {
-        debug!(channel, %error, "failed to unsubscribe");
-    }
-    // Somebody who came meanwhile has a subscription of their own, which may just have been undone.
-    if is_watched()
-        && let Err(error) = log.redis.subscribe(&channel).await
-    {
-        debug!(channel, %error, "failed to subscribe again");
-    }
+    let_go(&log, &channel, is_watched).await;
 }

@@ -507,18 +507,23 @@ async fn read_on(hub: Arc<Inner>, watched: Arc<Watched>) {
     }
     log.metrics.watched_traces.dec();
     let is_watched = || lock(&hub.watched).contains_key(&watched.bell);
+    let_go(log, &watched.bell, is_watched).await;
+}
+
+/// Ends the subscription to a channel that nobody waits on any more, unless somebody came meanwhile.
+pub(super) async fn let_go(log: &Log, channel: &str, is_watched: impl Fn() -> bool) {
     loop {
-        if let Err(error) = log.redis.unsubscribe(&watched.bell).await {
-            debug!(trace = %watched.trace, %error, "failed to unsubscribe");
+        if let Err(error) = log.redis.unsubscribe(channel).await {
+            debug!(channel, %error, "failed to unsubscribe");
         }
-        // A viewer that came right after we left the map has a reader of its own, whose subscription we may have undone.
+        // Who came right after we left has a subscription of their own, which we may have undone.
         if !is_watched() {
             return;
         }
-        if let Err(error) = log.redis.subscribe(&watched.bell).await {
-            warn!(trace = %watched.trace, %error, "failed to subscribe again");
+        if let Err(error) = log.redis.subscribe(channel).await {
+            warn!(channel, %error, "failed to subscribe again");
         }
-        // And that reader may have left and unsubscribed before we subscribed.
+        // And they may have left and unsubscribed before we subscribed.
         if is_watched() {
             return;
         }
