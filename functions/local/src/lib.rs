@@ -7,3 +7,7 @@ mod listen;
 pub mod options;
 pub mod serve;
 mod streams;
+
+/// The system's allocator, musl's above all, is slow where a run of ten thousand spans is many small texts.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

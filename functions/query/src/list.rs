@@ -31,7 +31,7 @@ use tailspan_service::{
 /// Index entries that one step looks at where filters are combined.
 const STEP: usize = 100;
 /// Steps of one request: with a cursor, and up to a numbered page, which ends at row 10,000 at the latest.
-const STEPS: usize = 20;
+const STEPS: usize = 14;
 const STEPS_TO_A_PAGE: usize = 100;
 /// States asked for at the same time.
 const STATES_AT_ONCE: usize = 16;
