@@ -271,6 +271,11 @@ impl State {
         self.trace_level.unwrap_or(Verbosity::Debug)
     }
 
+    /// About what it holds, in bytes of JSON.
+    pub fn bytes(&self) -> usize {
+        self.spans.bytes() + self.logs.bytes() + self.natives.bytes() + self.run_natives.bytes()
+    }
+
     /// More spans, records or events came than are kept.
     pub fn is_truncated(&self) -> bool {
         self.spans.is_truncated()

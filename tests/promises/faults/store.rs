@@ -167,6 +167,16 @@ async fn a_master_that_dies_behind_a_sentinel_is_replaced_while_streams_go_on() 
     let writer = tokio::spawn(async move { write(&writing, 1, 1_500).await });
     until_written(&written, 500, &writer).await;
     watched.sees_the_replica().await;
+    // What the sentinel says of the replica may be ten seconds old: a copy that is only being made would begin empty.
+    let replica = &watched.replica;
+    while !replica.cli(&["ROLE"]).await.contains("connected")
+        || !replica
+            .cli(&["EXISTS", "{default/faulty}:events"])
+            .await
+            .starts_with(":1")
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 
     watched.master.kill();
     writer.await.expect("written");

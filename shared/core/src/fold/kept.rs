@@ -53,6 +53,11 @@ impl<T> Kept<T> {
     }
 
     /// Something had to go.
+    /// Weight of what is kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn is_truncated(&self) -> bool {
         self.end.is_some()
     }

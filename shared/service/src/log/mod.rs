@@ -12,6 +12,7 @@
 
 pub mod append;
 pub mod feed;
+mod folds;
 pub mod follow;
 pub mod notice;
 pub mod read;
@@ -90,6 +91,7 @@ pub struct Log {
     pub(crate) patience: Patience,
     pub(crate) prices: Arc<Prices>,
     pub(crate) trace_levels: Arc<TraceLevels>,
+    folds: Arc<folds::Folds>,
 }
 
 impl Log {
@@ -104,6 +106,7 @@ impl Log {
             patience: config.patience,
             prices: Arc::clone(&config.prices),
             trace_levels: Arc::clone(&config.trace_levels),
+            folds: Arc::default(),
         }
     }
 

@@ -166,7 +166,7 @@ pub enum ReadFrom {
 
 /// The folded state of a trace.
 pub struct Folded {
-    pub state: fold::State,
+    pub state: Arc<fold::State>,
     pub through: u64,
     pub trace: TraceState,
 }
@@ -364,6 +364,13 @@ impl Log {
         trace: &TraceId,
         found: &TraceState,
     ) -> Result<Option<Folded>, LogError> {
+        if let Some(state) = self.folds.get(tenant, trace, found) {
+            return Ok(Some(Folded {
+                state,
+                through: found.seq,
+                trace: found.clone(),
+            }));
+        }
         let keys = self.keys.trace(tenant, trace);
         let (mut state, mut through) = match found.fold_through {
             Some(_) => self
@@ -407,10 +414,11 @@ impl Log {
             }
         };
         let folded = Folded {
-            state,
+            state: Arc::new(state),
             through,
             trace: trace_state,
         };
+        self.folds.keep(tenant, trace, &folded);
         let tail = through - snapshot_through;
         if tail >= LEAST_EVENTS_FOR_SNAPSHOT && tail > (snapshot_through - found.base) / 4 {
             self.keep_fold(tenant, trace, &folded).await;
