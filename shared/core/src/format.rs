@@ -260,9 +260,11 @@ fn put(fields: &mut Map<String, Value>, name: &str, value: Option<Value>) {
 }
 
 fn component_name(event: &Event) -> Option<&str> {
+    let tool = event.tool.as_ref().map(|tool| tool.name.as_str());
     event
         .name
         .as_deref()
+        .or(tool.filter(|name| !name.is_empty()))
         .or(event.agent_name.as_deref())
         .or(Some(event.agent_id.as_str()))
         .filter(|name| !name.is_empty())

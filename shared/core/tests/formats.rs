@@ -148,6 +148,7 @@ fn the_compact_form() {
         events[2],
         json!({"type": "llm_call_completed", "icon": "💬", "time": "10:30:46.500", "duration_ms": 1234.6})
     );
+    assert_eq!(events[4]["component"], "calc");
     assert_eq!(
         events[5],
         json!({"type": "node_failed", "icon": "⚠️", "time": "10:30:47.000", "component": "Plan", "duration_ms": 1900.5, "error": "it broke"})
@@ -271,6 +272,11 @@ fn the_timeline() {
     let lines: Vec<&str> = timeline.lines().collect();
     assert_eq!(lines.len(), 7);
     assert_eq!(lines[0], "10:30:45 🚀 workflow_started [helper]");
+    assert!(
+        lines[4].contains("tool_call_completed [calc]"),
+        "{}",
+        lines[4]
+    );
     assert_eq!(
         lines[5],
         "10:30:47 ⚠️ node_failed [Plan] (1900ms) ERROR: it broke"
