@@ -25,6 +25,7 @@ use utoipa::OpenApi;
         (name = "traces", description = "Runs, listed and told"),
         (name = "streams", description = "Runs as they happen, as server-sent events"),
         (name = "seed", description = "The trace service of seed 001, for its clients"),
+        (name = "dev", description = "The live dev server of seed 002, for its web interface and its programs"),
         (name = "agents", description = "Agents in service, called and traced"),
         (name = "process", description = "The process itself"),
     ),
@@ -57,6 +58,7 @@ pub fn document() -> Value {
         tailspan_query::openapi::Document::openapi(),
         tailspan_cleanup::openapi::Document::openapi(),
         tailspan_stream::openapi::Document::openapi(),
+        tailspan_evaluate::openapi::Document::openapi(),
     ] {
         document.merge(function);
     }
@@ -103,6 +105,7 @@ fn family(operation: &Map<String, Value>) -> &'static str {
     let id = operation.get("operationId").and_then(Value::as_str);
     match operation["tags"][0].as_str() {
         Some("seed") => "Seed",
+        Some("dev") => "Dev",
         _ if id.is_some_and(|id| id.starts_with("otlp_")) => "Otlp",
         _ => "",
     }
@@ -160,6 +163,8 @@ fn families(responses: &mut Map<String, Value>) {
         if everywhere.contains(&name) {
             refusal["content"] = json!({"application/json": json("SeedRefusal")});
             responses.insert(format!("Seed{name}"), refusal.clone());
+            refusal["content"] = json!({"application/json": json("DevRefusal")});
+            responses.insert(format!("Dev{name}"), refusal.clone());
         }
         refusal["content"] =
             json!({"application/json": json("OtlpRefusal"), "application/x-protobuf": {}});

@@ -7,7 +7,7 @@
 //! | `POST /traces/{trace_id}/events` | one JSON event, an array, or one a line | what became of them, as JSON |
 //! | `POST /traces/events` | the same | the trace is that of `X-Trace-ID` or `traceparent`, else a new one |
 
-mod body;
+mod level;
 mod native;
 #[cfg(feature = "openapi")]
 pub mod openapi;
@@ -21,10 +21,8 @@ use axum::{
     routing::{MethodRouter, post},
 };
 use tailspan_core::limits::Limits;
-use tailspan_service::{App, error::ApiError, log::LogError};
+use tailspan_service::{App, body::Intake, error::ApiError, log::LogError};
 use tokio::time::timeout;
-
-use crate::body::Intake;
 
 /// How long storing may take before the producer is told to come again. OTel's exporters give up on an answer after 10 s, and
 /// then do not know that coming again would help.

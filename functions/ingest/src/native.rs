@@ -20,6 +20,7 @@ use tailspan_core::{
     propagation::TraceParent,
 };
 use tailspan_service::{
+    body::header,
     error::ApiError,
     extract::{Params, Tenant, TracePath},
     log::append::{AppendOptions, Appended},
@@ -35,11 +36,7 @@ use tailspan_service::{
 use crate::openapi::{
     Caller, CallerTrace, ContentEncoding, HowMuch, NativeEvents, NothingStored, StoredEvents,
 };
-use crate::{
-    Ingest,
-    body::{header, trace_level},
-    stored,
-};
+use crate::{Ingest, level::trace_level, stored};
 
 const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 const X_PARENT_SPAN: HeaderName = HeaderName::from_static("x-parent-span");
@@ -218,7 +215,7 @@ async fn take(
                 parent_span_id: parent_span_id.as_deref(),
             };
             let posted = native::decode(&of, &body, format, sender, &limits)?;
-            Ok((posted, body.len()))
+            Ok::<_, ApiError>((posted, body.len()))
         })
         .await?;
     intake.grow(&mut share, unpacked_bytes)?;

@@ -16,17 +16,13 @@ use tailspan_core::{
     verbosity::Verbosity,
     wire::PartialSuccess,
 };
-use tailspan_service::{error::ApiError, extract::Tenant};
+use tailspan_service::{body::header, error::ApiError, extract::Tenant};
 
 #[cfg(feature = "openapi")]
 use crate::openapi::{
     ContentEncoding, ExportAnswer, ExportLogs, ExportMetrics, ExportSpans, HowMuch,
 };
-use crate::{
-    Ingest,
-    body::{header, trace_level},
-    stored,
-};
+use crate::{Ingest, level::trace_level, stored};
 
 type Caller = Result<Tenant, ApiError>;
 
@@ -156,7 +152,7 @@ async fn take(
                     Decoded::default()
                 }
             };
-            Ok((decoded, encoding))
+            Ok::<_, ApiError>((decoded, encoding))
         })
         .await?;
     *encoding = found;

@@ -175,6 +175,7 @@ fn every_router(app: &App) -> Router {
         .merge(tailspan_query::router(app.clone()))
         .merge(tailspan_stream::router(app.clone()))
         .merge(tailspan_cleanup::router(app.clone()))
+        .merge(tailspan_evaluate::router(app.clone()))
 }
 
 /// Streams end with their cursor, requests in flight are answered, then the loops end.

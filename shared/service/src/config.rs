@@ -29,6 +29,7 @@
 //! | `TAILSPAN_MAX_BODY_BYTES` | 16777216 | a request's body after decompression |
 //! | `TAILSPAN_AGENTS` | none | the file of the agents that may be called, see [`crate::agents`]; read once, at the start |
 //! | `TAILSPAN_MAX_COMPLETIONS` | 32 | calls to agents at a time in this process; more are answered 429 |
+//! | `GOOGLE_API_KEY` or `GEMINI_API_KEY`, `ANTHROPIC_API_KEY`, `OPENAI_API_KEY` | none | whose models judges may be asked; `/api/config` says which there are |
 //! | `TAILSPAN_MAX_IN_FLIGHT_BYTES` | 268435456 | bodies being taken in at once; more are answered 429 |
 
 use std::{collections::HashMap, fmt, fs, path::PathBuf, sync::Arc, time::Duration};
@@ -66,6 +67,15 @@ pub struct Config {
     pub trace_levels: Arc<TraceLevels>,
     pub agents: Agents,
     pub max_completions: usize,
+    pub provider_keys: ProviderKeys,
+}
+
+/// Whose models judges may be asked, by the API keys that the environment has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProviderKeys {
+    pub google: bool,
+    pub anthropic: bool,
+    pub openai: bool,
 }
 
 /// At most how much is recorded, for each tenant.
@@ -203,6 +213,7 @@ impl Default for Config {
             trace_levels: Arc::default(),
             agents: Agents::default(),
             max_completions: 32,
+            provider_keys: ProviderKeys::default(),
         }
     }
 }
@@ -275,6 +286,12 @@ impl Config {
         number("TAILSPAN_MESH_SECONDS", 1, &mut |seconds| {
             config.mesh.longest_read = Some(Duration::from_secs(seconds))
         });
+        let has = |name: &str| var(name).is_some_and(|key| !key.trim().is_empty());
+        config.provider_keys = ProviderKeys {
+            google: has("GOOGLE_API_KEY") || has("GEMINI_API_KEY"),
+            anthropic: has("ANTHROPIC_API_KEY"),
+            openai: has("OPENAI_API_KEY"),
+        };
         if let Some(rules) = var("TAILSPAN_RETENTION_RULES") {
             match config.retention.clone().with_rules(&rules) {
                 Ok(retention) => config.retention = retention,

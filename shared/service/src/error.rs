@@ -8,7 +8,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use tailspan_core::id::{InvalidId, TraceId};
+use tailspan_core::{
+    id::{InvalidId, TraceId},
+    otlp::Refused,
+};
 use tracing::error;
 
 use crate::log::LogError;
@@ -204,6 +207,19 @@ impl From<InvalidId> for ApiError {
             _ => "invalid_parameter",
         };
         Self::invalid(code, error.to_string())
+    }
+}
+
+/// What core refused of a body, in the product's words.
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let mut error = match refused.status {
+            413 => Self::too_large(refused.message),
+            415 => Self::unsupported_media_type(refused.message),
+            _ => Self::invalid(refused.code, refused.message),
+        };
+        error.code = refused.code;
+        error
     }
 }
 

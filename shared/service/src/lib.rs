@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod app;
+pub mod body;
 pub mod config;
 pub mod envelope;
 pub mod error;

@@ -19,12 +19,12 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use tailspan_core::{otlp::Refused, verbosity::Verbosity};
-use tailspan_service::error::ApiError;
 use tokio::{
     sync::Semaphore,
     time::{timeout, timeout_at},
 };
+
+use crate::error::ApiError;
 
 /// A producer that takes longer to send its body is told to send it again.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -37,7 +37,8 @@ const LET_PASS_BYTES: usize = 64 * 1024 * 1024;
 const LET_PASS_TIME: Duration = Duration::from_secs(5);
 
 /// Bounds of a process over all requests it is taking in.
-pub(crate) struct Intake {
+#[derive(Debug)]
+pub struct Intake {
     in_flight_bytes: Arc<AtomicUsize>,
     max_in_flight_bytes: usize,
     /// Large and packed bodies decoded at the same time: each may need many times its size.
@@ -46,7 +47,7 @@ pub(crate) struct Intake {
 
 /// A part of the bytes in flight, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub struct Share {
     of: Arc<AtomicUsize>,
     bytes: usize,
 }
@@ -58,7 +59,7 @@ impl Drop for Share {
 }
 
 impl Intake {
-    pub(crate) fn new(max_in_flight_bytes: usize) -> Self {
+    pub fn new(max_in_flight_bytes: usize) -> Self {
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             in_flight_bytes: Arc::default(),
@@ -71,7 +72,7 @@ impl Intake {
     ///
     /// # Errors
     /// 413 beyond `limit` bytes; 429 when too much is in flight; 503 when it does not arrive in time; 400 when it breaks off.
-    pub(crate) async fn read(
+    pub async fn read(
         &self,
         headers: &HeaderMap,
         body: Body,
@@ -129,13 +130,17 @@ impl Intake {
     ///
     /// # Errors
     /// What `decode` says; 500 when it panicked.
-    pub(crate) async fn decode<T: Send + 'static>(
+    pub async fn decode<T, E>(
         &self,
         body: Bytes,
         is_packed: bool,
-        decode: impl FnOnce(&[u8]) -> Result<T, Refused> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let decoded = if !is_packed && body.len() <= DECODED_AT_ONCE_BYTES {
+        decode: impl FnOnce(&[u8]) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<ApiError> + Send + 'static,
+    {
+        if !is_packed && body.len() <= DECODED_AT_ONCE_BYTES {
             decode(&body)
         } else {
             // Never closed, so never an error.
@@ -146,19 +151,18 @@ impl Intake {
                 decode(&body)
             })
             .await
-            .map_err(|error| {
+            .unwrap_or_else(|error| {
                 tracing::error!(%error, "failed to decode a body");
-                ApiError::internal()
-            })?
-        };
-        decoded.map_err(refused)
+                Err(ApiError::internal().into())
+            })
+        }
     }
 
     /// A share that covers at least so many bytes.
     ///
     /// # Errors
     /// 429 when that is too much together with what is in flight.
-    pub(crate) fn grow(&self, share: &mut Share, bytes: usize) -> Result<(), ApiError> {
+    pub fn grow(&self, share: &mut Share, bytes: usize) -> Result<(), ApiError> {
         if bytes > share.bytes {
             let mut more = self.share(bytes - share.bytes)?;
             share.bytes += std::mem::take(&mut more.bytes);
@@ -209,36 +213,8 @@ async fn let_pass(pieces: &mut BodyDataStream) {
 }
 
 /// A header that is text.
-pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+pub fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-/// How much of what a request brings its sender wants recorded: `X-Trace-Level`.
-const X_TRACE_LEVEL: HeaderName = HeaderName::from_static("x-trace-level");
-
-/// The level that a request asks for; without one everything is recorded.
-///
-/// # Errors
-/// 400 for a level that is none.
-pub(crate) fn trace_level(headers: &HeaderMap) -> Result<Verbosity, ApiError> {
-    let Some(level) = headers.get(X_TRACE_LEVEL) else {
-        return Ok(Verbosity::Debug);
-    };
-    String::from_utf8_lossy(level.as_bytes())
-        .trim()
-        .parse()
-        .map_err(|unknown| ApiError::invalid("invalid_trace_level", format!("x-trace-{unknown}")))
-}
-
-/// What core refused, in the product's words.
-pub(crate) fn refused(refused: Refused) -> ApiError {
-    let mut error = match refused.status {
-        413 => ApiError::too_large(refused.message),
-        415 => ApiError::unsupported_media_type(refused.message),
-        _ => ApiError::invalid(refused.code, refused.message),
-    };
-    error.code = refused.code;
-    error
 }
 
 fn too_large(limit: usize) -> ApiError {
