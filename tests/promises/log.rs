@@ -509,7 +509,8 @@ async fn notices_cover_every_event_and_a_lost_one_is_healed_by_the_next(case: Ca
         .await;
     let noted: Vec<&str> = log
         .lines()
-        .filter(|line| line.chars().all(|c| c.is_ascii_digit()))
+        // The live session's start, in microseconds, is no number of an event.
+        .filter(|line| line.len() < 9 && line.chars().all(|c| c.is_ascii_digit()))
         .collect();
     assert_eq!(noted, ["1", "2", "2", "3"], "{log}");
     let keys = case.server.cli(&["KEYS", "{default/s/*"]).await;

@@ -15,6 +15,7 @@ mod gate;
 mod intake;
 mod levels;
 mod lists;
+mod live;
 mod log;
 mod mesh;
 mod proxy;

@@ -36,6 +36,8 @@ pub struct Swept {
     pub looked_at: usize,
     /// Traces removed.
     pub removed: u64,
+    /// Live sessions removed: there were too many, or they were complete for long. Their traces stay.
+    pub sessions: u64,
     /// `false`: the time was over before everything was looked at; the next sweep goes on.
     pub complete: bool,
 }
@@ -67,6 +69,9 @@ async fn sweep_parts(app: &App, until: Instant, retention: bool) -> Result<Swept
                 break;
             }
         }
+    }
+    for tenant in &tenants {
+        swept.sessions += app.log.live_sweep(tenant).await?;
     }
     for tenant in tenants.iter().filter(|_| retention) {
         let kept = app.log.sweep(tenant, until).await?;

@@ -318,7 +318,7 @@ impl Follower {
                 self.cursor.seq = last;
                 true
             }
-            Happened::Ended { .. } => true,
+            Happened::Ended { .. } | Happened::Session { .. } => true,
         };
         if is_over {
             self.notices.pop_front();
@@ -339,7 +339,7 @@ impl Follower {
     fn is_shown(&self, noticed: &Noticed) -> bool {
         match noticed.happened {
             Happened::Moved { last, .. } => self.cursor.seq >= last,
-            Happened::Ended { .. } => true,
+            Happened::Ended { .. } | Happened::Session { .. } => true,
         }
     }
 

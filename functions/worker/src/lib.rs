@@ -8,7 +8,7 @@ mod finished;
 use std::time::{Duration, Instant};
 
 pub use finished::FinishedRun;
-use tailspan_core::{listing::card, stats};
+use tailspan_core::{listing::card, stats, verbosity::Verbosity};
 use tailspan_service::{
     App,
     log::{
@@ -166,6 +166,8 @@ async fn keep_row(app: &App, job: &Job, folded: &Folded) -> Result<Option<Finish
                 named: &Named::from(&card),
                 // What came since is not what ended.
                 status: (folded.through == job.through).then_some(run.summary.status),
+                level: Verbosity::Minimal,
+                is_first: false,
             }],
         )
         .await;

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde_json::{Value, json};
 
-use crate::cursor::MAX_SEQ;
+use crate::{cursor::MAX_SEQ, id::SessionKey};
 
 /// The position after event `seq` of the notice with the stream id `<ms>-<n>`; `seq` 0: after the notice itself, before the events it is of.
 ///
@@ -69,6 +69,24 @@ pub enum Happened {
     Moved { first: u64, last: u64 },
     /// A run ended with event `last`.
     Ended { status: String, last: u64 },
+    /// Something happened to a live session; `life` tells the sessions apart that one name had, one after the other.
+    Session {
+        session: SessionKey,
+        name: String,
+        life: u64,
+        news: SessionNews,
+    },
+}
+
+/// What happened to a live session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionNews {
+    /// It began, or began anew.
+    Started,
+    /// None of its traces is open. May come again: after a second end, late events, a further turn.
+    Complete,
+    /// It is no session any more; `absorbed_by` is the name of the one that has its traces now, where there is one.
+    Removed { absorbed_by: Option<String> },
 }
 
 impl Happened {
@@ -78,6 +96,11 @@ impl Happened {
             Self::Moved { first: 1, .. } => "trace_started",
             Self::Moved { .. } => "trace_updated",
             Self::Ended { .. } => "trace_completed",
+            Self::Session { news, .. } => match news {
+                SessionNews::Started => "session_started",
+                SessionNews::Complete => "session_complete",
+                SessionNews::Removed { .. } => "session_removed",
+            },
         }
     }
 
@@ -92,6 +115,9 @@ impl Happened {
             Self::Ended { status, last } => json!({
                 "event_type": name, "trace_id": trace_id, "timestamp": timestamp,
                 "status": status, "last_seq": last,
+            }),
+            Self::Session { name: of, .. } => json!({
+                "event_type": name, "trace_id": trace_id, "timestamp": timestamp, "session_id": of,
             }),
         }
     }

@@ -94,7 +94,12 @@ impl Lens {
 
 impl Lens {
     /// What happened to a trace as the data of a frame, if this reader wants to know: one who looks for agents, steps or event types is told of those only.
+    ///
+    /// Nobody is told of live sessions here: those have a stream of their own, and each trace would be told of twice.
     pub fn happened(&self, happened: &Happened, trace_id: &str, timestamp: &str) -> Option<String> {
+        if matches!(happened, Happened::Session { .. }) {
+            return None;
+        }
         let name = happened.event_type();
         let is_wanted = match self.filter.event_types.as_slice() {
             [] => self.filter.is_open(),

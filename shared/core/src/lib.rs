@@ -18,6 +18,7 @@ pub mod invocations;
 pub mod lens;
 pub mod limits;
 pub mod listing;
+pub mod live;
 pub mod lower;
 pub mod mesh;
 pub mod model;

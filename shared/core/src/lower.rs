@@ -195,7 +195,7 @@ pub fn lower(events: &[&Incoming], level: Verbosity) -> Vec<Incoming> {
     lowered.collect()
 }
 
-fn marked(context: &Context, level: Verbosity) -> Context {
+pub(crate) fn marked(context: &Context, level: Verbosity) -> Context {
     let mut context = context.clone();
     context.resource.retain(|pair| {
         let key = pair.key.as_str();

@@ -26,6 +26,9 @@
 //! | `TAILSPAN_MESH_SECONDS` | up to the deadline | how long one invocation of the function reads, at most |
 //! | `TAILSPAN_PRICES` | none | JSON file of prices that go before the built-in ones; see [`tailspan_core::pricing::Prices::parse`] |
 //! | `TAILSPAN_TRACE_LEVEL` | `debug` | how much of what comes is recorded: `minimal`, `standard`, `detailed` or `debug` (everything) for all tenants, `tenant=level` for one, or both, comma separated |
+//! | `TAILSPAN_MAX_SESSIONS` | 1000 | live sessions of a tenant; beyond, the oldest complete ones make room |
+//! | `TAILSPAN_SESSION_TTL_SECONDS` | 604800 (7 days) | how long a complete live session is kept, from its start; its traces stay |
+//! | `TAILSPAN_SESSION_MAX_SPANS`, `TAILSPAN_SESSION_MAX_LOGS` | 10000, 5000 | spans and log records that one live session takes from its WebSockets |
 //! | `TAILSPAN_MAX_BODY_BYTES` | 16777216 | a request's body after decompression |
 //! | `TAILSPAN_AGENTS` | none | the file of the agents that may be called, see [`crate::agents`]; read once, at the start |
 //! | `TAILSPAN_MAX_COMPLETIONS` | 32 | calls to agents at a time in this process; more are answered 429 |
@@ -68,6 +71,7 @@ pub struct Config {
     pub agents: Agents,
     pub max_completions: usize,
     pub provider_keys: ProviderKeys,
+    pub live: LiveLimits,
 }
 
 /// Whose models judges may be asked, by the API keys that the environment has.
@@ -76,6 +80,26 @@ pub struct ProviderKeys {
     pub google: bool,
     pub anthropic: bool,
     pub openai: bool,
+}
+
+/// How many live sessions there are, for how long, and how much one takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveLimits {
+    pub max_sessions: u64,
+    pub ttl_ms: u64,
+    pub max_spans: u64,
+    pub max_logs: u64,
+}
+
+impl Default for LiveLimits {
+    fn default() -> Self {
+        Self {
+            max_sessions: 1000,
+            ttl_ms: 7 * 24 * 3_600_000,
+            max_spans: 10_000,
+            max_logs: 5_000,
+        }
+    }
 }
 
 /// At most how much is recorded, for each tenant.
@@ -214,6 +238,7 @@ impl Default for Config {
             agents: Agents::default(),
             max_completions: 32,
             provider_keys: ProviderKeys::default(),
+            live: LiveLimits::default(),
         }
     }
 }
@@ -267,6 +292,18 @@ impl Config {
         });
         number("TAILSPAN_MAX_COMPLETIONS", 1, &mut |count| {
             config.max_completions = to_usize(count)
+        });
+        number("TAILSPAN_MAX_SESSIONS", 1, &mut |count| {
+            config.live.max_sessions = count
+        });
+        number("TAILSPAN_SESSION_TTL_SECONDS", 1, &mut |seconds| {
+            config.live.ttl_ms = seconds.saturating_mul(1000)
+        });
+        number("TAILSPAN_SESSION_MAX_SPANS", 1, &mut |count| {
+            config.live.max_spans = count
+        });
+        number("TAILSPAN_SESSION_MAX_LOGS", 1, &mut |count| {
+            config.live.max_logs = count
         });
         number("TAILSPAN_MAX_BODY_BYTES", 1024, &mut |bytes| {
             config.max_body_bytes = to_usize(bytes)

@@ -60,6 +60,10 @@ pub struct TenantKeys {
     pub sessions: String,
     /// What the key of a label's sorted set (traces by start, ms) begins with.
     pub by: String,
+    /// Sorted set: live sessions by start, µs.
+    pub live: String,
+    /// What the key of a live session's hash begins with; its session's key ends it.
+    pub live_of: String,
 }
 
 /// The keys of one session, one slot.
@@ -103,7 +107,14 @@ impl Keys {
             noted: format!("{tag}:noted"),
             sessions: format!("{tag}:sessions"),
             by: format!("{tag}:by:"),
+            live: format!("{tag}:live"),
+            live_of: format!("{tag}:live:"),
         }
+    }
+
+    /// Hash: a live session, in the slot of its tenant.
+    pub fn live_session(&self, tenant: &TenantId, session: &SessionKey) -> String {
+        format!("{}{{{tenant}}}:live:{}", self.prefix, session.as_str())
     }
 
     /// Hash: what is counted of each name of a dimension in a stretch of time.
@@ -182,9 +193,12 @@ mod tests {
             noted,
             sessions,
             by,
+            live,
+            live_of,
         } = of_tenant;
         let mut all = vec![
             events, trace, seen, blobs, fold, bell, traces, due, rows, log, noted, sessions, by,
+            live, live_of,
         ];
         all.extend(Dimension::ALL.map(|dimension| {
             let bucket = Bucket::Slot(7);
@@ -194,6 +208,7 @@ mod tests {
             keys.stats_of(&of),
             keys.stats(&of, Dimension::Tool, Bucket::Hour(7)),
             keys.stats(&of, Dimension::Tool, Bucket::All),
+            keys.live_session(&of, &SessionKey::of(session)),
             of_session.session,
             of_session.log,
             keys.tenants(),

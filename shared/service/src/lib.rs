@@ -9,6 +9,7 @@ pub mod error;
 pub mod extract;
 mod group;
 pub mod keys;
+pub mod live;
 pub mod log;
 pub mod mesh;
 pub mod metrics;

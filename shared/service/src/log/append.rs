@@ -48,6 +48,8 @@ pub struct Appended {
     pub last_seq: u64,
     /// The mark of the chunk that holds `last_seq`.
     pub mark: u32,
+    /// How much of the batch was recorded, at most.
+    pub level: Verbosity,
     /// The trace was deleted: nothing was stored, and nothing will be.
     pub deleted: bool,
 }
@@ -98,6 +100,8 @@ impl Log {
                 last_seq: appended.last_seq,
                 named: &named,
                 status: None,
+                level: appended.level,
+                is_first: appended.first_seq == 1,
             }],
         )
         .await;
@@ -134,11 +138,14 @@ impl Log {
         let notices: Vec<_> = answers
             .iter()
             .filter_map(|(trace, named, answer)| {
+                let appended = answer.as_ref().ok()?;
                 Some(Notice {
                     trace,
-                    last_seq: answer.as_ref().ok()?.last_seq,
+                    last_seq: appended.last_seq,
                     named,
                     status: None,
+                    level: appended.level,
+                    is_first: appended.first_seq == 1,
                 })
             })
             .collect();
@@ -147,7 +154,7 @@ impl Log {
         answers.collect()
     }
 
-    async fn append_counted(
+    pub(crate) async fn append_counted(
         &self,
         tenant: &TenantId,
         trace: &TraceId,
@@ -187,6 +194,7 @@ impl Log {
             if total.first_seq == 0 {
                 total.first_seq = part.first_seq;
             }
+            total.level = part.level;
             if part.deleted {
                 total.deleted = true;
                 break;
@@ -242,6 +250,7 @@ impl Log {
                         first_seq,
                         last_seq,
                         mark: batch.mark,
+                        level: *level,
                         deleted: false,
                     };
                     return Ok((appended, reopens));
@@ -265,6 +274,7 @@ impl Log {
                         first_seq: 0,
                         last_seq,
                         mark: u32::try_from(mark).unwrap_or_default(),
+                        level: *level,
                         deleted: false,
                     };
                     return Ok((appended, reopens));

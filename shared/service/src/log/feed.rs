@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tailspan_core::{
-    feed::{FeedCursor, Happened},
+    feed::{FeedCursor, Happened, SessionNews},
     id::{SessionKey, TenantId, TraceId},
 };
 use tokio::sync::watch;
@@ -35,8 +35,11 @@ pub enum Scope {
 pub struct Noticed {
     pub ms: u64,
     pub n: u64,
+    /// The trace it is about; for the news of a session the one that they came with.
     pub trace: TraceId,
     pub happened: Happened,
+    /// The live session that the trace was in when events of it were noted, in a tenant's log.
+    pub session: Option<SessionKey>,
 }
 
 impl Log {
@@ -89,7 +92,7 @@ impl Log {
             n: last.n,
             seq: match last.happened {
                 Happened::Moved { last, .. } => last,
-                Happened::Ended { .. } => 0,
+                Happened::Ended { .. } | Happened::Session { .. } => 0,
             },
         }))
     }
@@ -127,21 +130,36 @@ fn noticed(entry: Reply) -> Option<Noticed> {
         let pair = pairs.find(|pair| pair.first().is_some_and(|key| key == name))?;
         pair.get(1)
     };
-    let last = field("last")?.parse().ok()?;
+    let session = field("session").and_then(|key| SessionKey::parse(key));
+    let happened = match (field("live"), field("ended")) {
+        (Some(news), _) => Happened::Session {
+            session: session.clone()?,
+            name: field("name")?.clone(),
+            life: field("life")?.parse().ok()?,
+            news: match news.as_str() {
+                "started" => SessionNews::Started,
+                "complete" => SessionNews::Complete,
+                "removed" => SessionNews::Removed {
+                    absorbed_by: field("by").cloned(),
+                },
+                _ => return None,
+            },
+        },
+        (None, Some(status)) => Happened::Ended {
+            status: status.clone(),
+            last: field("last")?.parse().ok()?,
+        },
+        (None, None) => Happened::Moved {
+            first: field("first")?.parse().ok()?,
+            last: field("last")?.parse().ok()?,
+        },
+    };
     Some(Noticed {
         ms: ms.parse().ok()?,
         n: n.parse().ok()?,
         trace: TraceId::parse(field("trace")?).ok()?,
-        happened: match field("ended") {
-            Some(status) => Happened::Ended {
-                status: status.clone(),
-                last,
-            },
-            None => Happened::Moved {
-                first: field("first")?.parse().ok()?,
-                last,
-            },
-        },
+        happened,
+        session,
     })
 }
 

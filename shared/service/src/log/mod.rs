@@ -6,6 +6,7 @@
 //! - `{tenant/trace}:seen`, `:blobs`, `:fold`: identities, pieces of long text, the snapshot of the fold
 //! - `{tenant}:traces`, `:due`, `:rows` the indexes; written before a trace's first append, so no trace is ever without its row
 //! - `{tenant}:by:<label>`, `:noted`, `:sessions` what a trace is found by, written with its notices; [`rows`] walks them
+//! - `{tenant}:live`, `:live:<session>` live sessions, see [`crate::live`]
 //! - `{tenant}:log`, `{tenant/s/session}:log` notices; `work` jobs for the worker group
 //!
 //! A trace's life: unarmed append -> armed (row and deadline, [`rows`]) -> append -> notice; its deadline comes -> [`settle`] (lease, job, status) -> row; retention passes -> [`remove`].
@@ -32,7 +33,7 @@ use std::{
 use tailspan_core::{pricing::Prices, retention::Retention, settle::Patience};
 
 use crate::{
-    config::{Config, TraceLevels},
+    config::{Config, LiveLimits, TraceLevels},
     keys::Keys,
     metrics::Metrics,
     redis::{Redis, RedisError},
@@ -92,6 +93,7 @@ pub struct Log {
     pub(crate) prices: Arc<Prices>,
     pub(crate) trace_levels: Arc<TraceLevels>,
     folds: Arc<folds::Folds>,
+    pub(crate) live: LiveLimits,
 }
 
 impl Log {
@@ -107,6 +109,7 @@ impl Log {
             prices: Arc::clone(&config.prices),
             trace_levels: Arc::clone(&config.trace_levels),
             folds: Arc::default(),
+            live: config.live,
         }
     }
 
@@ -116,7 +119,7 @@ impl Log {
     }
 
     /// Seconds after which Redis itself drops an untouched trace.
-    fn ttl_seconds(&self) -> u64 {
+    pub(crate) fn ttl_seconds(&self) -> u64 {
         (Duration::from_millis(self.retention.longest_ms()) + TTL_BEYOND_RETENTION).as_secs()
     }
 
@@ -142,4 +145,12 @@ pub fn now_unix_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// As [`now_unix_ms`], in microseconds.
+pub(crate) fn now_unix_us() -> u64 {
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
 }

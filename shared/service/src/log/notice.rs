@@ -3,25 +3,30 @@
 //! They come after the append and may fail without harm: each goes from where the last one ended, so the next heals what was lost, and the settlement of a
 //! run notes it once more.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tailspan_core::{
     convention,
     id::{SessionKey, TenantId, TraceId},
     listing::{Card, Label, MAX_LABELS},
-    observed::Incoming,
+    live::grouping::{self, SessionName},
+    observed::{Context, Incoming},
     settle::Status,
+    verbosity::Verbosity,
 };
 use tracing::warn;
 
-use super::{Log, now_unix_ms};
+use super::{Log, now_unix_ms, now_unix_us};
 use crate::redis::{Arg, Script};
 
-static NOTE: Script = Script::new(include_str!("../lua/note.lua"));
+static NOTE: Script = Script::new(concat!(
+    include_str!("../lua/live.lua"),
+    include_str!("../lua/note.lua")
+));
 static NOTE_SESSION: Script = Script::new(include_str!("../lua/note_session.lua"));
 
 /// Notices a log keeps, about.
-const NOTICES_KEPT: u64 = 10_000;
+pub(crate) const NOTICES_KEPT: u64 = 10_000;
 /// Traces a session remembers.
 const TRACES_OF_A_SESSION: u64 = 10_000;
 
@@ -33,6 +38,10 @@ pub struct Notice<'a> {
     pub named: &'a Named,
     /// How it stands as of `last_seq`, when that was decided; else it runs.
     pub status: Option<Status>,
+    /// How much of the batch was recorded.
+    pub level: Verbosity,
+    /// The trace began with this batch.
+    pub is_first: bool,
 }
 
 /// What a trace is found by.
@@ -42,6 +51,10 @@ pub struct Named {
     sessions: Vec<String>,
     /// As the script takes them: a `-` before one that the trace must not have.
     labels: Vec<String>,
+    /// The live session that a batch names, and how good that name is.
+    live: Option<SessionName>,
+    /// Whose attributes a live session gets that is begun by this batch.
+    context: Option<Arc<Context>>,
 }
 
 impl Named {
@@ -50,8 +63,47 @@ impl Named {
         let named = convention::labels(events);
         Self {
             labels: named.list().iter().map(Label::to_string).collect(),
+            live: grouping::session_name(events, &named.sessions),
             sessions: named.sessions,
+            context: events.first().map(|first| Arc::clone(&first.context)),
         }
+    }
+
+    /// What a batch names that came for a live session, which goes by its name like any other.
+    pub(crate) fn of_session(events: &[Incoming], session: &str) -> Self {
+        let mut named = convention::labels(events);
+        if !named.sessions.iter().any(|known| known == session) {
+            named.sessions.insert(0, session.to_owned());
+        }
+        Self {
+            labels: named.list().iter().map(Label::to_string).collect(),
+            sessions: named.sessions,
+            live: None,
+            context: None,
+        }
+    }
+
+    /// The live session as the script takes it, for a trace that may need one, and what a new one gets.
+    fn live(&self, notice: &Notice<'_>) -> (String, String) {
+        let own;
+        let name = match &self.live {
+            Some(name) => name,
+            None => {
+                own = SessionName::own(notice.trace);
+                &own
+            }
+        };
+        let key = SessionKey::of(&name.name);
+        let named = format!("{}{}{}", name.rank, key.as_str(), name.name);
+        let details = match &self.context {
+            // Others find their session there, or have a better name.
+            Some(context) if notice.is_first || self.live.is_some() => {
+                let (eval_set, metadata) = grouping::session_details(context, notice.level);
+                format!("{} {eval_set}{metadata}", eval_set.len())
+            }
+            _ => String::new(),
+        };
+        (named, details)
     }
 }
 
@@ -64,6 +116,7 @@ impl From<&Card> for Named {
         Self {
             labels,
             sessions: card.sessions.clone(),
+            ..Self::default()
         }
     }
 }
@@ -71,15 +124,17 @@ impl From<&Card> for Named {
 impl Log {
     /// Writes notices and labels for the tenant, and notices for every session named.
     pub async fn note(&self, tenant: &TenantId, notices: &[Notice<'_>]) {
-        let now = now_unix_ms();
+        let (now, now_us) = (now_unix_ms(), now_unix_us());
         let index = self.keys.tenant(tenant);
         let mut of_tenant = vec![
             Arg::from(NOTICES_KEPT),
-            Arg::from(now),
+            Arg::from(now_us),
             Arg::from(now.saturating_add(self.patience.stalled_ms)),
             Arg::from(&index.by),
             Arg::from(MAX_LABELS),
             Arg::from(self.publish()),
+            Arg::from(&index.live_of),
+            Arg::from(self.live.max_sessions),
         ];
         let nothing = of_tenant.len();
         let mut of_sessions: BTreeMap<&str, Vec<Arg>> = BTreeMap::new();
@@ -93,6 +148,8 @@ impl Log {
             }
             of_tenant.extend(moved);
             of_tenant.push(status);
+            let (live, details) = notice.named.live(notice);
+            of_tenant.extend([Arg::from(live), Arg::from(details)]);
             of_tenant.push(Arg::from(notice.named.labels.len()));
             of_tenant.extend(notice.named.labels.iter().map(Arg::from));
         }
@@ -105,6 +162,7 @@ impl Log {
             &index.traces,
             &index.due,
             &index.sessions,
+            &index.live,
         ];
         let noted = self.redis.script(&NOTE, &slots, of_tenant);
         let sessions = futures::future::join_all(of_sessions.into_iter().map(|(name, moved)| {

@@ -7,12 +7,14 @@ use tailspan_core::{
     listing::{self, Condition, KeptRow, Label, Place},
     settle::Status,
     summary::summary,
+    verbosity::Verbosity,
 };
 use tracing::error;
 
 use super::{
     Log, LogError,
-    notice::{Named, Notice},
+    notice::{NOTICES_KEPT, Named, Notice},
+    now_unix_us,
     read::{Folded, TraceState},
     work::Job,
 };
@@ -20,7 +22,10 @@ use crate::redis::{Arg, Reply, Script};
 
 static ARM: Script = Script::new(include_str!("../lua/arm.lua"));
 static COUNT: Script = Script::new(include_str!("../lua/count.lua"));
-static DROP_ROWS: Script = Script::new(include_str!("../lua/drop_rows.lua"));
+static DROP_ROWS: Script = Script::new(concat!(
+    include_str!("../lua/live.lua"),
+    include_str!("../lua/drop_rows.lua")
+));
 static LEAVE_SESSION: Script = Script::new(include_str!("../lua/leave_session.lua"));
 static ROW: Script = Script::new(include_str!("../lua/row.lua"));
 static WALK: Script = Script::new(include_str!("../lua/walk.lua"));
@@ -96,7 +101,13 @@ impl Log {
             return Ok(());
         }
         let index = self.keys.tenant(tenant);
-        let mut args = vec![Arg::from(&index.by)];
+        let mut args = vec![
+            Arg::from(&index.by),
+            Arg::from(&index.live_of),
+            Arg::from(NOTICES_KEPT),
+            Arg::from(now_unix_us()),
+            Arg::from(self.publish()),
+        ];
         args.extend(traces.iter().map(|trace| Arg::from(trace.as_str())));
         let slots = [
             index.traces.as_str(),
@@ -104,6 +115,8 @@ impl Log {
             &index.rows,
             &index.noted,
             &index.sessions,
+            &index.live,
+            &index.log,
         ];
         let left = self.redis.script(&DROP_ROWS, &slots, args).await?.list();
         let mut of_sessions: BTreeMap<String, Vec<Arg>> = BTreeMap::new();
@@ -328,6 +341,8 @@ impl Log {
             last_seq: folded.through,
             named: &Named::from(&card),
             status: (folded.through == state.seq).then_some(status),
+            level: Verbosity::Minimal,
+            is_first: false,
         };
         self.note(tenant, &[notice]).await;
         let index = self.keys.tenant(tenant);
@@ -357,6 +372,8 @@ impl Log {
             last_seq: through,
             named: &Named::default(),
             status: Some(status),
+            level: Verbosity::Minimal,
+            is_first: false,
         };
         self.note(tenant, &[notice]).await;
     }

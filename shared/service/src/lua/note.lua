@@ -1,17 +1,42 @@
 -- Notices of what was appended: always from where the last one ended, so a lost one is healed by the next and a doubled one does nothing. With them the labels by which lists find a trace.
 -- `noted` holds of each trace "<seq> <label> ...": up to where it was noted, and which sorted sets it stands in, so that a removal knows. A label is the end of its set's key.
 -- The status belongs to a seq: the greatest wins, and of one seq the one that is decided last (running, stalled, ended). So a notice that comes late does not open what was settled.
--- KEYS log, noted, traces, due, sessions
--- ARGV cap, now_ms, due_ms, by (what a label's key begins with), most labels of a trace, publish, then of each trace: trace, last seq, status or '', how many labels, the labels ('-' before one that it must not have)
+-- Before the labels stands the live session of the trace: " @", how good its name is (0-9), o (the trace is open in it), e (it ended) or w (it is of frames, and neither moved nor ended here), the session's key. So a trace that has one costs no further look.
+-- KEYS log, noted, traces, due, sessions, live
+-- ARGV cap, now_us, due_ms, by (what a label's key begins with), most labels of a trace, publish, live_of (what a live session's key begins with), most live sessions,
+-- then of each trace: trace, last seq, status or '', its live session by this batch (how good the name is, key, name), eval set and metadata of that session ("<length of the first> <first><second>") or '', how many labels, the labels ('-' before one that it must not have)
 -- -> how many notices were written
 local RANK = {running = 1, stalled = 2}
-local now, by, most = ARGV[2], ARGV[4], tonumber(ARGV[5])
-local written, rings, i = 0, 0, 7
+local now, by, most = string.format('%.0f', math.floor(tonumber(ARGV[2]) / 1000)), ARGV[4], tonumber(ARGV[5])
+local live = {all = KEYS[6], log = KEYS[1], noted = KEYS[2], of = ARGV[7], cap = ARGV[1], now = ARGV[2]}
+-- Puts a trace into the session that a batch named, which is begun where there is none. -> false: it is full
+local function enter(session, name, details, trace, i)
+  local key = live.of .. session
+  if redis.call('EXISTS', key) == 0 then
+    live_make_room(live, tonumber(ARGV[8]))
+    -- Sessions that begin in one batch keep its order.
+    local started = string.format('%.0f', tonumber(live.now) + i)
+    redis.call('HSET', key, 'name', name, 'trace', trace, 'source', 'otlp', 'started', started, 'complete', '0')
+    local length, rest = string.match(details, '^(%d+) (.*)$')
+    if length then
+      if length ~= '0' then redis.call('HSET', key, 'eval_set', string.sub(rest, 1, tonumber(length))) end
+      redis.call('HSET', key, 'meta', string.sub(rest, tonumber(length) + 1))
+    end
+    redis.call('ZADD', live.all, started, session)
+    live_join(live, session, trace)
+    live_tell(live, 'started', session, name, trace, started)
+    return true
+  end
+  return live_join(live, session, trace)
+end
+local written, rings, i = 0, 0, 9
 while i < #ARGV do
-  local trace, last, status, count = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3])
+  local trace, last, status, named, count = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 5])
   local value = redis.call('HGET', KEYS[2], trace) or '0'
   local noted, labels = string.match(value, '^(%d+)(.*)$')
   local seq = tonumber(noted)
+  local rank, state, session, others = string.match(labels, '^ @(%d)(%a)(%w+)(.*)$')
+  if rank then labels = others end
   -- Armed before it was appended to, and its row taken in between by a sweep or a delete of its earlier life.
   if redis.call('ZADD', KEYS[3], 'NX', now, trace) == 1 then redis.call('ZADD', KEYS[4], 'LT', ARGV[3], trace) end
   local start
@@ -29,13 +54,36 @@ while i < #ARGV do
   end
   local was = string.match(labels, ' status:(%a+)')
   local moved = last > seq
+  -- A session may be removed before its traces.
+  if moved and state == 'e' and redis.call('HEXISTS', live.of .. session, 't:' .. trace) == 0 then rank, state, session = nil, nil, nil end
+  local better = string.sub(named, 1, 1)
+  if better ~= '' and state ~= 'w' and (rank and better > rank or not rank and moved) then
+    local wanted, name = string.sub(named, 2, 27), string.sub(named, 28)
+    if wanted == session then
+      rank = better
+    elseif enter(wanted, name, ARGV[i + 4], trace, i) then
+      if session then live_leave(live, session, trace, name) end
+      if state == 'e' and not moved then live_settle(live, wanted, trace) else state = 'o' end
+      rank, session = better, wanted
+    end
+  end
+  if moved and state == 'e' then
+    live_reopen(live, session, trace)
+    state = 'o'
+  end
   if moved then
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'trace', trace, 'first', string.format('%.0f', seq + 1), 'last', ARGV[i + 1])
+    if session then
+      redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'trace', trace, 'first', string.format('%.0f', seq + 1), 'last', ARGV[i + 1], 'session', session)
+    else
+      redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'trace', trace, 'first', string.format('%.0f', seq + 1), 'last', ARGV[i + 1])
+    end
     noted = ARGV[i + 1]
     written = written + 1
   end
+  local stands = was
   if moved or not was or status ~= '' and last == seq and (RANK[status] or 3) > (RANK[was] or 3) then
     local is = status ~= '' and status or 'running'
+    stands = is
     if is ~= was then
       if was then take('status:' .. was) end
       put('status:' .. is)
@@ -46,8 +94,13 @@ while i < #ARGV do
       end
     end
   end
+  -- After the end was told: who reads on from there has seen all that the session holds.
+  if state == 'o' and not RANK[stands] then
+    live_settle(live, session, trace)
+    state = 'e'
+  end
   local known = count > 0 and select(2, string.gsub(labels, ' ', '')) or 0
-  for at = i + 4, i + 3 + count do
+  for at = i + 6, i + 5 + count do
     local label = ARGV[at]
     if string.sub(label, 1, 1) == '-' then
       take(string.sub(label, 2))
@@ -62,10 +115,10 @@ while i < #ARGV do
     local session = string.match(label, '^session:(.+)$')
     if session then redis.call('ZADD', KEYS[5], now, session) end
   end
-  local is = noted .. labels
+  local is = noted .. (rank and ' @' .. rank .. state .. session or '') .. labels
   if is ~= value then redis.call('HSET', KEYS[2], trace, is) end
-  i = i + 4 + count
+  i = i + 6 + count
 end
 -- Whoever follows the tenant waits on the log's own channel.
-if written + rings > 0 then redis.pcall(ARGV[6], KEYS[1] .. ':bell', '') end
+if written + rings > 0 or live.told then redis.pcall(ARGV[6], KEYS[1] .. ':bell', '') end
 return written

@@ -1,0 +1,3 @@
+//! Live sessions: the dialect of a dev server, in which an agent tells of its run while it is developed.
+
+pub mod grouping;
