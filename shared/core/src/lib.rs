@@ -10,6 +10,7 @@ pub mod convention;
 pub mod cursor;
 pub mod event;
 pub mod feed;
+pub mod files;
 pub mod fold;
 pub mod format;
 pub mod frame;

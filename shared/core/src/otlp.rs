@@ -8,7 +8,9 @@ mod canonical;
 mod inflate;
 mod item;
 mod json;
+mod names;
 mod protobuf;
+pub(crate) mod reading;
 #[cfg(test)]
 mod tests;
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::names::Names;
 use crate::limits::Limits;
 
 pub(super) struct Budget {
@@ -14,6 +15,21 @@ pub(super) struct Budget {
     overflowed: Cell<bool>,
     /// Attributes, span events and links left out so far in this request.
     left_out: Cell<u64>,
+    /// Of a file: ids of any form, and how they were spelled. A producer's request has none.
+    pub(super) names: Option<Names>,
+    /// Of a file: where its text begins in memory, and where the first unreadable item is in it.
+    text_begin: Cell<Option<usize>>,
+    fault: Cell<Option<FaultAt>>,
+}
+
+/// Where an item is unreadable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FaultAt {
+    /// Where the item begins in the text, bytes.
+    pub(crate) item_at: usize,
+    /// Within the item, from 1.
+    pub(crate) line: usize,
+    pub(crate) column: usize,
 }
 
 impl Budget {
@@ -25,7 +41,38 @@ impl Budget {
             values_left: Cell::new(limits.values),
             overflowed: Cell::new(false),
             left_out: Cell::new(0),
+            names: None,
+            text_begin: Cell::new(None),
+            fault: Cell::new(None),
         }
+    }
+
+    /// For files, whose ids may be any names.
+    pub(super) fn of_file(limits: &Limits) -> Self {
+        Self {
+            names: Some(Names::default()),
+            ..Self::new(limits)
+        }
+    }
+
+    /// Items that are read from now on lie in this text.
+    pub(super) fn enter_text(&self, text: &str) {
+        self.text_begin.set(Some(text.as_ptr().addr()));
+    }
+
+    /// An item is unreadable at this place within it.
+    pub(super) fn note_fault(&self, item: &str, line: usize, column: usize) {
+        if let (Some(begin), None) = (self.text_begin.get(), self.fault.get()) {
+            self.fault.set(Some(FaultAt {
+                item_at: item.as_ptr().addr().saturating_sub(begin),
+                line,
+                column,
+            }));
+        }
+    }
+
+    pub(super) fn fault(&self) -> Option<FaultAt> {
+        self.fault.get()
     }
 
     /// May one more value be kept, at this depth (an attribute's own value is at 1)?

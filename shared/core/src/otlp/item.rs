@@ -25,6 +25,8 @@ use crate::{
 pub(super) enum Kind {
     Span,
     Log,
+    /// Spans and log records, each as it is found: a file may hold both.
+    Either,
 }
 
 /// An item as its producer sent it, readable but not yet looked at.
@@ -34,7 +36,7 @@ pub(super) enum Kind {
 )]
 pub(super) enum Item<'a> {
     /// Of usable ids and times, and its bytes are what will be kept of it.
-    Canonical(canonical::Canonical<'a>),
+    Canonical(canonical::Canonical<'a>, Kind),
     Span(Box<wire::Span>),
     Log(Box<wire::LogRecord>),
 }
@@ -233,7 +235,7 @@ impl Sink {
         };
         // Named only when rejected: most items never are.
         let named = |item: &Item| match item {
-            Item::Canonical(_) => format!("number {number}"),
+            Item::Canonical(..) => format!("number {number}"),
             Item::Span(span) => format!("span {} \"{}\"", hex(&span.span_id), cut(&span.name)),
             Item::Log(log) => format!("log record \"{}\"", cut(&log.event_name)),
         };
@@ -245,17 +247,17 @@ impl Sink {
             return self.reject(&Fault::TooManyScopes, &named(&item));
         };
         match item {
-            Item::Canonical(item) => {
+            Item::Canonical(item, kind) => {
                 item.write(&mut self.written);
                 let of = (context, trace_level);
-                self.accept(item.trace_id, &item.key, of, item.is_ended_root);
+                self.accept(kind, item.trace_id, &item.key, of, item.is_ended_root);
             }
             Item::Span(mut span) => match settle_span(&mut span) {
                 Ok(trace_id) => {
                     write(&*span, &mut self.written);
                     let is_ended_root = settle::is_ended_root(&span);
                     let of = (context, trace_level);
-                    self.accept(trace_id, &span.span_id, of, is_ended_root);
+                    self.accept(Kind::Span, trace_id, &span.span_id, of, is_ended_root);
                 }
                 Err(fault) => self.reject(&fault, &named(&Item::Span(span))),
             },
@@ -263,11 +265,34 @@ impl Sink {
                 Ok(trace_id) => {
                     write(&*log, &mut self.written);
                     let time = log.time_unix_nano.to_be_bytes();
-                    self.accept(trace_id, &time, (context, trace_level), false);
+                    let of = (context, trace_level);
+                    self.accept(Kind::Log, trace_id, &time, of, false);
                 }
                 Err(fault) => self.reject(&fault, &named(&Item::Log(log))),
             },
         }
+    }
+
+    /// Takes a native event into the order of its trace.
+    pub(super) fn native(&mut self, trace_id: [u8; 16], event: Incoming) {
+        self.decoded.accepted += 1;
+        let place = self.place(trace_id);
+        let is_repeated = event
+            .identity
+            .is_some_and(|identity| !self.seen.insert((place, identity)));
+        if is_repeated {
+            self.decoded.repeated += 1;
+        } else if let Some((_, items)) = self.decoded.traces.get_mut(place) {
+            items.push(event);
+        }
+    }
+
+    fn place(&mut self, trace_id: [u8; 16]) -> usize {
+        let traces = &mut self.decoded.traces;
+        *self.place_of.entry(trace_id).or_insert_with(|| {
+            traces.push((TraceId::of_otel(&trace_id), Vec::new()));
+            traces.len() - 1
+        })
     }
 
     /// Items that were only counted.
@@ -306,6 +331,7 @@ impl Sink {
     /// Takes the item that was just written.
     fn accept(
         &mut self,
+        kind: Kind,
         trace_id: [u8; 16],
         key: &[u8],
         (context, trace_level): (Arc<Context>, Verbosity),
@@ -313,12 +339,8 @@ impl Sink {
     ) {
         self.decoded.accepted += 1;
         let bytes = self.written.split().freeze();
-        let identity = identity(self.kind, key, &bytes);
-        let traces = &mut self.decoded.traces;
-        let place = *self.place_of.entry(trace_id).or_insert_with(|| {
-            traces.push((TraceId::of_otel(&trace_id), Vec::new()));
-            traces.len() - 1
-        });
+        let identity = identity(kind, key, &bytes);
+        let place = self.place(trace_id);
         // An exporter that repeats an item within one request is told it was taken, which it was.
         if !self.seen.insert((place, identity)) {
             self.decoded.repeated += 1;
@@ -327,9 +349,9 @@ impl Sink {
         if let Some((_, items)) = self.decoded.traces.get_mut(place) {
             items.push(Incoming {
                 context,
-                what: match self.kind {
-                    Kind::Span => Canonical::Span(bytes),
+                what: match kind {
                     Kind::Log => Canonical::Log(bytes),
+                    Kind::Span | Kind::Either => Canonical::Span(bytes),
                 },
                 identity: Some(identity),
                 may_end_run,
@@ -442,7 +464,7 @@ fn write(item: &impl Message, out: &mut BytesMut) {
 fn identity(kind: Kind, key: &[u8], content: &[u8]) -> i64 {
     let mut hash = Xxh3::new();
     hash.update(match kind {
-        Kind::Span => b"s",
+        Kind::Span | Kind::Either => b"s",
         Kind::Log => b"l",
     });
     hash.update(key);

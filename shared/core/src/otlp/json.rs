@@ -19,6 +19,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+pub(super) use self::leaf::id;
 use self::{
     fields::{LogFields, SpanFields},
     leaf::{Key, Text},
@@ -84,7 +85,7 @@ impl<'de> Deserialize<'de> for Object {
 object! {
     Request<'a> for <'_> { budget: &'a Budget, sink: &'a mut Sink, uncollected: &'a mut u64 },
     |this, map| {
-        "resourceSpans" | "resource_spans" => map.next_value_seed(Resources {
+        "resourceSpans" | "resource_spans" | "batches" => map.next_value_seed(Resources {
             budget: this.budget,
             sink: &mut *this.sink,
             uncollected: &mut *this.uncollected,
@@ -95,6 +96,12 @@ object! {
             sink: &mut *this.sink,
             uncollected: &mut *this.uncollected,
             found: Kind::Log,
+        })?,
+        // Tempo and Jaeger answer queries with an export in a wrapper.
+        "trace" | "result" => map.next_value_seed(Request {
+            budget: this.budget,
+            sink: &mut *this.sink,
+            uncollected: &mut *this.uncollected,
         })?,
     }
 }
@@ -139,7 +146,7 @@ impl<'de> DeserializeSeed<'de> for Resource<'_> {
                 self.sink.item(&mut scopes, || match (wanted, self.found) {
                     (Kind::Span, Kind::Log) => Err(Fault::LogRecord),
                     (Kind::Log, Kind::Span) => Err(Fault::Span),
-                    _ => item(raw.get(), wanted, self.budget),
+                    _ => item(raw.get(), self.found, self.budget),
                 });
             }
         }
@@ -294,7 +301,7 @@ impl<'de> Visitor<'de> for Items<'_, 'de> {
     }
 }
 
-fn item(text: &str, wanted: Kind, budget: &Budget) -> Result<Item<'static>, Fault> {
+pub(super) fn item(text: &str, wanted: Kind, budget: &Budget) -> Result<Item<'static>, Fault> {
     match read_item(text, wanted, budget) {
         Err(_) if text.contains("\\u") => {
             // Perhaps only half of an emoji, and then not worth a span.
@@ -302,7 +309,10 @@ fn item(text: &str, wanted: Kind, budget: &Budget) -> Result<Item<'static>, Faul
         }
         read => read,
     }
-    .map_err(|error| Fault::Malformed(error.to_string()))
+    .map_err(|error| {
+        budget.note_fault(text, error.line(), error.column());
+        Fault::Malformed(error.to_string())
+    })
 }
 
 fn read_item(text: &str, wanted: Kind, budget: &Budget) -> Result<Item<'static>, Damaged> {
@@ -311,13 +321,16 @@ fn read_item(text: &str, wanted: Kind, budget: &Budget) -> Result<Item<'static>,
     let mut item = serde_json::Deserializer::from_str(text);
     // `null` would pass for an object without fields.
     Ok(match wanted {
-        Kind::Span => {
+        Kind::Span | Kind::Either => {
             let mut span = Box::<wire::Span>::default();
             SpanFields {
                 budget,
                 span: &mut span,
             }
             .deserialize(&mut item)?;
+            if let Some(names) = &budget.names {
+                names.complete(&mut span);
+            }
             Item::Span(span)
         }
         Kind::Log => {

@@ -67,17 +67,23 @@ fn scope(
 }
 
 fn item<'a>(bytes: &'a [u8], wanted: Kind, budget: &Budget) -> Result<Item<'a>, Fault> {
+    let wanted = match wanted {
+        Kind::Either => nature(bytes).unwrap_or(Kind::Span),
+        told => told,
+    };
     let as_it_is = match wanted {
-        Kind::Span => canonical::span(bytes, budget),
+        Kind::Span | Kind::Either => canonical::span(bytes, budget),
         Kind::Log => canonical::log_record(bytes, budget),
     };
     if let Some(canonical) = as_it_is {
-        return Ok(Item::Canonical(canonical));
+        return Ok(Item::Canonical(canonical, wanted));
     }
     let item = match (wanted, nature(bytes)) {
         (Kind::Span, Some(Kind::Log)) => return Err(Fault::LogRecord),
         (Kind::Log, Some(Kind::Span)) => return Err(Fault::Span),
-        (Kind::Span, _) => span(bytes, budget).map(|span| Item::Span(Box::new(span))),
+        (Kind::Span | Kind::Either, _) => {
+            span(bytes, budget).map(|span| Item::Span(Box::new(span)))
+        }
         (Kind::Log, _) => log_record(bytes, budget).map(|log| Item::Log(Box::new(log))),
     };
     item.map_err(|Damaged| Fault::Malformed("its bytes are cut short or damaged".to_owned()))

@@ -16,9 +16,9 @@ use crate::{otlp::budget::Budget, wire};
 object! {
     SpanFields<'a> for <'_> { budget: &'a Budget, span: &'a mut wire::Span },
     |this, map| {
-        "traceId" | "trace_id" => this.span.trace_id = map.next_value_seed(Id(16))?,
-        "spanId" | "span_id" => this.span.span_id = map.next_value_seed(Id(8))?,
-        "parentSpanId" | "parent_span_id" => this.span.parent_span_id = map.next_value_seed(Id(8))?,
+        "traceId" | "trace_id" => this.span.trace_id = map.next_value_seed(Id(16, this.budget))?,
+        "spanId" | "span_id" => this.span.span_id = map.next_value_seed(Id(8, this.budget))?,
+        "parentSpanId" | "parent_span_id" => this.span.parent_span_id = map.next_value_seed(Id(8, this.budget))?,
         "traceState" | "trace_state" => this.span.trace_state = map.next_value_seed(Text)?,
         "name" => this.span.name = map.next_value_seed(Text)?,
         "kind" => this.span.kind = map.next_value_seed(Enum(&SPAN_KINDS))?,
@@ -140,8 +140,8 @@ impl<'de> DeserializeSeed<'de> for OneLink<'_> {
 object! {
     LinkFields<'a> for <'_> { budget: &'a Budget, link: &'a mut wire::Link },
     |this, map| {
-        "traceId" | "trace_id" => this.link.trace_id = map.next_value_seed(Id(16))?,
-        "spanId" | "span_id" => this.link.span_id = map.next_value_seed(Id(8))?,
+        "traceId" | "trace_id" => this.link.trace_id = map.next_value_seed(Id(16, this.budget))?,
+        "spanId" | "span_id" => this.link.span_id = map.next_value_seed(Id(8, this.budget))?,
         "traceState" | "trace_state" => this.link.trace_state = map.next_value_seed(Text)?,
         "attributes" => map.next_value_seed(Attributes {
             budget: this.budget,
@@ -183,8 +183,8 @@ object! {
             map.next_value_seed(Count(&mut this.log.dropped_attributes_count))?;
         },
         "flags" => map.next_value_seed(Count(&mut this.log.flags))?,
-        "traceId" | "trace_id" => this.log.trace_id = map.next_value_seed(Id(16))?,
-        "spanId" | "span_id" => this.log.span_id = map.next_value_seed(Id(8))?,
+        "traceId" | "trace_id" => this.log.trace_id = map.next_value_seed(Id(16, this.budget))?,
+        "spanId" | "span_id" => this.log.span_id = map.next_value_seed(Id(8, this.budget))?,
     }
 }
 

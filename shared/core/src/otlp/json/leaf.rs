@@ -12,7 +12,7 @@ use serde::{
     de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::wire::any_value::Value;
+use crate::{otlp::budget::Budget, wire::any_value::Value};
 
 /// A key, borrowed where it can be.
 pub(super) struct Key<'d>(pub(super) Cow<'d, str>);
@@ -117,12 +117,24 @@ leaf! {
     }
 }
 
-leaf! {
-    /// An id of so many bytes; what is none comes out with a length that no id has.
-    Id(length: usize) -> Bytes, |leaf| match leaf {
-        None => Bytes::new(),
-        Some(Leaf::Text(text)) => id(text.trim(), length),
-        Some(_) => NO_ID,
+/// An id of so many bytes; what is none comes out with a length that no id has, unless any name will do.
+pub(super) struct Id<'a>(pub(super) usize, pub(super) &'a Budget);
+
+impl<'de> DeserializeSeed<'de> for Id<'_> {
+    type Value = Bytes;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Bytes, D::Error> {
+        let Self(length, budget) = self;
+        let text = match Scalar.deserialize(deserializer)? {
+            None => return Ok(Bytes::new()),
+            Some(Leaf::Text(text)) => text,
+            Some(Leaf::Int(number)) if budget.names.is_some() => number.to_string().into(),
+            Some(_) => return Ok(NO_ID),
+        };
+        Ok(match &budget.names {
+            Some(names) => names.id(text.trim(), length),
+            None => id(text.trim(), length),
+        })
     }
 }
 
@@ -240,7 +252,7 @@ const NO_ID: Bytes = Bytes::from_static(b"?");
 
 /// Hex as OTLP/JSON says, or base64 as protobuf's JSON mapping would have it; a text of one is never one of the other,
 /// for their lengths differ.
-fn id(text: &str, length: usize) -> Bytes {
+pub(in crate::otlp) fn id(text: &str, length: usize) -> Bytes {
     if text.is_empty() {
         return Bytes::new();
     }

@@ -75,25 +75,146 @@ impl<'de> Visitor<'de> for Attributes<'_> {
         }
     }
 
+    fn visit_map<A: MapAccess<'de>>(mut self, map: A) -> Result<(), A::Error> {
+        Flat {
+            into: &mut self,
+            path: "",
+        }
+        .visit_map(map)
+    }
+}
+
+/// How long the path of a nested key may grow: each level repeats it for each of its keys.
+const MAX_PATH_BYTES: usize = 512;
+
+/// Values by key, nested in each other where a column store split keys at their dots: `{"gen_ai": {"request": {"model": ..}}}`.
+struct Flat<'a, 'b> {
+    into: &'a mut Attributes<'b>,
+    path: &'a str,
+}
+
+impl<'de> DeserializeSeed<'de> for Flat<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Flat<'_, '_> {
+    fn take(&mut self, value: Option<Value>) {
+        self.into.take(wire::KeyValue {
+            key: self.path.to_owned(),
+            value: value.map(some),
+        });
+    }
+
+    /// A value that stands by itself costs as everywhere, and its path what it repeats.
+    fn take_scalar(&mut self, value: Value) {
+        let budget = self.into.budget;
+        for _ in 0..=self.path.len() / 64 {
+            budget.spend(1);
+        }
+        self.take(Some(value));
+    }
+}
+
+impl<'de> Visitor<'de> for Flat<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("attributes by key")
+    }
+
+    fn visit_unit<E>(mut self) -> Result<(), E> {
+        self.into.budget.spend(1);
+        self.take(None);
+        Ok(())
+    }
+
+    fn visit_bool<E>(mut self, value: bool) -> Result<(), E> {
+        self.take_scalar(Value::Bool(value));
+        Ok(())
+    }
+
+    fn visit_i64<E>(mut self, value: i64) -> Result<(), E> {
+        self.take_scalar(Value::Int(value));
+        Ok(())
+    }
+
+    fn visit_u64<E>(mut self, value: u64) -> Result<(), E> {
+        self.take_scalar(match i64::try_from(value) {
+            Ok(value) => Value::Int(value),
+            Err(_) => Value::Double(value as f64),
+        });
+        Ok(())
+    }
+
+    fn visit_f64<E>(mut self, value: f64) -> Result<(), E> {
+        self.take_scalar(Value::Double(value));
+        Ok(())
+    }
+
+    fn visit_str<E>(mut self, value: &str) -> Result<(), E> {
+        self.take_scalar(Value::String(value.to_owned()));
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, seq: A) -> Result<(), A::Error> {
+        let budget = self.into.budget;
+        budget.spend(1);
+        let list = Any { budget, depth: 1 }.visit_seq(seq)?;
+        self.take(list);
+        Ok(())
+    }
+
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some(Key(key)) = map.next_key()? {
-            if self.is_full() {
-                map.next_value::<IgnoredAny>()?;
-                self.budget.leave_out(self.dropped);
+            let budget = self.into.budget;
+            // `{"stringValue": ..}` under a key is a value as OTLP writes it.
+            if !self.path.is_empty() && is_kind_of_value(&key) {
+                budget.spend(1);
+                let value = Any { budget, depth: 1 }.read_kind(&key, &mut map)?;
+                self.take(value);
+                continue;
+            }
+            let path = if self.path.is_empty() {
+                key.into_owned()
             } else {
-                let seed = Any {
-                    budget: self.budget,
-                    depth: 1,
-                };
-                let value = map.next_value_seed(seed)?.map(some);
-                self.take(wire::KeyValue {
-                    key: key.into_owned(),
-                    value,
-                });
+                format!("{}.{key}", self.path)
+            };
+            if self.into.is_full() || !self.path.is_empty() && path.len() > MAX_PATH_BYTES {
+                map.next_value::<IgnoredAny>()?;
+                budget.leave_out(self.into.dropped);
+            } else {
+                map.next_value_seed(Flat {
+                    into: &mut *self.into,
+                    path: &path,
+                })?;
             }
         }
         Ok(())
     }
+}
+
+fn is_kind_of_value(key: &str) -> bool {
+    matches!(
+        key,
+        "stringValue"
+            | "string_value"
+            | "boolValue"
+            | "bool_value"
+            | "intValue"
+            | "int_value"
+            | "doubleValue"
+            | "double_value"
+            | "bytesValue"
+            | "bytes_value"
+            | "arrayValue"
+            | "array_value"
+            | "kvlistValue"
+            | "kvlist_value"
+    )
 }
 
 /// A `KeyValue`. One without a value costs as much as one with.
@@ -212,40 +333,50 @@ impl<'de> Visitor<'de> for Any<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut value = None;
         while let Some(Key(key)) = map.next_key()? {
-            // A scalar costs what its `AnyValue` has paid already.
-            let scalar = |map: &mut A| map.next_value_seed(Scalar);
-            match key.as_ref() {
-                "stringValue" | "string_value" => {
-                    value = Some(Value::String(map.next_value_seed(Text)?));
-                }
-                "boolValue" | "bool_value" => value = scalar(&mut map)?.map(as_bool),
-                "intValue" | "int_value" => value = scalar(&mut map)?.map(as_int),
-                "doubleValue" | "double_value" => value = scalar(&mut map)?.map(as_double),
-                "bytesValue" | "bytes_value" => value = scalar(&mut map)?.map(as_bytes),
-                "arrayValue" | "array_value" => {
-                    let mut values = Vec::new();
-                    map.next_value_seed(ArrayFields {
-                        budget: self.budget,
-                        depth: &(self.depth + 1),
-                        values: &mut values,
-                    })?;
-                    value = Some(Value::Array(wire::ArrayValue { values }));
-                }
-                "kvlistValue" | "kvlist_value" => {
-                    let mut values = Vec::new();
-                    map.next_value_seed(MapFields {
-                        budget: self.budget,
-                        depth: &(self.depth + 1),
-                        values: &mut values,
-                    })?;
-                    value = Some(Value::Map(wire::KeyValueList { values }));
-                }
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+            if is_kind_of_value(&key) {
+                value = self.read_kind(&key, &mut map)?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
             }
         }
         Ok(value)
+    }
+}
+
+impl Any<'_> {
+    /// What stands under a key that names the kind of a value.
+    fn read_kind<'de, A: MapAccess<'de>>(
+        &self,
+        key: &str,
+        map: &mut A,
+    ) -> Result<Option<Value>, A::Error> {
+        // A scalar costs what its `AnyValue` has paid already.
+        let scalar = |map: &mut A| map.next_value_seed(Scalar);
+        Ok(match key {
+            "stringValue" | "string_value" => Some(Value::String(map.next_value_seed(Text)?)),
+            "boolValue" | "bool_value" => scalar(map)?.map(as_bool),
+            "intValue" | "int_value" => scalar(map)?.map(as_int),
+            "doubleValue" | "double_value" => scalar(map)?.map(as_double),
+            "bytesValue" | "bytes_value" => scalar(map)?.map(as_bytes),
+            "arrayValue" | "array_value" => {
+                let mut values = Vec::new();
+                map.next_value_seed(ArrayFields {
+                    budget: self.budget,
+                    depth: &(self.depth + 1),
+                    values: &mut values,
+                })?;
+                Some(Value::Array(wire::ArrayValue { values }))
+            }
+            _ => {
+                let mut values = Vec::new();
+                map.next_value_seed(MapFields {
+                    budget: self.budget,
+                    depth: &(self.depth + 1),
+                    values: &mut values,
+                })?;
+                Some(Value::Map(wire::KeyValueList { values }))
+            }
+        })
     }
 }
 
