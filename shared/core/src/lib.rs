@@ -8,6 +8,7 @@ pub mod chunk;
 pub mod continuity;
 pub mod convention;
 pub mod cursor;
+pub mod eval;
 pub mod event;
 pub mod feed;
 pub mod files;
