@@ -5,6 +5,7 @@
 mod access;
 mod analysis;
 mod cleanup;
+mod cli;
 mod compaction;
 mod completion;
 mod containers;

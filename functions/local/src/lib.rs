@@ -1,5 +1,6 @@
 //! The whole of Tailspan in one process: its own Redis, every router, every background loop.
 
+pub mod cli;
 pub mod embedded;
 mod guard;
 pub mod health;

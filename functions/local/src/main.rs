@@ -1,22 +1,65 @@
 //! The command `tailspan`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use tailspan_local::options::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use tailspan_local::cli::{self, Outcome};
+use tailspan_local::options::{Cli, Command, CompletionsOptions};
+use tailspan_local::{health, serve};
+use tailspan_service::telemetry::{self, Lines};
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Serve(options) => tailspan_local::serve::run(&options),
-        Command::Health(options) => {
-            tailspan_local::health::ask(&options).map(|said| println!("{said}"))
-        }
+    let said = Cli::parse();
+    let is_server = matches!(said.command, Command::Serve(_));
+    let is_health = matches!(said.command, Command::Health(_));
+    telemetry::start_at(Lines::Text, levels(is_server, said.verbose));
+    let outcome = match said.command {
+        Command::Serve(options) => serve::run(&options).map(|()| Outcome::Well),
+        Command::Tail(options) => cli::block_on(cli::tail::run(&options)),
+        Command::Trace(options) => cli::block_on(cli::trace::run(&options)),
+        Command::List(options) => cli::block_on(cli::list::run(&options)),
+        Command::Health(options) => health::ask(&options).and_then(|said| print(&said)),
+        Command::Completions(options) => completions(&options),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Ok(outcome) => outcome.into(),
+        // A server that does not start has failed, and one that is not well is what was asked: a container's runtime knows 1 for it.
+        Err(error) if is_server || is_health => {
             eprintln!("tailspan: {error:#}");
             ExitCode::FAILURE
         }
+        Err(error) => {
+            let (outcome, text) = Outcome::of_error(&error);
+            if let Some(text) = text {
+                let _ = writeln!(std::io::stderr(), "tailspan: {}", cli::one_line(&text));
+            }
+            outcome.into()
+        }
     }
+}
+
+/// Which log lines are wanted; `None` leaves it to `TAILSPAN_LOG` and its default.
+fn levels(is_server: bool, verbose: u8) -> Option<&'static str> {
+    match (verbose, is_server) {
+        (0, true) => None,
+        // A command's answer is its output; what goes wrong is told in it.
+        (0, false) => Some("error"),
+        (1, _) => Some(concat!(
+            "info,fred=error,tailspan_core=debug,tailspan_service=debug,tailspan_ingest=debug,tailspan_query=debug,",
+            "tailspan_stream=debug,tailspan_cleanup=debug,tailspan_worker=debug,tailspan_mesh=debug,tailspan_local=debug",
+        )),
+        (_, _) => Some("trace"),
+    }
+}
+
+fn completions(options: &CompletionsOptions) -> anyhow::Result<Outcome> {
+    let mut script = Vec::new();
+    clap_complete::generate(options.shell, &mut Cli::command(), "tailspan", &mut script);
+    print(String::from_utf8(script)?.trim_end())
+}
+
+fn print(text: &str) -> anyhow::Result<Outcome> {
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(Outcome::Well)
 }

@@ -2,12 +2,29 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::cli::list::ListOptions;
+use crate::cli::tail::TailOptions;
+use crate::cli::trace::TraceOptions;
 
 /// Watch multi-agent runs while they happen.
 #[derive(Debug, Parser)]
-#[command(name = "tailspan", version)]
+#[command(
+    name = "tailspan",
+    version,
+    after_help = "\
+Examples:
+  tailspan serve                     # then send: OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318
+  tailspan tail                      # what happens now
+  tailspan list --status failed      # what went wrong
+  tailspan trace TRACE_ID            # how one run went"
+)]
 pub struct Cli {
+    /// Say more on standard error of what is done: -v what happens (debug), -vv everything (trace)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
     #[command(subcommand)]
     pub command: Command,
 }
@@ -15,13 +32,37 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the whole service on this machine, with a Redis of its own unless one is named
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
+    /// Follow a trace, a session or everything while it happens
+    Tail(TailOptions),
+    /// Show a trace as a tree of calls
+    Trace(TraceOptions),
+    /// List traces, newest first
+    List(ListOptions),
     /// Ask the server on this machine how it is; exits with 0 when it is well
     Health(HealthOptions),
+    /// Print the completions for a shell
+    Completions(CompletionsOptions),
+}
+
+/// What `tailspan completions` can be told.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  tailspan completions bash > ~/.local/share/bash-completion/completions/tailspan
+  tailspan completions zsh > \"${fpath[1]}/_tailspan\"
+  tailspan completions fish > ~/.config/fish/completions/tailspan.fish")]
+pub struct CompletionsOptions {
+    /// The shell
+    pub shell: clap_complete::Shell,
 }
 
 /// What `tailspan health` can be told; the same variables as the server's, so that it finds the one beside it.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  tailspan health
+  tailspan health --ready || restart")]
 pub struct HealthOptions {
     /// Address that the server was told to listen on
     #[arg(long, env = "TAILSPAN_HOST", default_value = "127.0.0.1")]
@@ -38,17 +79,28 @@ pub struct HealthOptions {
 
 /// What `tailspan serve` can be told. Every option also has a variable; the option wins.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  tailspan serve
+  tailspan serve --dev --eval-sets ./evals
+  tailspan serve --host 0.0.0.0 --token \"$SECRET\" --retention 30d
+  tailspan serve --redis-url redis://redis:6379")]
 pub struct ServeOptions {
     /// Address to listen on; anything but loopback asks for a token
     #[arg(long, env = "TAILSPAN_HOST", default_value = "127.0.0.1")]
     pub host: String,
 
     /// Port of every route
-    #[arg(long, env = "TAILSPAN_PORT", default_value_t = 8001)]
+    #[arg(short, long, env = "TAILSPAN_PORT", default_value_t = 8001)]
     pub port: u16,
 
     /// Port for OpenTelemetry exporters, where they look by default
-    #[arg(long, env = "TAILSPAN_OTLP_PORT", default_value_t = 4318)]
+    #[arg(
+        long,
+        visible_alias = "otlp-http-port",
+        env = "TAILSPAN_OTLP_PORT",
+        default_value_t = 4318
+    )]
     pub otlp_port: u16,
 
     /// Use this Redis instead of a private one (redis://, redis-cluster://, redis-sentinel://, rediss... for TLS, or redis+unix://)
@@ -123,7 +175,7 @@ impl ServeOptions {
 }
 
 /// `90`, `90s`, `15m`, `12h`, `7d` as seconds.
-fn parse_seconds(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_seconds(text: &str) -> Result<u64, String> {
     let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 24 * 3600)];
     match parse_with_unit(text, &units) {
         Some(seconds) if seconds > 0 => Ok(seconds),
@@ -172,7 +224,7 @@ mod tests {
             let line = ["tailspan", "serve"].iter().chain(more);
             match Cli::try_parse_from(line).unwrap().command {
                 Command::Serve(options) => options,
-                Command::Health(_) => panic!("`serve` was asked for"),
+                _ => panic!("`serve` was asked for"),
             }
         };
         let check = |options: &ServeOptions, vars: &[(&str, &str)]| {

@@ -10,7 +10,6 @@ use tailspan_core::id::TenantId;
 use tailspan_service::App;
 use tailspan_service::config::Config;
 use tailspan_service::error;
-use tailspan_service::telemetry::{self, Lines};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -35,7 +34,6 @@ const OWN_FILES: u64 = 256;
 ///
 /// The settings, the data directory, the server or a port cannot be had; each with what to do about it.
 pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
-    telemetry::start(Lines::Text);
     let mut config = config(options)?;
     let token = token(options, &config);
     if let Some(token) = &token {

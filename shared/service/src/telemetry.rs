@@ -13,9 +13,15 @@ pub enum Lines {
 
 /// Starts logging; `TAILSPAN_LOG` takes tracing's filter syntax, default `info`. Called once, by `main`.
 pub fn start(lines: Lines) {
-    let filter = || {
-        EnvFilter::try_from_env("TAILSPAN_LOG")
-            .unwrap_or_else(|_| EnvFilter::new("info,fred=error"))
+    start_at(lines, None);
+}
+
+/// [`start`], with these levels instead of what the variable says.
+pub fn start_at(lines: Lines, levels: Option<&str>) {
+    let filter = || match levels {
+        Some(levels) => EnvFilter::new(levels),
+        None => EnvFilter::try_from_env("TAILSPAN_LOG")
+            .unwrap_or_else(|_| EnvFilter::new("info,fred=error")),
     };
     // A second call (tests) keeps the first subscriber.
     let _ = match lines {

@@ -1,0 +1,550 @@
+//! The command line: the built program against a real server, in a pipe and on a terminal.
+
+use std::{io::Read as _, net::SocketAddr, os::fd::OwnedFd, process::Stdio, time::Duration};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::mpsc;
+
+use crate::{
+    embedded::program,
+    proxy::{Proxy, Weather},
+    support::{Instance, RedisServer, http},
+};
+
+/// Longer than anything here takes; what hangs fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+struct Answer {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn tailspan(at: SocketAddr, words: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command
+        .args(words)
+        .env("TAILSPAN_URL", format!("http://{at}"))
+        .env_remove("TAILSPAN_TOKEN")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+async fn answer(mut command: Command) -> Answer {
+    let output = tokio::time::timeout(PATIENCE, command.output());
+    let output = output.await.expect("it ends").expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Answer {
+        code: output.status.code(),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
+}
+
+async fn ask(at: SocketAddr, words: &[&str]) -> Answer {
+    answer(tailspan(at, words)).await
+}
+
+async fn send(instance: &Instance, trace: &str, events: &Value) {
+    let answer = http()
+        .post(instance.url(&format!("/traces/{trace}/events")))
+        .json(events)
+        .send()
+        .await
+        .expect("answered");
+    assert!(answer.status().is_success(), "{answer:?}");
+}
+
+/// Two agents; the second one's step fails, with words that would clear a terminal.
+fn begun() -> Value {
+    json!([
+        {"event_type": "workflow_started", "span_id": "root", "agent_name": "planner", "name": "plan",
+         "timestamp": "2026-01-01T00:00:00Z", "session_id": "chat"},
+        {"event_type": "tool_call_started", "span_id": "look", "parent_span_id": "root", "tool_name": "look\u{1b}[2J\u{9b}31m",
+         "agent_name": "planner", "timestamp": "2026-01-01T00:00:01Z"},
+        {"event_type": "tool_call_completed", "span_id": "look", "parent_span_id": "root", "tool_name": "look\u{1b}[2J\u{9b}31m",
+         "agent_name": "planner", "timestamp": "2026-01-01T00:00:01.250Z", "error": {"type": "Timeout", "message": "no\nanswer"}},
+    ])
+}
+
+fn over(event_type: &str) -> Value {
+    json!({"event_type": event_type, "span_id": "root", "agent_name": "planner", "name": "plan", "timestamp": "2026-01-01T00:00:02Z"})
+}
+
+async fn start() -> (RedisServer, Instance) {
+    let redis = RedisServer::start().await;
+    let instance = Instance::start(&redis.url()).await;
+    (redis, instance)
+}
+
+#[tokio::test]
+async fn a_trace_is_a_tree_of_calls_and_an_exit_code() {
+    let (_redis, instance) = start().await;
+    send(&instance, "good", &begun()).await;
+    send(&instance, "good", &over("workflow_completed")).await;
+    send(&instance, "bad", &begun()).await;
+    send(&instance, "bad", &over("workflow_failed")).await;
+
+    let good = ask(instance.address, &["trace", "good"]).await;
+    let expected = "\
+Call Tree for trace good
+════════════════════════════════════════════════════════════
+└─ plan (planner) [2.00s] ✓
+   └─ look\u{fffd}[2J\u{fffd}31m (planner) [250ms] ✗
+      Error: Timeout: no answer
+────────────────────────────────────────────────────────────
+Summary: 2 spans across 1 agent | 2.00s | ✓
+Agents: planner
+";
+    assert_eq!(good.out, expected, "{}", good.err);
+    assert_eq!(good.code, Some(0));
+    assert_eq!(ask(instance.address, &["trace", "bad"]).await.code, Some(1));
+
+    let json = ask(instance.address, &["trace", "bad", "--json"]).await;
+    assert!(
+        !json.out.trim_end().contains(char::is_control),
+        "{}",
+        json.out
+    );
+    let json: Value = serde_json::from_str(&json.out).expect("JSON");
+    assert_eq!(json["spans"][1]["name"], "look\u{1b}[2J\u{9b}31m");
+
+    let absent = ask(instance.address, &["trace", "nobody"]).await;
+    assert_eq!((absent.code, absent.out.as_str()), (Some(2), ""));
+    assert!(
+        absent.err.contains("there is no trace nobody"),
+        "{}",
+        absent.err
+    );
+}
+
+#[tokio::test]
+async fn a_trace_can_be_waited_for() {
+    let (_redis, instance) = start().await;
+    let command = tailspan(instance.address, &["trace", "later", "--wait", "30s"]);
+    let (answer, ()) = tokio::join!(answer(command), async {
+        // It waits when the server has its request: it is the only one that counts as a viewer.
+        while !metric(&instance, "tailspan_viewers 1").await {
+            tokio::task::yield_now().await;
+        }
+        send(&instance, "later", &begun()).await;
+    });
+    assert_eq!(answer.code, Some(0), "{}", answer.err);
+    assert!(answer.out.contains("plan (planner)"));
+}
+
+async fn metric(instance: &Instance, line: &str) -> bool {
+    let text = http().get(instance.url("/metrics")).send().await;
+    let text = text.expect("answered").text().await.expect("text");
+    text.lines().any(|said| said.starts_with(line))
+}
+
+#[tokio::test]
+async fn the_list_has_filters_and_lines_for_scripts() {
+    let (_redis, instance) = start().await;
+    for n in 0..205 {
+        send(&instance, &format!("run-{n:03}"), &begun()).await;
+    }
+    send(&instance, "run-000", &over("workflow_failed")).await;
+
+    let all = ask(instance.address, &["list", "--json", "--limit", "1000"]).await;
+    let rows: Vec<Value> = all
+        .out
+        .lines()
+        .map(|row| serde_json::from_str(row).expect("JSON"))
+        .collect();
+    assert_eq!(rows.len(), 205);
+    assert_eq!(rows[0]["trace_id"], "run-204");
+
+    let table = ask(instance.address, &["list", "--limit", "201"]).await;
+    assert_eq!(table.out.lines().count(), 202);
+    assert!(table.out.starts_with("TRACE"), "{}", table.out);
+    let none = ask(instance.address, &["list", "--agent", "nobody"]).await;
+    assert_eq!((none.code, none.out.as_str()), (Some(0), ""));
+    let since = ask(
+        instance.address,
+        &[
+            "list",
+            "--since",
+            "2000-01-01T00:00:00Z",
+            "--session",
+            "chat",
+            "--limit",
+            "3",
+            "--json",
+        ],
+    )
+    .await;
+    assert_eq!(since.out.lines().count(), 3);
+    assert_eq!(
+        ask(instance.address, &["list", "--status", "odd"])
+            .await
+            .code,
+        Some(2)
+    );
+}
+
+/// A program that runs on, and its lines.
+fn lines(mut child: Child) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let out = child.stdout.take().expect("piped");
+    (child, BufReader::new(out).lines())
+}
+
+async fn line(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
+    let line = tokio::time::timeout(PATIENCE, lines.next_line());
+    line.await.expect("a line in time").expect("readable")
+}
+
+#[tokio::test]
+async fn a_tail_goes_on_where_it_was_cut_and_says_how_the_run_ended() {
+    let (_redis, instance) = start().await;
+    let proxy = Proxy::to(instance.address, Weather::CALM).await;
+    send(&instance, "run", &begun()).await;
+    let mut command = tailspan(proxy.address, &["tail", "run", "--json"]);
+    let (mut child, mut told) = lines(command.spawn().expect("it starts"));
+    let mut seqs = Vec::new();
+    let mut next = async |seqs: &mut Vec<u64>| {
+        let line = line(&mut told).await?;
+        let event: Value = serde_json::from_str(&line).expect("JSON");
+        seqs.extend(event["seq"].as_u64());
+        Some(event)
+    };
+    for _ in 0..3 {
+        next(&mut seqs).await;
+    }
+    for round in 0..5 {
+        proxy.cut_all();
+        send(
+            &instance,
+            "run",
+            &json!({"event_type": "note", "text": round}),
+        )
+        .await;
+        next(&mut seqs).await;
+    }
+    proxy.cut_all();
+    send(&instance, "run", &over("workflow_failed")).await;
+    let mut last = None;
+    while let Some(event) = next(&mut seqs).await {
+        last = Some(event);
+    }
+    assert_eq!(seqs, (1..=9).collect::<Vec<_>>());
+    assert_eq!(last, Some(json!({"control": "end", "status": "failed"})));
+    assert_eq!(child.wait().await.expect("ended").code(), Some(1));
+
+    // Who comes after the end is told the same.
+    let again = ask(proxy.address, &["tail", "run"]).await;
+    assert_eq!(again.code, Some(1));
+    assert_eq!(again.out.lines().count(), 10);
+    assert!(
+        again
+            .out
+            .contains("00:00:01.250 planner tool_call_completed"),
+        "{}",
+        again.out
+    );
+    assert!(!again.out.contains('\u{1b}') && !again.out.contains('\u{9b}'));
+}
+
+#[tokio::test]
+async fn a_deleted_trace_ends_a_tail_with_its_own_code() {
+    let (_redis, instance) = start().await;
+    send(&instance, "run", &begun()).await;
+    let mut command = tailspan(instance.address, &["tail", "run"]);
+    let (mut child, mut told) = lines(command.spawn().expect("it starts"));
+    line(&mut told).await.expect("the first event");
+    let url = instance.url("/traces/run?force=true");
+    http().delete(url).send().await.expect("answered");
+    while line(&mut told).await.is_some() {}
+    assert_eq!(child.wait().await.expect("ended").code(), Some(3));
+    assert_eq!(
+        ask(instance.address, &["tail", "nobody"]).await.code,
+        Some(2)
+    );
+}
+
+#[tokio::test]
+async fn a_session_and_everything_are_followed_too() {
+    let (_redis, instance) = start().await;
+    send(&instance, "one", &begun()).await;
+    send(
+        &instance,
+        "other",
+        &json!({"event_type": "note", "session_id": "elsewhere"}),
+    )
+    .await;
+    let mut session = tailspan(instance.address, &["tail", "--session", "chat"]);
+    let mut all = tailspan(instance.address, &["tail", "--from", "start", "--json"]);
+    let (_session, mut session) = lines(session.spawn().expect("it starts"));
+    let (_all, mut all) = lines(all.spawn().expect("it starts"));
+    send(&instance, "two", &begun()).await;
+    let mut seen = Vec::new();
+    while seen.len() < 8 {
+        let line = line(&mut session).await.expect("it goes on");
+        // HH:MM:SS.mmm trace agent type ...
+        seen.push(line.split(' ').nth(1).unwrap_or_default().to_owned());
+    }
+    assert!(
+        seen.iter()
+            .all(|trace| ["one", "two"].contains(&trace.as_str())),
+        "{seen:?}"
+    );
+    let mut traces = std::collections::BTreeSet::new();
+    while traces.len() < 3 {
+        let event: Value =
+            serde_json::from_str(&line(&mut all).await.expect("it goes on")).expect("JSON");
+        traces.extend(event["trace_id"].as_str().map(str::to_owned));
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_in_plain_words() {
+    let nobody: SocketAddr = "127.0.0.1:1".parse().expect("an address");
+    let refused = ask(nobody, &["list"]).await;
+    assert_eq!(refused.code, Some(4));
+    assert!(
+        refused.err.contains("start one with `tailspan serve`"),
+        "{}",
+        refused.err
+    );
+    let odd = ask(nobody, &["list", "--url", "ftp://x"]).await;
+    assert!(odd.err.contains("is no address of a server"), "{}", odd.err);
+
+    let redis = RedisServer::start().await;
+    let mut config = crate::support::config(&redis.url());
+    config
+        .tokens
+        .insert("secret".to_owned(), tailspan_core::id::TenantId::default());
+    let instance = Instance::with(config).await;
+    let asked = ask(instance.address, &["list"]).await;
+    assert_eq!(asked.code, Some(4));
+    assert!(
+        asked.err.contains("--token or TAILSPAN_TOKEN"),
+        "{}",
+        asked.err
+    );
+    assert_eq!(
+        ask(instance.address, &["list", "--token", "secret"])
+            .await
+            .code,
+        Some(0)
+    );
+}
+
+#[tokio::test]
+async fn a_reader_that_is_gone_ends_it_quietly() {
+    let (_redis, instance) = start().await;
+    send(&instance, "run", &begun()).await;
+    let mut child = tailspan(instance.address, &["tail", "run", "--stay"])
+        .spawn()
+        .expect("it starts");
+    let (mut out, mut err) = (
+        child.stdout.take().expect("piped"),
+        child.stderr.take().expect("piped"),
+    );
+    out.read_exact(&mut [0; 8])
+        .await
+        .expect("it tells something");
+    drop(out);
+    // The next thing that it tells meets nobody.
+    send(&instance, "run", &json!({"event_type": "note"})).await;
+    let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
+    assert_eq!(ended.expect("it ends").expect("ended").code(), Some(141));
+    let mut said = String::new();
+    err.read_to_string(&mut said).await.expect("readable");
+    assert_eq!(said, "");
+}
+
+#[tokio::test]
+async fn every_command_helps_and_every_shell_is_completed() {
+    let nobody: SocketAddr = "127.0.0.1:1".parse().expect("an address");
+    let help = ask(nobody, &["--help"]).await;
+    let commands: Vec<&str> = help
+        .out
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    assert!(commands.contains(&"tail"), "{}", help.out);
+    for command in commands {
+        let help = ask(nobody, &[command, "--help"]).await;
+        assert!(help.out.contains("Examples:"), "{command}: {}", help.out);
+    }
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = ask(nobody, &["completions", shell]).await;
+        assert!(script.out.contains("show-internal"), "{shell}");
+    }
+}
+
+/// A pseudo-terminal: what a program draws, as it comes.
+struct Terminal {
+    master: OwnedFd,
+    seen: mpsc::UnboundedReceiver<Vec<u8>>,
+    text: String,
+}
+
+impl Terminal {
+    fn open(rows: u16, columns: u16, command: &mut Command) -> (Self, Child) {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&master).expect("granted");
+        unlockpt(&master).expect("unlocked");
+        let name = ptsname(&master, Vec::new()).expect("it has a name");
+        let slave = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(name.to_str().expect("a path"))
+            .expect("opened");
+        let master = Self::sized(master, rows, columns);
+        let child = command
+            .stdout(slave.try_clone().expect("cloned"))
+            .stderr(slave)
+            .env("TERM", "xterm-256color")
+            .env_remove("NO_COLOR")
+            .spawn()
+            .expect("it starts");
+        // What the command keeps of the terminal would keep it open for ever.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut reader = std::fs::File::from(master.try_clone().expect("cloned"));
+        let (tell, seen) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                if tell.send(buffer[..count].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        let text = String::new();
+        (Self { master, seen, text }, child)
+    }
+
+    fn sized(master: OwnedFd, rows: u16, columns: u16) -> OwnedFd {
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&master, size).expect("sized");
+        master
+    }
+
+    /// Reads on until this was drawn after what was read before; what was drawn up to there.
+    async fn until(&mut self, wanted: &str) -> String {
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                if let Some(at) = self.text.find(wanted) {
+                    return Some(at + wanted.len());
+                }
+                let part = self.seen.recv().await?;
+                self.text.push_str(&String::from_utf8_lossy(&part));
+            }
+        });
+        let Ok(Some(end)) = found.await else {
+            panic!("never drawn: {wanted:?} in {:?}", self.text);
+        };
+        let rest = self.text.split_off(end);
+        std::mem::replace(&mut self.text, rest)
+    }
+}
+
+const OPENED: &str = "\u{1b}[?1049h";
+const GIVEN_BACK: &str = "\u{1b}[?1049l";
+const DRAWN: &str = "\u{1b}[?2026l";
+
+#[tokio::test]
+async fn on_a_terminal_the_tree_moves_and_stays_when_the_run_ends() {
+    let (_redis, instance) = start().await;
+    send(&instance, "run", &begun()).await;
+    let mut command = tailspan(instance.address, &["tail", "run"]);
+    let (mut terminal, mut child) = Terminal::open(10, 60, &mut command);
+    terminal.until(OPENED).await;
+    terminal.until("plan (planner)").await;
+    terminal.until(DRAWN).await;
+
+    // More steps than there are lines: what is open is shown, and never more lines than the terminal has.
+    let steps: Vec<Value> = (0..40)
+        .map(|n| json!({"event_type": "node_started", "span_id": format!("n{n}"), "parent_span_id": "root",
+            "name": format!("step-{n}"), "timestamp": format!("2026-01-01T00:00:01.{n:03}Z")}))
+        .collect();
+    send(&instance, "run", &json!(steps)).await;
+    terminal.until("step-39").await;
+    let picture = terminal.until(DRAWN).await;
+    assert!(picture.contains("not shown"), "{picture:?}");
+    assert!(picture.matches("\r\n").count() < 10, "{picture:?}");
+
+    // A narrower terminal gets shorter lines.
+    let master = terminal.master.try_clone().expect("cloned");
+    drop(Terminal::sized(master, 6, 14));
+    let pid = child.id().expect("it runs").to_string();
+    let told = std::process::Command::new("kill")
+        .args(["-WINCH", &pid])
+        .status();
+    assert!(told.expect("kill runs").success());
+    // A line is cut where the terminal ends.
+    terminal.until("plan (plan…").await;
+    terminal.until(DRAWN).await;
+    let picture = terminal.until(DRAWN).await;
+    assert!(picture.matches("\r\n").count() < 6, "{picture:?}");
+
+    send(&instance, "run", &over("workflow_completed")).await;
+    terminal.until(GIVEN_BACK).await;
+    let left = terminal.until("Agents: planner").await;
+    assert!(
+        left.contains("Call Tree for trace run") && left.contains("step-0"),
+        "{left:?}"
+    );
+    assert!(
+        left.contains("\u{1b}[31m") && !left.contains("\u{1b}[2J\u{9b}"),
+        "{left:?}"
+    );
+    assert_eq!(child.wait().await.expect("ended").code(), Some(0));
+}
+
+#[tokio::test]
+async fn ctrl_c_gives_the_terminal_back() {
+    let (_redis, instance) = start().await;
+    send(&instance, "run", &begun()).await;
+    let mut command = tailspan(instance.address, &["tail", "run"]);
+    let (mut terminal, mut child) = Terminal::open(24, 80, &mut command);
+    terminal.until(DRAWN).await;
+    let pid = child.id().expect("it runs").to_string();
+    let told = std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status();
+    assert!(told.expect("kill runs").success());
+    terminal.until("\u{1b}[?25h").await;
+    terminal.until(GIVEN_BACK).await;
+    assert_eq!(child.wait().await.expect("ended").code(), Some(130));
+}
+
+#[tokio::test]
+async fn no_color_means_none() {
+    let (_redis, instance) = start().await;
+    send(&instance, "run", &begun()).await;
+    let mut command = tailspan(instance.address, &["trace", "run"]);
+    let (mut terminal, mut child) = Terminal::open(24, 80, &mut command);
+    assert!(terminal.until("Agents: planner").await.contains("\u{1b}["));
+    child.wait().await.expect("ended");
+    let name = program().display().to_string();
+    // The terminal's own set-up takes NO_COLOR away, so a shell sets it again.
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("NO_COLOR=1 exec {name} trace run")])
+        .env("TAILSPAN_URL", format!("http://{}", instance.address))
+        .kill_on_drop(true);
+    let (mut terminal, mut child) = Terminal::open(24, 80, &mut shell);
+    let text = terminal.until("Agents: planner").await;
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    child.wait().await.expect("ended");
+}
