@@ -16,7 +16,8 @@ use self::counted::Counted;
 use self::kept::Kept;
 pub(crate) use self::said::{Line, Said, shorten, text_hash};
 use self::said::{
-    MAX_ARGUMENT_BYTES, answer_in, arguments, digest, digest_step, failure, name, question_in,
+    MAX_ARGUMENT_BYTES, MAX_RESULT_BYTES, answer_in, arguments, digest, digest_step, failure, name,
+    question_in,
 };
 use crate::convention::{self, begins_run, ends_run};
 use crate::event;
@@ -26,9 +27,9 @@ use crate::observed::{Recorded, What};
 use crate::verbosity::Verbosity;
 
 /// Bump when the form of [`State`] changes.
-const FORMAT: u8 = 6;
+const FORMAT: u8 = 7;
 /// Bump when a convention is read differently: older snapshots are folded anew.
-const MAPPER: u8 = 5;
+const MAPPER: u8 = 6;
 /// Decompressed size beyond which a snapshot is not one of ours.
 const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
 
@@ -109,6 +110,11 @@ pub(crate) struct SpanFacts {
     /// Of a retrieval: how many chunks were found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chunks: Option<u64>,
+    /// Of a model call, JSON text: see [`ToolFacts::arguments`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -127,6 +133,9 @@ pub(crate) struct ToolFacts {
     pub result_bytes: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub result_hash: u64,
+    /// The result as JSON text; when it is too long, an object that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -137,13 +146,23 @@ fn is_zero(number: &u64) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LogFacts {
     pub hash: u64,
+    pub seq: u64,
     pub time_ns: u64,
+    /// The producer said no time: `time_ns` is the arrival.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untimed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_id: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_whole_call: bool,
     #[serde(default, skip_serializing_if = "Said::is_empty")]
     pub said: Said,
+    /// It is an answer, also if it says nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_choice: bool,
+    /// Of a message of the assistant: what it is if it is no history but the answer.
+    #[serde(default, skip_serializing_if = "Said::is_empty")]
+    pub reply: Said,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -230,12 +249,14 @@ impl State {
             What::Log(record) => {
                 let hash = xxh3_64(&prost::Message::encode_to_vec(record.as_ref()));
                 let mut log = convention::read_log(record, &observation.context);
-                if log.time_ns == 0 {
+                let untimed = log.time_ns == 0;
+                if untimed {
                     log.time_ns = recorded.arrived_unix_ms.saturating_mul(1_000_000);
                 }
                 self.event_types
                     .add(&name(event::type_of_log(&log).to_owned()));
-                if let Some(facts) = LogFacts::of(&log, hash) {
+                if let Some(mut facts) = LogFacts::of(&log, hash) {
+                    (facts.seq, facts.untimed) = (recorded.seq, untimed);
                     let key = format!("{:020}-{:020}-{hash:016x}", facts.time_ns, recorded.seq);
                     self.logs.add(key, facts, |_| ());
                 }
@@ -345,6 +366,8 @@ impl SpanFacts {
             response_id: span.response_id.map(name),
             first_chunk_ns: span.time_to_first_chunk_ns,
             chunks: span.retrieval.and_then(|retrieval| retrieval.chunks_total),
+            temperature: number(span.parameters.get("temperature")),
+            max_tokens: number(span.parameters.get("max_tokens")),
         };
         (span.id, facts)
     }
@@ -354,13 +377,28 @@ impl SpanFacts {
     }
 }
 
+/// Some write numbers as text.
+fn number(parameter: Option<&serde_json::Value>) -> Option<String> {
+    let text = match parameter? {
+        serde_json::Value::String(text) => text.trim().to_owned(),
+        other => other.to_string(),
+    };
+    text.parse::<f64>()
+        .is_ok_and(f64::is_finite)
+        .then(|| name(text))
+}
+
 impl ToolFacts {
     fn of(tool: Tool) -> Self {
-        let result = tool.result.as_ref().map(ToString::to_string);
-        let result = result.as_deref().map(str::as_bytes);
+        let told = tool.result.as_ref().map(ToString::to_string);
+        let json = told.as_deref().map(str::as_bytes);
         Self {
-            result_bytes: result.map_or(0, |json| json.len() as u64),
-            result_hash: result.map_or(0, xxh3_64),
+            result_bytes: json.map_or(0, |json| json.len() as u64),
+            result_hash: json.map_or(0, xxh3_64),
+            result: tool
+                .result
+                .as_ref()
+                .map(|value| arguments(value, MAX_RESULT_BYTES)),
             name: name(tool.name),
             call_id: tool.call_id.map(name),
             kind: tool.kind,
@@ -374,18 +412,34 @@ impl ToolFacts {
 }
 
 impl LogFacts {
+    /// It holds what a model answered.
+    pub(crate) fn answers(&self) -> bool {
+        self.is_choice || self.said.answer.is_some() || !self.said.calls.is_empty()
+    }
+
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.said.is_empty() && self.reply.is_empty() && !self.is_choice
+    }
+
     fn of(log: &crate::model::Log, hash: u64) -> Option<Self> {
         let facts = Self {
             hash,
             time_ns: log.time_ns,
+            seq: 0,
+            untimed: false,
             span_id: log.span_id.clone(),
             is_whole_call: log.is_whole_call,
             said: digest(&log.input, &log.output),
+            is_choice: log.event_name.as_deref() == Some("gen_ai.choice"),
+            reply: match log.event_name.as_deref() {
+                Some("gen_ai.assistant.message") => digest(&[], &log.input),
+                _ => Said::default(),
+            },
             agent: log.agent.clone().map(name),
             sessions: log.sessions.iter().cloned().map(name).collect(),
             user: log.user.clone().map(name),
         };
-        let says_something = !facts.said.is_empty()
+        let says_something = !facts.says_nothing()
             || facts.agent.is_some()
             || !facts.sessions.is_empty()
             || facts.user.is_some();

@@ -1,18 +1,18 @@
-//! The user's turns: what was asked, what was answered, which tools were called.
+//! The user's turns: what was asked, what was answered, which tools were called and what they said.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::fold::{State, text_hash};
+use crate::fold::{Line, State, text_hash};
 use crate::model::{Kind, Usage};
 use crate::run::{Call, LlmCall, Run};
 use crate::summary::plain_model;
 use crate::verbosity::{PREVIEW_CHARACTERS, Verbosity, preview, preview_text};
 
-/// One user turn, in the form of seed 002.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// One user turn.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Invocation {
@@ -21,28 +21,54 @@ pub struct Invocation {
     pub user_text: String,
     pub agent_text: String,
     pub tool_calls: Vec<InvocationToolCall>,
+    /// What the tools said, in the order of their calls; a call without a known answer has none.
+    pub tool_responses: Vec<InvocationToolResponse>,
     pub model_info: ModelInfo,
+    /// What other forms of a turn need ([`crate::live::compat`]).
+    #[serde(skip)]
+    pub source: Source,
+}
+
+/// Where a turn was read from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Source {
+    /// The id by the rules of the dev server's dialect: `genai-<span>`, `genai-turn-<n>-<8 digits>`, or Google ADK's own.
+    pub dialect_id: String,
+    /// Google ADK wrote it.
+    pub is_adk: bool,
+    /// Names of models as they were told, with the prefix of a provider.
+    pub models: BTreeSet<String>,
+    pub response_models: BTreeSet<String>,
+    /// When the turn began, nanoseconds since 1970.
+    pub from_ns: u64,
 }
 
 impl Invocation {
-    /// As it is told at a level: below `detailed` without a word of what was said, and without the arguments; at `detailed` the beginnings.
+    /// As it is told at a level: below `detailed` without a word of what was said, and without arguments and responses; at `detailed` the beginnings.
     pub fn at(mut self, level: Verbosity) -> Self {
         let shown = |text: String| match level {
-            Verbosity::Debug => text,
-            Verbosity::Detailed => preview_text(&text, PREVIEW_CHARACTERS),
+            Verbosity::Debug => text.trim().to_owned(),
+            Verbosity::Detailed => preview_text(text.trim(), PREVIEW_CHARACTERS),
             Verbosity::Standard | Verbosity::Minimal => String::new(),
         };
         self.user_text = shown(self.user_text);
         self.agent_text = shown(self.agent_text);
-        for call in &mut self.tool_calls {
-            call.args = match level {
+        let responses = self.tool_responses.iter_mut();
+        let values = self
+            .tool_calls
+            .iter_mut()
+            .map(|call| &mut call.args)
+            .chain(responses.map(|response| &mut response.response));
+        for value in values {
+            *value = match level {
                 Verbosity::Debug => continue,
-                Verbosity::Detailed => preview(std::mem::take(&mut call.args), PREVIEW_CHARACTERS),
+                Verbosity::Detailed => preview(std::mem::take(value), PREVIEW_CHARACTERS),
                 Verbosity::Standard | Verbosity::Minimal => Value::Null,
             };
         }
         if level == Verbosity::Minimal {
             self.tool_calls.clear();
+            self.tool_responses.clear();
             self.model_info = ModelInfo::default();
         }
         self
@@ -61,6 +87,22 @@ pub struct InvocationToolCall {
     pub kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// The step that ran it, if one is known.
+    #[serde(skip)]
+    pub ran: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct InvocationToolResponse {
+    pub name: String,
+    /// The tool's result: text, or the value that it is.
+    pub response: Value,
+    pub id: Option<String>,
+    /// The step that told it, if one is known.
+    #[serde(skip)]
+    pub ran: Option<String>,
 }
 
 /// The models of one turn; what is empty is left out.
@@ -84,6 +126,11 @@ pub struct ModelInfo {
     pub finish_reasons: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub error_types: Vec<String>,
+    /// Of the first call that has one; of `max_tokens` too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -141,7 +188,8 @@ pub fn invocations(state: &State) -> Vec<Invocation> {
         if own_calls.is_empty() && own_tools.is_empty() && !acts {
             continue;
         }
-        let turns = turns(&run, *unit, members, &own_calls);
+        let group = Group::of(&run, *unit, members);
+        let turns = turns(&run, &group, &own_calls);
         // Everything belongs to the last turn that had begun.
         let turn_at = |start_ns: u64| {
             turns
@@ -158,32 +206,46 @@ pub fn invocations(state: &State) -> Vec<Invocation> {
                 calls.push(call);
             }
         }
-        let mut tools_in: Vec<Vec<InvocationToolCall>> = vec![Vec::new(); turns.len()];
+        let mut tools_in: Vec<Vec<&Call>> = vec![Vec::new(); turns.len()];
         for tool in own_tools {
             if let Some(tools) = tools_in.get_mut(turn_at(tool.at.0)) {
-                tools.push(InvocationToolCall {
-                    name: tool.name.clone(),
-                    args: tool.arguments.clone(),
-                    id: tool.id.clone(),
-                    kind: tool.kind.as_str(),
-                    agent: tool.by.clone(),
-                });
+                tools.push(tool);
             }
         }
-        let mut ids: HashSet<String> = HashSet::new();
-        for (number, ((turn, calls), tool_calls)) in
-            turns.iter().zip(calls_in).zip(tools_in).enumerate()
+        let (mut ids, mut dialect_ids) = (HashSet::new(), HashSet::new());
+        for (number, ((turn, calls), tools)) in turns.iter().zip(calls_in).zip(tools_in).enumerate()
         {
-            let mut id = turn.id.clone();
-            if !ids.insert(id.clone()) {
-                id = format!("{id}-{}", number + 1);
+            let once = |ids: &mut HashSet<String>, id: &str| {
+                let id = match ids.contains(id) {
+                    true => format!("{id}-{}", number + 1),
+                    false => id.to_owned(),
+                };
+                ids.insert(id.clone());
+                id
+            };
+            let mut source = Source {
+                dialect_id: once(&mut dialect_ids, &turn.dialect_id),
+                is_adk: group.is_adk,
+                from_ns: turn.from_ns,
+                ..Source::default()
+            };
+            for call in &calls {
+                let asked = call.request_model.or(call.response_model);
+                source.models.extend(asked.map(str::to_owned));
+                let answered = call.response_model.map(str::to_owned);
+                source.response_models.extend(answered);
             }
             let invocation = Invocation {
-                invocation_id: id,
-                user_text: turn.question.trim().to_owned(),
-                agent_text: turn.answer.trim().to_owned(),
-                tool_calls,
+                invocation_id: once(&mut ids, &turn.id),
+                user_text: turn.question.clone(),
+                agent_text: turn.answer.clone(),
+                tool_calls: tools.iter().map(|tool| tool_call(&run, tool)).collect(),
+                tool_responses: tools
+                    .iter()
+                    .filter_map(|tool| tool_response(&run, tool))
+                    .collect(),
                 model_info: model_info(&run, &calls),
+                source,
             };
             invocations.push((turn.from_ns, invocation));
         }
@@ -196,15 +258,105 @@ pub fn invocations(state: &State) -> Vec<Invocation> {
         .collect()
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+fn tool_call(run: &Run, tool: &Call) -> InvocationToolCall {
+    InvocationToolCall {
+        name: tool.name.clone(),
+        args: tool.arguments.clone(),
+        id: tool.id.clone(),
+        kind: tool.kind.as_str(),
+        agent: tool.by.clone(),
+        ran: tool.ran.and_then(|step| run.id(step)),
+    }
+}
+
+fn tool_response(run: &Run, tool: &Call) -> Option<InvocationToolResponse> {
+    Some(InvocationToolResponse {
+        name: tool.name.clone(),
+        response: tool.result.clone()?,
+        id: tool.id.clone(),
+        ran: tool.ran.and_then(|step| run.id(step)),
+    })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Unit {
     Root(usize),
     BareCalls,
     Native,
 }
 
+/// What is true of all turns of a unit, found once.
+struct Group {
+    unit: Unit,
+    /// Its root was seen; otherwise its parts may have nothing to do with one another.
+    has_root: bool,
+    is_adk: bool,
+    /// When its first step began.
+    from_ns: u64,
+    /// The words of what speaks for the unit: its root first, then its outermost agents by start.
+    question: Option<String>,
+    answer: Option<String>,
+    /// The outermost agent.
+    agent: Option<usize>,
+    /// Of native events the first.
+    first_native: Option<String>,
+}
+
+impl Group {
+    fn of(run: &Run, unit: Unit, members: &[usize]) -> Self {
+        let steps = || {
+            members
+                .iter()
+                .filter_map(|index| Some((*index, run.steps.get(*index)?)))
+        };
+        let mut speakers: Vec<_> = steps()
+            .filter(|(index, step)| {
+                step.facts.kind != Kind::Llm
+                    && !step.said.is_empty()
+                    && run.tool_above.get(*index).copied().flatten().is_none()
+            })
+            .collect();
+        if let Unit::Root(root) = unit {
+            speakers.sort_by_key(|(index, _)| *index != root);
+        }
+        Self {
+            unit,
+            has_root: matches!(unit, Unit::Root(root) if root < run.steps.len()),
+            is_adk: steps().any(|(_, step)| {
+                step.facts.invocation_id.is_some()
+                    || step.facts.rule.starts_with("adk:")
+                    || step.facts.scope == "gcp.vertex.agent"
+            }),
+            from_ns: steps().next().map_or(0, |(_, step)| step.facts.start_ns),
+            question: speakers
+                .iter()
+                .find_map(|(_, step)| step.said.question.clone()),
+            answer: speakers
+                .iter()
+                .rev()
+                .filter(|(_, step)| step.facts.failure.is_none())
+                .find_map(|(_, step)| step.said.answer.clone()),
+            agent: steps()
+                .find(|(_, step)| step.facts.kind == Kind::Agent)
+                .map(|(index, _)| index),
+            first_native: steps()
+                .find(|(_, step)| step.native)
+                .map(|(_, step)| step.id.clone()),
+        }
+    }
+
+    /// A root knows the words of one turn better than the prompts that were made of them.
+    fn root<'a>(&self, run: &'a Run, only_one: bool) -> Option<&'a crate::run::Step<'a>> {
+        match self.unit {
+            Unit::Root(root) if only_one => run.steps.get(root),
+            _ => None,
+        }
+    }
+}
+
 struct Turn {
     id: String,
+    dialect_id: String,
     from_ns: u64,
     question: String,
     answer: String,
@@ -214,7 +366,7 @@ struct Turn {
 ///
 /// A call begins a new turn when its history holds, after the turn's question, the answer that the call before it gave, and then new words of
 /// the user. Whatever else user-role messages are used for (context, tool results, sub-agents' tasks) does not follow such an answer.
-fn turns(run: &Run, unit: Unit, members: &[usize], calls: &[&LlmCall]) -> Vec<Turn> {
+fn turns(run: &Run, unit: &Group, calls: &[&LlmCall]) -> Vec<Turn> {
     // Calls within a tool are an agent's that serves as a tool: another conversation.
     let outside: Vec<&&LlmCall> = calls
         .iter()
@@ -230,40 +382,45 @@ fn turns(run: &Run, unit: Unit, members: &[usize], calls: &[&LlmCall]) -> Vec<Tu
         let begins = groups
             .last()
             .and_then(|group| group.last())
-            .is_none_or(|before| goes_on(before, call) || is_unrelated(unit, before, call));
+            .is_none_or(|before| {
+                goes_on(run, before, call) || is_unrelated(run, unit, before, call)
+            });
         match groups.last_mut() {
             Some(group) if !begins => group.push(call),
             _ => groups.push(vec![call]),
         }
     }
-    let only_one = groups.len() <= 1;
-    let mut turns: Vec<Turn> = groups
+    if groups.is_empty() {
+        groups.push(Vec::new());
+    }
+    let only_one = groups.len() == 1;
+    // The dev server's dialect gives all calls all messages when log records name no span, and walks them.
+    let first_calls = groups.first().and_then(|group| group.first());
+    let walked = (unit.unit == Unit::BareCalls && !only_one)
+        .then(|| run.steps.get(first_calls?.step))
+        .flatten()
+        .filter(|step| step.told_by_time)
+        .map(|step| step.id.chars().take(8).collect::<String>());
+    groups
         .iter()
-        .map(|group| {
+        .enumerate()
+        .map(|(number, group)| {
             let first = group.first().and_then(|call| run.steps.get(call.step));
             Turn {
                 id: turn_id(run, unit, group),
-                from_ns: first.map_or(0, |step| step.facts.start_ns),
-                question: question(run, unit, members, group, only_one),
-                answer: answer(run, unit, members, group, only_one),
+                dialect_id: match &walked {
+                    Some(digits) => format!("genai-turn-{}-{digits}", number + 1),
+                    None => dialect_id(run, unit, group),
+                },
+                from_ns: first.map_or(unit.from_ns, |step| step.facts.start_ns),
+                question: question(run, unit, group, only_one),
+                answer: answer(run, unit, group, only_one),
             }
         })
-        .collect();
-    if turns.is_empty() {
-        turns.push(Turn {
-            id: turn_id(run, unit, &[]),
-            from_ns: members
-                .first()
-                .and_then(|index| run.steps.get(*index))
-                .map_or(0, |step| step.facts.start_ns),
-            question: question(run, unit, members, &[], true),
-            answer: answer(run, unit, members, &[], true),
-        });
-    }
-    turns
+        .collect()
 }
 
-fn goes_on(before: &LlmCall, call: &LlmCall) -> bool {
+fn goes_on(run: &Run, before: &LlmCall, call: &LlmCall) -> bool {
     if before.said.answer.is_none() || !before.said.calls.is_empty() {
         return false;
     }
@@ -274,122 +431,117 @@ fn goes_on(before: &LlmCall, call: &LlmCall) -> bool {
     else {
         return false;
     };
+    let Some(question) = before.said.question.as_deref().map(text_hash) else {
+        return false;
+    };
+    let asked = |outline: &[Line]| {
+        let lines = outline.iter();
+        lines.filter(|line| **line == Line('u', question)).count()
+    };
     outline.iter().skip(answered + 1).any(|line| line.0 == 'u')
+        && outline.iter().take(answered).any(|line| *line == Line('u', question))
         // The next agent of a chain may be shown the answer of the one before together with the same question.
-        && before.said.question != call.said.question
-        && outline
-            .iter()
-            .take(answered)
-            .any(|line| line.0 == 'u' && before.said.question.as_ref().is_some_and(|question| text_hash(question) == line.1))
+        && (before.said.question != call.said.question
+            || (asked(outline) > asked(&before.said.outline)
+                && run.agent_of.get(before.step) == run.agent_of.get(call.step)))
 }
 
-/// Bare calls without a common root are turns of their own when they share no history.
-fn is_unrelated(unit: Unit, before: &LlmCall, call: &LlmCall) -> bool {
-    unit == Unit::BareCalls
-        && before.said.question.is_some()
-        && call.said.question.is_some()
-        && before.said.question != call.said.question
+/// Calls without a common root are turns of their own when they share no history.
+fn is_unrelated(run: &Run, unit: &Group, before: &LlmCall, call: &LlmCall) -> bool {
+    if before.said.question.is_none() || call.said.question.is_none() {
+        return false;
+    }
+    let answered = before.said.answer.is_some() && before.said.calls.is_empty();
+    let is_new = before.said.question != call.said.question;
+    match unit.unit {
+        Unit::BareCalls => is_new || (answered && asks_afresh(before, call)),
+        // What stands under a parent that never came may have nothing else in common.
+        Unit::Root(_) if !unit.has_root => {
+            let apart = run.top_of.get(before.step) != run.top_of.get(call.step);
+            apart && answered && is_new
+        }
+        _ => false,
+    }
 }
 
-fn turn_id(run: &Run, unit: Unit, group: &[&LlmCall]) -> String {
+/// The same question once more, by a client that shows no history: nothing was said since, and nothing is known of the answer.
+fn asks_afresh(before: &LlmCall, call: &LlmCall) -> bool {
+    let outline = &call.said.outline;
+    outline.last().is_some_and(|line| line.0 == 'u')
+        && !outline.contains(&Line('a', before.said.answer_hash))
+}
+
+fn turn_id(run: &Run, unit: &Group, group: &[&LlmCall]) -> String {
     let named = group
         .iter()
         .filter_map(|call| run.steps.get(call.step))
         .find_map(|step| step.facts.invocation_id.clone());
-    let first_call = group.first().and_then(|call| run.id(call.step));
-    match unit {
-        Unit::Root(root) => named.or_else(|| run.id(root)),
-        Unit::BareCalls => named.or(first_call),
-        Unit::Native => named.or_else(|| {
-            let first = run
-                .steps
-                .iter()
-                .filter(|step| step.native)
-                .min_by_key(|step| step.facts.start_ns)?;
-            Some(first.id.clone())
-        }),
-    }
-    .unwrap_or_default()
-}
-
-/// The steps of a unit that speak for it: its root first, then its outermost agents by start.
-fn speakers(run: &Run, unit: Unit, members: &[usize]) -> Vec<usize> {
-    let mut speakers: Vec<usize> = members
-        .iter()
-        .copied()
-        .filter(|index| {
-            run.steps.get(*index).is_some_and(|step| {
-                step.facts.kind != Kind::Llm
-                    && !step.said.is_empty()
-                    && run.tool_above.get(*index).copied().flatten().is_none()
-            })
+    named
+        .or_else(|| match unit.unit {
+            Unit::Root(root) => run.id(root),
+            Unit::BareCalls => group.first().and_then(|call| run.id(call.step)),
+            Unit::Native => unit.first_native.clone(),
         })
-        .collect();
-    if let Unit::Root(root) = unit {
-        speakers.sort_by_key(|index| *index != root);
-    }
-    speakers
-}
-
-fn question(
-    run: &Run,
-    unit: Unit,
-    members: &[usize],
-    group: &[&LlmCall],
-    only_one: bool,
-) -> String {
-    let asked = group.iter().find_map(|call| call.said.question.clone());
-    let spoken = || {
-        speakers(run, unit, members)
-            .into_iter()
-            .find_map(|index| run.steps.get(index)?.said.question.clone())
-    };
-    // A root knows the user's words better than the prompts made of them, as long as they are those of one turn.
-    let root = match unit {
-        Unit::Root(root) if only_one => run
-            .steps
-            .get(root)
-            .filter(|step| matches!(step.facts.kind, Kind::Agent | Kind::Workflow | Kind::Task))
-            .and_then(|step| step.said.question.clone()),
-        Unit::Native => spoken(),
-        _ => None,
-    };
-    root.or(asked)
-        .or_else(|| if only_one { spoken() } else { None })
         .unwrap_or_default()
 }
 
-fn answer(run: &Run, unit: Unit, members: &[usize], group: &[&LlmCall], only_one: bool) -> String {
-    let spoken = || {
-        speakers(run, unit, members)
-            .into_iter()
-            .filter_map(|index| {
-                let step = run.steps.get(index)?;
-                if step.facts.failure.is_some() {
-                    return None;
-                }
-                step.said.answer.clone()
-            })
-            .next_back()
+/// The id that the dev server's dialect gives a turn.
+fn dialect_id(run: &Run, unit: &Group, group: &[&LlmCall]) -> String {
+    let last_call = group.last().map(|call| call.step);
+    if unit.is_adk
+        && let Some(step) = unit.agent.and_then(|agent| run.steps.get(agent))
+    {
+        return step
+            .facts
+            .invocation_id
+            .clone()
+            .unwrap_or_else(|| step.id.clone());
+    }
+    let span = match unit.unit {
+        Unit::Root(root) if unit.has_root => Some(root),
+        // Every span without a parent is a turn there, and of several with one question the last counts.
+        Unit::Root(_) | Unit::BareCalls => last_call.and_then(|call| run.top_of.get(call).copied()),
+        Unit::Native => None,
     };
-    let root_answer = || match unit {
-        Unit::Root(root) if only_one => {
-            let step = run.steps.get(root)?;
-            if step.facts.failure.is_some() {
-                return Some(String::new());
-            }
-            let speaks = matches!(step.facts.kind, Kind::Agent | Kind::Workflow | Kind::Task);
-            step.said.answer.clone().filter(|_| speaks)
+    match span.and_then(|span| run.id(span)) {
+        Some(id) => format!("genai-{id}"),
+        None => turn_id(run, unit, group),
+    }
+}
+
+fn question(run: &Run, unit: &Group, group: &[&LlmCall], only_one: bool) -> String {
+    let asked = || group.iter().find_map(|call| call.said.question.clone());
+    let known = match unit.unit {
+        Unit::Native => unit.question.clone(),
+        _ => unit
+            .root(run, only_one)
+            .filter(|step| matches!(step.facts.kind, Kind::Agent | Kind::Workflow | Kind::Task))
+            .and_then(|step| step.said.question.clone()),
+    };
+    known
+        .or_else(asked)
+        .or_else(|| unit.question.clone().filter(|_| only_one))
+        .unwrap_or_default()
+}
+
+fn answer(run: &Run, unit: &Group, group: &[&LlmCall], only_one: bool) -> String {
+    let known = || {
+        if unit.unit == Unit::Native {
+            return unit.answer.clone();
         }
-        Unit::Native => spoken(),
-        _ => None,
+        let step = unit.root(run, only_one)?;
+        if step.facts.failure.is_some() {
+            return Some(String::new());
+        }
+        let speaks = matches!(step.facts.kind, Kind::Agent | Kind::Workflow | Kind::Task);
+        step.said.answer.clone().filter(|_| speaks)
     };
     // The last call that began gives the answer, unless it failed or asked for tools: then only the run itself can know one.
     let last = group
         .iter()
         .max_by_key(|call| run.steps.get(call.step).map(|step| step.facts.start_ns));
     let Some(last) = last else {
-        return root_answer().or_else(spoken).unwrap_or_default();
+        return known().or_else(|| unit.answer.clone()).unwrap_or_default();
     };
     let failed = run
         .steps
@@ -400,14 +552,12 @@ fn answer(run: &Run, unit: Unit, members: &[usize], group: &[&LlmCall], only_one
     }
     match &last.said.answer {
         // What a program made of a model's structured answer is what its user sees.
-        Some(text) if last.said.calls.is_empty() && text.trim_start().starts_with('{') => {
-            root_answer()
-                .filter(|answer| !answer.is_empty())
-                .unwrap_or_else(|| text.clone())
-        }
+        Some(text) if last.said.calls.is_empty() && text.trim_start().starts_with('{') => known()
+            .filter(|answer| !answer.is_empty())
+            .unwrap_or_else(|| text.clone()),
         Some(text) if last.said.calls.is_empty() => text.clone(),
-        _ => root_answer()
-            .or_else(|| only_one.then(spoken).flatten())
+        _ => known()
+            .or_else(|| unit.answer.clone().filter(|_| only_one))
             .unwrap_or_default(),
     }
 }
@@ -440,6 +590,10 @@ fn model_info(run: &Run, calls: &[&LlmCall]) -> ModelInfo {
             if let Some(failure) = &step.facts.failure {
                 add(&mut info.error_types, &failure.kind);
             }
+            let number = |text: &Option<String>| text.as_ref()?.parse::<f64>().ok();
+            info.temperature = info.temperature.or_else(|| number(&step.facts.temperature));
+            let most = || number(&step.facts.max_tokens).map(|most| most as u64);
+            info.max_tokens = info.max_tokens.or_else(most);
         }
     }
     info.input_tokens = usage.input;

@@ -1,3 +1,4 @@
 //! Live sessions: the dialect of a dev server, in which an agent tells of its run while it is developed.
 
+pub mod compat;
 pub mod grouping;

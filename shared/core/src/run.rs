@@ -2,6 +2,7 @@
 //!
 //! Summary, invocations, tree and settlement are views of this. It is built when somebody asks and is linear in the number of spans.
 
+mod by_time;
 mod calls;
 mod failures;
 mod forest;
@@ -33,6 +34,8 @@ pub(crate) struct Step<'a> {
     pub(crate) estimated: bool,
     /// Told by native events.
     pub(crate) native: bool,
+    /// What was said in it stands in log records that name no span.
+    pub(crate) told_by_time: bool,
 }
 
 impl Step<'_> {
@@ -71,6 +74,8 @@ pub(crate) struct Run<'a> {
     /// The nearest agent's name above or here.
     pub(crate) agent_of: Vec<Option<String>>,
     pub(crate) root_of: Vec<usize>,
+    /// The uppermost step that was seen: the root, or what stands directly under one that was not.
+    pub(crate) top_of: Vec<usize>,
     /// Of a call that is told a second time: the step that tells it first.
     pub(crate) twin_of: Vec<Option<usize>>,
 }
@@ -92,6 +97,7 @@ impl<'a> Run<'a> {
         let mut tool_above = vec![None; count];
         let mut agent_of: Vec<Option<String>> = vec![None; count];
         let mut root_of: Vec<usize> = (0..count).collect();
+        let mut top_of: Vec<usize> = (0..count).collect();
         let mut order = Vec::with_capacity(steps.len());
         for (index, _) in forest.depth_first() {
             let step = steps.get(index);
@@ -109,6 +115,9 @@ impl<'a> Run<'a> {
                     tool_above[above]
                 };
                 root_of[index] = root_of[above];
+                if above < steps.len() {
+                    top_of[index] = top_of[above];
+                }
                 agent = agent.or_else(|| agent_of[above].clone());
             }
             agent_of[index] = agent;
@@ -123,6 +132,7 @@ impl<'a> Run<'a> {
             tool_above,
             agent_of,
             root_of,
+            top_of,
         }
     }
 

@@ -18,6 +18,9 @@ const MAX_CALLS: usize = 128;
 /// Kept of the arguments of one call, and of all calls of one answer.
 pub(super) const MAX_ARGUMENT_BYTES: usize = 8 << 10;
 const MAX_ARGUMENTS_BYTES: usize = 64 << 10;
+/// Kept of the result of one call as JSON, and of all that one call to a model was given.
+pub(super) const MAX_RESULT_BYTES: usize = 8 << 10;
+const MAX_RESULTS_BYTES: usize = 64 << 10;
 /// Messages of one history whose outline is kept; the last ones count.
 const MAX_OUTLINE: usize = 128;
 
@@ -37,6 +40,9 @@ pub(crate) struct Said {
     /// Of the answer, before it was shortened.
     #[serde(default)]
     pub answer_hash: u64,
+    /// What the tools said that the last answer before asked for: what came before that, an earlier call was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub results: Vec<ResultFacts>,
 }
 
 impl Said {
@@ -59,6 +65,31 @@ impl Said {
                 self.calls.push(call.clone());
             }
         }
+        for result in &other.results {
+            if self.results.len() < MAX_CALLS {
+                self.results.push(result.clone());
+            }
+        }
+    }
+
+    /// Takes what it lacks from what else is known of the same call: what was asked, what was answered.
+    pub(crate) fn learn(&mut self, other: &Self) {
+        if self.question.is_none() && self.outline.is_empty() {
+            self.outline.clone_from(&other.outline);
+            self.question.clone_from(&other.question);
+            self.results.clone_from(&other.results);
+        }
+        if self.answer.is_none() && self.calls.is_empty() {
+            self.answer.clone_from(&other.answer);
+            self.answer_hash = other.answer_hash;
+            self.calls.clone_from(&other.calls);
+        }
+    }
+
+    /// It knows what was asked and what was answered.
+    pub(crate) fn is_whole(&self) -> bool {
+        let asked = self.question.is_some() || !self.outline.is_empty();
+        asked && (self.answer.is_some() || !self.calls.is_empty())
     }
 }
 
@@ -75,6 +106,14 @@ pub(crate) struct CallFacts {
     pub arguments: String,
 }
 
+/// What a tool said, as a model was told it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ResultFacts {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    pub text: String,
+}
+
 /// Of an agent, a workflow or a root: what it was asked and what it answered. Steps between repeat it and keep nothing.
 pub(super) fn digest_step(span: &Span) -> Said {
     let matters = matches!(span.kind, Kind::Agent | Kind::Workflow) || span.parent_id.is_none();
@@ -83,6 +122,7 @@ pub(super) fn digest_step(span: &Span) -> Said {
     }
     let mut said = digest(&span.input, &span.output);
     said.calls.clear();
+    said.results.clear();
     if said.question.is_none() {
         said.question = span.input_value.as_ref().and_then(question_in);
     }
@@ -138,6 +178,7 @@ pub(super) fn digest(input: &[Message], output: &[Message]) -> Said {
     Said {
         outline,
         question,
+        results: results(input),
         answer_hash: if answer.is_empty() {
             0
         } else {
@@ -146,6 +187,27 @@ pub(super) fn digest(input: &[Message], output: &[Message]) -> Said {
         answer: (!answer.is_empty()).then(|| text(&answer)),
         calls,
     }
+}
+
+fn results(input: &[Message]) -> Vec<ResultFacts> {
+    let asked = input
+        .iter()
+        .rposition(|message| message.role == "assistant" && !message.tool_calls.is_empty());
+    let mut room = MAX_RESULTS_BYTES;
+    input
+        .iter()
+        .skip(asked.map_or(0, |at| at + 1))
+        .filter(|message| message.tool_call_id.is_some())
+        .take(MAX_CALLS)
+        .map(|message| {
+            let text = shorten(message.text.clone(), MAX_RESULT_BYTES.min(room));
+            room = room.saturating_sub(text.len());
+            ResultFacts {
+                id: message.tool_call_id.clone().map(name),
+                text,
+            }
+        })
+        .collect()
 }
 
 /// The task in the prompts that some frameworks make of it (CrewAI, smolagents).

@@ -65,6 +65,8 @@ pub(crate) struct Call {
     pub(crate) asked_by: Option<usize>,
     /// The step that ran it, if one is known.
     pub(crate) ran: Option<usize>,
+    /// What the tool said: told by its step, else by the model call that was given it.
+    pub(crate) result: Option<Value>,
     pub(crate) at: (u64, usize),
 }
 
@@ -155,6 +157,7 @@ impl Run<'_> {
                     step: call.step,
                     asked_by: Some(call.step),
                     ran: None,
+                    result: None,
                     // ADK 1's calls last as long as all they trigger: their start orders them better than their end.
                     at: (step.facts.start_ns, position),
                 });
@@ -173,6 +176,7 @@ impl Run<'_> {
                     }
                     call.kind = call.kind.max(tool.kind);
                     call.ran = Some(tool.step);
+                    call.result = tool.result;
                     call.id = call.id.take().or(tool.call_id);
                 }
                 None => calls.push(Call {
@@ -186,8 +190,31 @@ impl Run<'_> {
                     step: tool.step,
                     asked_by: None,
                     ran: Some(tool.step),
+                    result: tool.result,
                     at: (tool.start_ns, 0),
                 }),
+            }
+        }
+        let mut given: HashMap<&str, VecDeque<&str>> = HashMap::new();
+        for call in llm_calls {
+            for result in &call.said.results {
+                if let Some(id) = &result.id {
+                    given.entry(id).or_default().push_back(&result.text);
+                }
+            }
+        }
+        for call in &mut calls {
+            // A client that counts from 0 in every answer uses an id again: the first result is that of the first call.
+            let said = call.id.as_deref().and_then(|id| {
+                let told = given.get_mut(id)?;
+                if told.len() > 1 {
+                    told.pop_front()
+                } else {
+                    told.front().copied()
+                }
+            });
+            if call.result.is_none() {
+                call.result = said.map(|text| Value::String(text.to_owned()));
             }
         }
         calls.sort_by_key(|call| call.at);
@@ -246,6 +273,7 @@ impl Run<'_> {
                 if let Some(outer) = done.get_mut(at) {
                     outer.call_id = outer.call_id.take().or_else(|| tool.call_id.clone());
                     outer.arguments = outer.arguments.take().or_else(|| parsed(tool));
+                    outer.result = outer.result.take().or_else(|| result_of(tool));
                 }
                 continue;
             }
@@ -254,6 +282,7 @@ impl Run<'_> {
                 name: tool.name.clone(),
                 call_id: tool.call_id.clone(),
                 arguments: parsed(tool),
+                result: result_of(tool),
                 kind: tool.kind,
                 target: tool.target.clone(),
                 by: self.agent_of[*index].clone(),
@@ -275,6 +304,7 @@ struct Done {
     name: String,
     call_id: Option<String>,
     arguments: Option<Value>,
+    result: Option<Value>,
     kind: ToolKind,
     target: Option<String>,
     by: Option<String>,
@@ -286,6 +316,10 @@ fn parsed(tool: &ToolFacts) -> Option<Value> {
     tool.arguments
         .as_ref()
         .and_then(|text| serde_json::from_str(text).ok())
+}
+
+fn result_of(tool: &ToolFacts) -> Option<Value> {
+    serde_json::from_str(tool.result.as_ref()?).ok()
 }
 
 fn is_empty(arguments: &Value) -> bool {

@@ -124,6 +124,7 @@ pub(super) fn native_steps<'a>(state: &'a State, steps: &mut Vec<Step<'a>>) {
                 said: Cow::Owned(Said::default()),
                 estimated: false,
                 native: true,
+                told_by_time: false,
             });
             steps.len() - 1
         });
