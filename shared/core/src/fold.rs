@@ -14,11 +14,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::counted::Counted;
 use self::kept::Kept;
-pub(crate) use self::said::{Line, Said, shorten, text_hash};
-use self::said::{
-    MAX_ARGUMENT_BYTES, MAX_RESULT_BYTES, answer_in, arguments, digest, digest_step, failure, name,
-    question_in,
+pub(crate) use self::said::{
+    Line, Said, answer_in, digest, digest_step, question_in, shorten, text_hash,
 };
+use self::said::{MAX_ARGUMENT_BYTES, MAX_RESULT_BYTES, arguments, failure, name};
 use crate::convention::{self, begins_run, ends_run};
 use crate::event;
 use crate::lower;

@@ -2,3 +2,4 @@
 
 pub mod compat;
 pub mod grouping;
+pub mod incremental;

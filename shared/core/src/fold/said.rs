@@ -115,7 +115,7 @@ pub(crate) struct ResultFacts {
 }
 
 /// Of an agent, a workflow or a root: what it was asked and what it answered. Steps between repeat it and keep nothing.
-pub(super) fn digest_step(span: &Span) -> Said {
+pub(crate) fn digest_step(span: &Span) -> Said {
     let matters = matches!(span.kind, Kind::Agent | Kind::Workflow) || span.parent_id.is_none();
     if !matters {
         return Said::default();
@@ -132,7 +132,7 @@ pub(super) fn digest_step(span: &Span) -> Said {
     said
 }
 
-pub(super) fn digest(input: &[Message], output: &[Message]) -> Said {
+pub(crate) fn digest(input: &[Message], output: &[Message]) -> Said {
     // Only questions and plain answers tell turns apart; what tools said between them does not.
     let mut outline: Vec<Line> = input
         .iter()
@@ -232,7 +232,7 @@ pub(crate) fn text_hash(text: &str) -> u64 {
 }
 
 /// The user's words in what a step took in: plain text, or one of the fields that are usual for it.
-pub(super) fn question_in(value: &Value) -> Option<String> {
+pub(crate) fn question_in(value: &Value) -> Option<String> {
     const FIELDS: [&str; 10] = [
         "question",
         "query",
@@ -249,7 +249,7 @@ pub(super) fn question_in(value: &Value) -> Option<String> {
 }
 
 /// The answer in what a step gave back.
-pub(super) fn answer_in(value: &Value) -> Option<String> {
+pub(crate) fn answer_in(value: &Value) -> Option<String> {
     const FIELDS: [&str; 10] = [
         "answer",
         "raw",
