@@ -670,7 +670,7 @@ impl Extractor {
         if log.input.is_empty() && log.output.is_empty() {
             return;
         }
-        let of = log.span_id.as_ref().map(cut).unwrap_or_default();
+        let of = log.span_id.as_deref().map(cut).unwrap_or_default();
         if !of.is_empty() && self.spoken.get(hash(&[&of])).is_some() && !log.output.is_empty() {
             // The span itself told it, or another record.
             self.take_burst(&of);
