@@ -6,6 +6,7 @@ pub mod body;
 pub mod config;
 pub mod envelope;
 pub mod error;
+pub mod evaluation;
 pub mod extract;
 mod group;
 pub mod keys;
@@ -19,5 +20,6 @@ pub mod redis;
 pub mod redis_url;
 pub mod schedule;
 pub mod telemetry;
+pub mod tls;
 
 pub use app::App;

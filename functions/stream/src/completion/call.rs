@@ -16,7 +16,7 @@ use axum::{
 };
 use reqwest::{Client, Response, redirect};
 use serde_json::Value;
-use tailspan_service::{agents::Agent, error::ApiError};
+use tailspan_service::{agents::Agent, error::ApiError, tls};
 use tokio::time::{Instant, timeout_at};
 
 use super::reading::{Failure, error_in};
@@ -92,7 +92,7 @@ impl Clients {
             .user_agent(concat!("tailspan/", env!("CARGO_PKG_VERSION")));
         if agent.url.scheme() == "https" {
             // Reading the system's roots takes milliseconds, so who calls no such agent does not.
-            client = client.use_preconfigured_tls(self.tls.get_or_init(tls).clone());
+            client = client.use_preconfigured_tls(self.tls.get_or_init(tls::client).clone());
         }
         let client = client.build().map_err(|error| {
             tracing::error!(agent = agent.id, %error, "failed to make a client");
@@ -104,19 +104,6 @@ impl Clients {
         made.insert(agent.id.clone(), client.clone());
         Ok(client)
     }
-}
-
-fn tls() -> rustls::ClientConfig {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        tracing::error!(
-            "this machine has no root certificates: install them (ca-certificates), or name a file with SSL_CERT_FILE"
-        );
-    }
-    rustls::ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth()
 }
 
 /// What an agent answers with.

@@ -74,8 +74,14 @@ fn join(parts: &[String], separator: &str) -> String {
 
 impl From<&Invocation> for Turn {
     fn from(invocation: &Invocation) -> Self {
+        let dialect_id = &invocation.source.dialect_id;
         Self {
-            id: invocation.invocation_id.clone(),
+            // Reports name turns as agentevals does.
+            id: if dialect_id.is_empty() {
+                invocation.invocation_id.clone()
+            } else {
+                dialect_id.clone()
+            },
             user: part(&invocation.user_text),
             response: part(&invocation.agent_text),
             tool_calls: invocation
@@ -85,6 +91,15 @@ impl From<&Invocation> for Turn {
                     name: call.name.clone(),
                     args: call.args.clone(),
                     id: call.id.clone(),
+                })
+                .collect(),
+            tool_responses: invocation
+                .tool_responses
+                .iter()
+                .map(|reply| ToolReply {
+                    name: reply.name.clone(),
+                    response: reply.response.clone(),
+                    id: reply.id.clone(),
                 })
                 .collect(),
             ..Self::default()

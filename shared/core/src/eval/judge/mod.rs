@@ -32,8 +32,6 @@ pub struct Question {
     pub ticket: usize,
     pub system: &'static str,
     pub prompt: Arc<str>,
-    /// The answer's JSON schema, for judges that can be held to one.
-    pub schema: &'static str,
     pub max_answer_tokens: u32,
 }
 
@@ -229,7 +227,6 @@ impl Judging {
                     ticket,
                     system: prompts::system(self.judge),
                     prompt: prompt.clone(),
-                    schema: prompts::SCHEMA,
                     // Room for a verdict and a sentence each, and for a model that thinks first.
                     max_answer_tokens: 2_048 + 128 * claims.len() as u32,
                 });

@@ -12,9 +12,6 @@ const MAX_TURNS_BEFORE: usize = 20;
 /// Tool calls of one turn that are shown.
 const MAX_CALLS: usize = 200;
 
-/// What an answer looks like.
-pub(super) const SCHEMA: &str = r#"{"type":"object","properties":{"verdicts":{"type":"array","items":{"type":"object","properties":{"claim":{"type":"integer"},"reason":{"type":"string"},"verdict":{"type":"string"}},"required":["claim","reason","verdict"],"additionalProperties":false}}},"required":["verdicts"],"additionalProperties":false}"#;
-
 /// Name and number of the words.
 pub(super) fn version(judge: Judge) -> &'static str {
     match judge {
