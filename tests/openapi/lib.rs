@@ -76,7 +76,7 @@ pub fn document() -> Value {
             families(responses);
         }
     }
-    protobuf(&mut document);
+    raw_bytes(&mut document);
     any_shape(&mut document["components"]);
     any_shape(&mut document["paths"]);
     // Where no tokens are configured, none is asked for.
@@ -174,15 +174,17 @@ fn families(responses: &mut Map<String, Value>) {
 }
 
 /// Bytes that OpenAPI has no words for.
-fn protobuf(value: &mut Value) {
+fn raw_bytes(value: &mut Value) {
     match value {
         Value::Object(object) => {
-            if let Some(content) = object.get_mut("application/x-protobuf") {
-                content["schema"] = json!({"type": "string", "format": "binary"});
+            for kind in ["application/x-protobuf", "application/zip"] {
+                if let Some(content) = object.get_mut(kind) {
+                    content["schema"] = json!({"type": "string", "format": "binary"});
+                }
             }
-            object.values_mut().for_each(protobuf);
+            object.values_mut().for_each(raw_bytes);
         }
-        Value::Array(values) => values.iter_mut().for_each(protobuf),
+        Value::Array(values) => values.iter_mut().for_each(raw_bytes),
         _ => {}
     }
 }

@@ -4,6 +4,7 @@
 
 mod access;
 mod analysis;
+mod api;
 mod cleanup;
 mod cli;
 mod compaction;

@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State};
 use serde::Serialize;
+use tailspan_core::eval::metrics::{METRICS, Metric};
 use tailspan_service::{App, extract::Tenant};
 
 use crate::answer::Answer;
@@ -57,4 +58,13 @@ pub(crate) async fn config(State(app): State<App>, _: Tenant) -> Json<Answer<Con
             openai: keys.openai,
         },
     })
+}
+
+/// The built-in metrics.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/api/metrics", tag = "dev", operation_id = "dev_metrics",
+    responses((status = 200, description = "all of them", body = Answer<Vec<crate::openapi::MetricInfo>>)),
+))]
+pub(crate) async fn metrics(_: Tenant) -> Json<Answer<Vec<&'static Metric>>> {
+    Answer::of(METRICS.iter().filter(|metric| !metric.hidden).collect())
 }

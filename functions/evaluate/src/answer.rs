@@ -7,7 +7,10 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use tailspan_service::error::Told;
+use tailspan_service::{
+    error::{ApiError, Told},
+    log::LogError,
+};
 
 /// An answer in the envelope.
 #[derive(Debug, Serialize)]
@@ -40,6 +43,46 @@ impl Refusal {
             detail: Value::String(detail.into()),
             retry_after_seconds: None,
         }
+    }
+
+    /// 400: what was sent cannot be used.
+    pub(crate) fn unusable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 404.
+    pub(crate) fn absent(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 413.
+    pub(crate) fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    /// 422: fields are missing or of another kind.
+    pub(crate) fn misshapen(problems: Vec<Value>) -> Self {
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            detail: Value::Array(problems),
+            retry_after_seconds: None,
+        }
+    }
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        let retry_after_seconds = error.retry_after_seconds();
+        Self {
+            retry_after_seconds,
+            ..Self::new(error.status, error.message)
+        }
+    }
+}
+
+impl From<LogError> for Refusal {
+    fn from(error: LogError) -> Self {
+        ApiError::from(error).into()
     }
 }
 

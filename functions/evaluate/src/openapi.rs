@@ -1,14 +1,32 @@
 //! This function's part of the API's document (tests/openapi makes it).
 #![expect(dead_code, reason = "types that only say what other code writes")]
 
+use std::collections::HashMap;
+
+use serde_json::Value;
 use tailspan_service::openapi::ErrorBody;
 use utoipa::{OpenApi, ToSchema};
 
-use crate::about;
+use crate::{about, convert, debug, sessions, sets};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
-#[openapi(paths(about::health, about::config), components(schemas(DevRefusal)))]
+#[openapi(
+    paths(
+        about::health,
+        about::config,
+        about::metrics,
+        sets::validate,
+        convert::convert,
+        sessions::list,
+        sessions::create_eval_set,
+        sessions::prepare_evaluation,
+        sessions::download,
+        sessions::get_trace,
+        debug::bundle,
+    ),
+    components(schemas(DevRefusal))
+)]
 pub struct Document;
 
 /// An error as the dev server words it; what stands in front of its routes words it as everywhere.
@@ -39,11 +57,143 @@ pub(crate) struct Problem {
     #[serde(rename = "type")]
     pub kind: String,
     /// Where it stands: `body`, then names of fields and places in lists.
-    pub loc: Vec<serde_json::Value>,
+    pub loc: Vec<Value>,
     pub msg: String,
     /// What stood there; null when it is long.
-    pub input: serde_json::Value,
+    pub input: Value,
     /// More about it.
     #[schema(nullable = false)]
-    pub ctx: Option<serde_json::Value>,
+    pub ctx: Option<Value>,
+}
+
+/// A turn of the user, with what was answered and which tools were called.
+#[derive(ToSchema)]
+#[schema(as = DevTurn)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Turn {
+    pub invocation_id: String,
+    pub user_text: String,
+    pub agent_text: String,
+    pub tool_calls: Vec<TurnCall>,
+    pub tool_responses: Vec<TurnResponse>,
+    pub model_info: TurnModels,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct TurnCall {
+    pub name: String,
+    pub args: Value,
+    #[schema(required)]
+    pub id: Option<String>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct TurnResponse {
+    pub name: String,
+    pub response: Value,
+    #[schema(required)]
+    pub id: Option<String>,
+}
+
+/// The models of one turn; what is empty is left out.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TurnModels {
+    #[schema(nullable = false)]
+    pub models: Option<Vec<String>>,
+    #[schema(nullable = false)]
+    pub input_tokens: Option<u64>,
+    #[schema(nullable = false)]
+    pub output_tokens: Option<u64>,
+    #[schema(nullable = false)]
+    pub provider: Option<String>,
+    #[schema(nullable = false)]
+    pub response_models: Option<Vec<String>>,
+    #[schema(nullable = false)]
+    pub finish_reasons: Option<Vec<String>>,
+    #[schema(nullable = false)]
+    pub cache_creation_tokens: Option<u64>,
+    #[schema(nullable = false)]
+    pub cache_read_tokens: Option<u64>,
+    #[schema(nullable = false)]
+    pub temperature: Option<f64>,
+    #[schema(nullable = false)]
+    pub max_tokens: Option<f64>,
+    #[schema(nullable = false)]
+    pub error_types: Option<Vec<String>>,
+}
+
+/// An eval set of Google's ADK; ADK says the rest.
+#[derive(ToSchema)]
+pub(crate) struct EvalSet {
+    pub eval_set_id: String,
+    pub eval_cases: Vec<HashMap<String, Value>>,
+    #[serde(flatten)]
+    pub more: HashMap<String, Value>,
+}
+
+/// A session by its id.
+#[derive(ToSchema)]
+pub(crate) struct OfSession {
+    pub session_id: String,
+}
+
+/// The session that is to be expected of others, and what the eval set is to be called.
+#[derive(ToSchema)]
+pub(crate) struct ToEvalSet {
+    pub session_id: String,
+    pub eval_set_id: String,
+}
+
+/// The session that is to be expected of others, and the others.
+#[derive(ToSchema)]
+pub(crate) struct ToPrepare {
+    pub golden_session_id: String,
+    pub session_ids: Vec<String>,
+}
+
+/// What a page saw.
+#[derive(ToSchema)]
+pub(crate) struct Diagnostics {
+    pub user_description: Option<String>,
+    pub browser_info: Option<HashMap<String, Value>>,
+    #[schema(nullable = false)]
+    pub console_logs: Option<Vec<Value>>,
+    pub app_state: Option<HashMap<String, Value>>,
+    #[schema(nullable = false)]
+    pub network_errors: Option<Vec<Value>>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct EvalSetForm {
+    /// JSON, at most 10 MiB.
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    pub eval_set_file: String,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct ConvertForm {
+    /// `.json` or `.jsonl`, at most 10 MiB each: Jaeger, OTLP, one export or lines.
+    #[schema(value_type = Vec<String>, format = Binary, min_items = 1)]
+    pub trace_files: Vec<String>,
+    /// Told by their content when absent.
+    #[schema(nullable = false, pattern = "^(jaeger-json|otlp-json|otlp-protobuf)$")]
+    pub trace_format: Option<String>,
+}
+
+/// A built-in metric.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MetricInfo {
+    pub name: String,
+    pub category: String,
+    pub requires_eval_set: bool,
+    #[serde(rename = "requiresLLM")]
+    pub requires_llm: bool,
+    #[serde(rename = "requiresGCP")]
+    pub requires_gcp: bool,
+    pub requires_rubrics: bool,
+    pub description: String,
+    /// Whether it can be computed here.
+    pub working: bool,
 }

@@ -293,10 +293,10 @@ impl Log {
             .traces
             .iter()
             .filter(|of| Some(&of.trace) != session.into.as_ref());
-        let exported: Vec<_> = exported.map(|of| &of.trace).collect();
+        let exported: Vec<_> = exported.map(|of| of.trace.clone()).collect();
         let counts: Vec<u64> = stream::iter(exported)
             .map(|trace| async move {
-                let key = self.keys.trace(tenant, trace).trace;
+                let key = self.keys.trace(tenant, &trace).trace;
                 let args = vec![Arg::from(&key), Arg::from("spans")];
                 let spans = self.redis.command("HGET", &key, args).await?;
                 Ok::<_, RedisError>(spans.number().unwrap_or_default())

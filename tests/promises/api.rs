@@ -1,0 +1,404 @@
+//! The dev server's REST routes: sessions, files and what is refused, on any instance and for one tenant alone.
+
+use serde_json::{Value, json};
+use tailspan_core::id::TenantId;
+
+use crate::support::{Instance, RedisServer, config, http};
+
+/// An answer: its status, and its body where it is JSON.
+struct Said {
+    status: u16,
+    text: String,
+}
+
+impl Said {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
+    }
+
+    /// The `data` of an answer in the envelope.
+    fn data(&self) -> Value {
+        let mut json = self.json();
+        assert_eq!(
+            (self.status, &json["error"]),
+            (200, &Value::Null),
+            "{}",
+            self.text
+        );
+        json["data"].take()
+    }
+
+    /// The sentence of an error.
+    fn detail(&self) -> (u16, String) {
+        let json = self.json();
+        let fields = json.as_object().expect("an object");
+        assert_eq!(fields.len(), 1, "{json}");
+        let detail = &fields["detail"];
+        let text = detail
+            .as_str()
+            .map_or_else(|| detail.to_string(), str::to_owned);
+        (self.status, text)
+    }
+}
+
+async fn ask(instance: &Instance, method: &str, path: &str, kind: &str, body: Vec<u8>) -> Said {
+    let method = method.parse().expect("a method");
+    let mut request = http().request(method, instance.url(path)).body(body);
+    if !kind.is_empty() {
+        request = request.header("content-type", kind);
+    }
+    let response = request.send().await.expect("answered");
+    Said {
+        status: response.status().as_u16(),
+        text: String::from_utf8_lossy(&response.bytes().await.expect("read")).into_owned(),
+    }
+}
+
+async fn get(instance: &Instance, path: &str) -> Said {
+    ask(instance, "GET", path, "", Vec::new()).await
+}
+
+async fn post(instance: &Instance, path: &str, body: &Value) -> Said {
+    let body = body.to_string().into_bytes();
+    ask(instance, "POST", path, "application/json", body).await
+}
+
+/// A field of a form: its name, the name of its file, and what is in it.
+type Field<'a> = (&'a str, Option<&'a str>, &'a [u8]);
+
+async fn upload(instance: &Instance, path: &str, fields: &[Field<'_>]) -> Said {
+    let mut body = Vec::new();
+    for (name, file, content) in fields {
+        let file = file.map(|file| format!("; filename=\"{file}\""));
+        let file = file.unwrap_or_default();
+        let head =
+            format!("--frontier\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n");
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--frontier--\r\n");
+    let kind = "multipart/form-data; boundary=frontier";
+    ask(instance, "POST", path, kind, body).await
+}
+
+fn attributes(pairs: &[(&str, Value)]) -> Value {
+    let pairs = pairs.iter().map(|(key, value)| {
+        let value = match value {
+            Value::Number(number) => json!({"intValue": number.to_string()}),
+            Value::String(text) => json!({ "stringValue": text }),
+            other => json!({"stringValue": other.to_string()}),
+        };
+        json!({"key": key, "value": value})
+    });
+    pairs.collect()
+}
+
+/// A run of an agent that rolls a die, as an OTLP export.
+fn export(session: &str, trace: u32, rolled: u32) -> Value {
+    let span = |id: u32, parent: u32, name: &str, from: u64, more: Value| {
+        let parent = match parent {
+            0 => String::new(),
+            parent => format!("{parent:016x}"),
+        };
+        let nanos = |ms: u64| (1_760_000_000_000_000_000 + ms * 1_000_000).to_string();
+        json!({"traceId": format!("{trace:032x}"), "spanId": format!("{id:016x}"), "parentSpanId": parent, "name": name, "kind": 1,
+            "startTimeUnixNano": nanos(from), "endTimeUnixNano": nanos(from + 90), "attributes": more})
+    };
+    let said = |role: &str, text: &str| json!([{"role": role, "parts": [{"type": "text", "content": text}]}]);
+    let tool = attributes(&[
+        ("gen_ai.operation.name", "execute_tool".into()),
+        ("gen_ai.tool.name", "roll_die".into()),
+        ("gen_ai.tool.call.id", "call_1".into()),
+        ("gen_ai.tool.call.arguments", json!({"number_of_sides": 20})),
+        ("gen_ai.tool.call.result", json!({"rolled_number": rolled})),
+    ]);
+    let call = attributes(&[
+        ("gen_ai.operation.name", "chat".into()),
+        ("gen_ai.provider.name", "openai".into()),
+        ("gen_ai.request.model", "gpt-4o".into()),
+        ("gen_ai.usage.input_tokens", 20.into()),
+        ("gen_ai.usage.output_tokens", 5.into()),
+        ("gen_ai.input.messages", said("user", "Roll a die")),
+        (
+            "gen_ai.output.messages",
+            said("assistant", &format!("It shows {rolled}.")),
+        ),
+    ]);
+    let agent = attributes(&[
+        ("gen_ai.operation.name", "invoke_agent".into()),
+        ("gen_ai.agent.name", "dice".into()),
+    ]);
+    let spans = json!([
+        span(2, 1, "execute_tool roll_die", 100, tool),
+        span(3, 1, "chat gpt-4o", 200, call),
+        span(1, 0, "invoke_agent dice", 0, agent),
+    ]);
+    let resource = attributes(&[
+        ("agentevals.session_name", session.into()),
+        ("agentevals.eval_set_id", "dice".into()),
+        ("service.name", "dice".into()),
+    ]);
+    json!({"resourceSpans": [{"resource": {"attributes": resource}, "scopeSpans": [{"scope": {"name": "dice"}, "spans": spans}]}]})
+}
+
+/// A server with these sessions, all of them complete.
+async fn with_sessions(sessions: &[(&str, u32)]) -> (RedisServer, Instance) {
+    let redis = RedisServer::start().await;
+    let instance = Instance::start(&redis.url()).await;
+    for (number, (session, rolled)) in (1..).zip(sessions) {
+        let stored = post(&instance, "/v1/traces", &export(session, number, *rolled)).await;
+        assert_eq!(stored.status, 200, "{}", stored.text);
+        let tenant = TenantId::default();
+        let ended = instance.app.log.live_end(&tenant, session);
+        assert!(ended.await.expect("ended"), "{session}");
+    }
+    (redis, instance)
+}
+
+#[tokio::test]
+async fn sessions_are_listed_with_their_turns() {
+    let (redis, first) = with_sessions(&[("gold", 17), ("other one", 3)]).await;
+    post(&first, "/v1/traces", &export("goes-on", 9, 4)).await;
+    // Whichever instance is asked.
+    let instance = Instance::start(&redis.url()).await;
+    let sessions = get(&instance, "/api/streaming/sessions").await.data();
+    let names: Vec<_> = sessions.as_array().expect("a list").iter().collect();
+    let names: Vec<_> = names.iter().map(|it| it["sessionId"].clone()).collect();
+    assert_eq!(names, ["gold", "other one", "goes-on"]);
+    let gold = &sessions[0];
+    assert_eq!(
+        (&gold["isComplete"], &gold["spanCount"], &gold["evalSetId"]),
+        (&json!(true), &json!(3), &json!("dice"))
+    );
+    assert_eq!(gold["metadata"], json!({"service.name": "dice"}));
+    let started = gold["startedAt"].as_str().expect("text");
+    assert!(
+        started.len() == 32 && started.ends_with("+00:00"),
+        "{started}"
+    );
+    let turn = &gold["invocations"][0];
+    assert_eq!(turn["userText"], "Roll a die");
+    assert_eq!(turn["agentText"], "It shows 17.");
+    let call = json!([{"name": "roll_die", "args": {"number_of_sides": 20}, "id": "call_1"}]);
+    assert_eq!(turn["toolCalls"], call);
+    let told = json!([{"name": "roll_die", "response": {"rolled_number": 17}, "id": "call_1"}]);
+    assert_eq!(turn["toolResponses"], told);
+    assert_eq!(
+        (&sessions[2]["isComplete"], &sessions[2]["invocations"]),
+        (&json!(false), &Value::Null)
+    );
+}
+
+#[tokio::test]
+async fn a_session_taken_out_as_a_file_is_the_same_when_it_is_read() {
+    let (_redis, instance) = with_sessions(&[("gold", 17)]).await;
+    let body = json!({"session_id": "gold"});
+    let taken = post(&instance, "/api/streaming/get-trace", &body).await;
+    let taken = taken.data();
+    assert_eq!(taken["numSpans"], 3);
+    let file = taken["traceContent"].as_str().expect("text").to_owned();
+    assert_eq!(file.lines().count(), 3);
+    let name = Some("agentevals_gold.jsonl");
+    let files = [("trace_files", name, file.as_bytes())];
+    let converted = upload(&instance, "/api/convert", &files).await.data();
+    let trace = &converted["traces"][0];
+    assert_eq!(trace["metadata"]["sessionName"], "gold");
+    assert_eq!(trace["metadata"]["agentName"], "dice");
+    assert_eq!(trace["metadata"]["model"], "gpt-4o");
+    assert_eq!(trace["metadata"]["startTime"], 1_760_000_000_000_000_u64);
+    assert_eq!(trace["metadata"]["finalOutputPreview"], "It shows 17.");
+    let body = json!({"session_id": "gold", "eval_set_id": "e"});
+    let made = post(&instance, "/api/streaming/create-eval-set", &body).await;
+    let made = made.data();
+    assert_eq!(made["numInvocations"], 1);
+    let expected = &made["evalSet"]["eval_cases"][0]["conversation"][0];
+    let turn = &trace["invocations"][0];
+    assert_eq!(turn["userContent"], expected["user_content"]);
+    assert_eq!(turn["finalResponse"], expected["final_response"]);
+    // The keys of tools stay as they are.
+    assert_eq!(
+        turn["intermediateData"]["toolUses"][0]["args"],
+        json!({"number_of_sides": 20})
+    );
+    assert_eq!(
+        turn["intermediateData"]["toolResponses"][0]["response"],
+        json!({"rolled_number": 17})
+    );
+    let set = made["evalSet"].to_string();
+    let set = [("eval_set_file", Some("e.json"), set.as_bytes())];
+    let valid = upload(&instance, "/api/validate/eval-set", &set).await;
+    let expected = json!({"valid": true, "evalSetId": "e", "numCases": 1, "errors": []});
+    assert_eq!(valid.data(), expected);
+}
+
+#[tokio::test]
+async fn only_what_was_prepared_can_be_downloaded() {
+    let (redis, first) = with_sessions(&[("gold", 17), ("other one", 3)]).await;
+    post(&first, "/v1/traces", &export("goes-on", 9, 4)).await;
+    let wanted = ["other one", "goes-on", "nobody"];
+    let body = json!({"golden_session_id": "gold", "session_ids": wanted});
+    let prepared = post(&first, "/api/streaming/prepare-evaluation", &body).await;
+    let urls = json!({
+        "evalSetUrl": "/api/streaming/download/eval_set_gold.json",
+        "traceUrls": ["/api/streaming/download/agentevals_other%20one.jsonl"],
+        "numTraces": 1,
+    });
+    assert_eq!(prepared.data(), urls);
+    let instance = Instance::start(&redis.url()).await;
+    let set = get(&instance, "/api/streaming/download/eval_set_gold.json").await;
+    assert_eq!(set.json()["eval_set_id"], "golden_gold");
+    let url = urls["traceUrls"][0].as_str().expect("text");
+    let lines = get(&instance, url).await;
+    assert_eq!((lines.status, lines.text.lines().count()), (200, 3));
+    std::fs::write(std::env::temp_dir().join("eval_set_x.json"), "{}").expect("written");
+    for name in [
+        "eval_set_x.json",
+        "agentevals_goes-on.jsonl",
+        "agentevals_nobody.jsonl",
+        "..%2F..%2Fetc%2Fpasswd",
+        "%2Fetc%2Fpasswd",
+        "agentevals_..%2F..%2Fetc%2Fpasswd.jsonl",
+        "%FF",
+    ] {
+        let said = get(&instance, &format!("/api/streaming/download/{name}")).await;
+        assert_eq!(said.detail(), (404, "File not found".to_owned()), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_those_of_one_tenant() {
+    let redis = RedisServer::start().await;
+    let mut config = config(&redis.url());
+    for team in ["a", "b"] {
+        let tenant = TenantId::parse(team).expect("valid");
+        config.tokens.insert(format!("token-{team}"), tenant);
+    }
+    let instance = Instance::with(config).await;
+    let to = |path: &str, team: &str| format!("{path}?token=token-{team}");
+    let stored = post(&instance, &to("/v1/traces", "a"), &export("gold", 1, 17)).await;
+    assert_eq!(stored.status, 200);
+    let list = async |team| get(&instance, &to("/api/streaming/sessions", team)).await;
+    assert_eq!(list("a").await.data()[0]["sessionId"], "gold");
+    assert_eq!(list("b").await.data(), json!([]));
+    for (path, body) in [
+        ("get-trace", json!({"session_id": "gold"})),
+        (
+            "create-eval-set",
+            json!({"session_id": "gold", "eval_set_id": "e"}),
+        ),
+        (
+            "prepare-evaluation",
+            json!({"golden_session_id": "gold", "session_ids": ["gold"]}),
+        ),
+    ] {
+        let path = format!("/api/streaming/{path}");
+        assert_eq!(post(&instance, &to(&path, "b"), &body).await.status, 404);
+        assert_eq!(post(&instance, &path, &body).await.detail().0, 401);
+    }
+    let file = "/api/streaming/download/eval_set_gold.json";
+    assert_eq!(get(&instance, &to(file, "a")).await.status, 200);
+    assert_eq!(get(&instance, &to(file, "b")).await.status, 404);
+    assert_eq!(get(&instance, file).await.detail().0, 401);
+    assert_eq!(get(&instance, "/api/config").await.detail().0, 401);
+    assert_eq!(get(&instance, "/api/health").await.data()["status"], "ok");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_told_as_the_dev_server_does() {
+    let (_redis, instance) = with_sessions(&[]).await;
+    let api = "/api/streaming/create-eval-set";
+    let said = post(&instance, api, &json!({"session_id": 5})).await;
+    assert_eq!(said.status, 422);
+    let problems = json!([
+        {"type": "string_type", "loc": ["body", "session_id"], "msg": "Input should be a valid string", "input": 5},
+        {"type": "missing", "loc": ["body", "eval_set_id"], "msg": "Field required", "input": null},
+    ]);
+    assert_eq!(said.json()["detail"], problems);
+    let absent = json!({"session_id": "x", "eval_set_id": "y"});
+    let said = post(&instance, api, &absent).await;
+    assert_eq!(said.detail(), (404, "Session not found".to_owned()));
+    for body in ["", "{", "[1]", "null"] {
+        let said = ask(&instance, "POST", api, "application/json", body.into()).await;
+        assert_eq!(said.detail().0, 422, "{body}");
+    }
+    let large = json!({"session_id": "x".repeat(2 << 20)});
+    let said = post(&instance, api, &large).await;
+    assert_eq!(said.detail().0, 413);
+
+    let convert = "/api/convert";
+    let said = post(&instance, convert, &json!({})).await;
+    assert_eq!(said.detail().0, 422);
+    let said = upload(&instance, convert, &[("trace_files", None, b"text")]).await;
+    assert_eq!(said.detail().0, 422);
+    for (file, content, says) in [
+        ("a.txt", &b"{}"[..], "Invalid file extension for a.txt"),
+        (
+            "a.json",
+            b"{}",
+            "No traces found in uploaded files. Errors: a.json",
+        ),
+        ("a.json", b"\xff\xfe\x00", "No traces found"),
+        ("", b"{}", "No valid trace files provided"),
+    ] {
+        let said = upload(&instance, convert, &[("trace_files", Some(file), content)]).await;
+        let (status, detail) = said.detail();
+        assert!(
+            status == 400 && detail.starts_with(says),
+            "{status} {detail}"
+        );
+    }
+    let zeros = vec![b' '; (10 << 20) + 1];
+    let large = [("trace_files", Some("a.json"), &*zeros)];
+    let said = upload(&instance, convert, &large).await;
+    let says = "File a.json exceeds 10MB limit".to_owned();
+    assert_eq!(said.detail(), (400, says));
+    let kind = "multipart/form-data; boundary=frontier";
+    let broken = b"--frontier\r\ncontent-disposition: form-data; name=\"trace_files\"; filename=\"a.json\"\r\n\r\n{".to_vec();
+    let said = ask(&instance, "POST", convert, kind, broken).await;
+    assert_eq!(said.detail().0, 400);
+    // A file that cannot be read costs only itself.
+    let good = export("gold", 1, 2).to_string();
+    let both = [
+        ("trace_files", Some("a.json"), &b"{"[..]),
+        ("trace_files", Some("b.json"), good.as_bytes()),
+    ];
+    let converted = upload(&instance, convert, &both).await.data();
+    assert_eq!(converted["traces"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn a_bug_report_is_an_archive_of_the_sessions() {
+    let (_redis, instance) = with_sessions(&[("gold/../x", 17)]).await;
+    let body = json!({"user_description": "it broke", "console_logs": [{"level": "error"}]});
+    let request = http()
+        .post(instance.url("/api/debug/bundle"))
+        .json(&body)
+        .send();
+    let response = request.await.expect("answered");
+    assert_eq!(response.status(), 200);
+    let header = |name: &str| response.headers()[name].to_str().expect("text").to_owned();
+    assert_eq!(header("content-type"), "application/zip");
+    let named = header("content-disposition");
+    assert!(
+        named.starts_with("attachment; filename=\"bug-report-"),
+        "{named}"
+    );
+    let bytes = response.bytes().await.expect("read");
+    assert!(bytes.starts_with(b"PK"));
+    let text = String::from_utf8_lossy(&bytes);
+    for file in [
+        "spans.json",
+        "logs.json",
+        "session_meta.json",
+        "metadata.json",
+        "console_logs.json",
+    ] {
+        assert!(text.contains(file), "{file}");
+    }
+    // A session's name is no path.
+    assert!(!text.contains(".."));
+    let wrong = json!({"console_logs": 5});
+    let said = post(&instance, "/api/debug/bundle", &wrong).await;
+    assert_eq!(said.detail().0, 422);
+}
