@@ -87,9 +87,9 @@ pub struct InvocationToolCall {
     pub kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// The step that ran it, if one is known.
+    /// Of the step that ran it, if one is known: the id of the call that it tells, else its own.
     #[serde(skip)]
-    pub ran: Option<String>,
+    pub step_id: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -100,9 +100,9 @@ pub struct InvocationToolResponse {
     /// The tool's result: text, or the value that it is.
     pub response: Value,
     pub id: Option<String>,
-    /// The step that told it, if one is known.
+    /// As [`InvocationToolCall::step_id`].
     #[serde(skip)]
-    pub ran: Option<String>,
+    pub step_id: Option<String>,
 }
 
 /// The models of one turn; what is empty is left out.
@@ -265,8 +265,18 @@ fn tool_call(run: &Run, tool: &Call) -> InvocationToolCall {
         id: tool.id.clone(),
         kind: tool.kind.as_str(),
         agent: tool.by.clone(),
-        ran: tool.ran.and_then(|step| run.id(step)),
+        step_id: step_id(run, tool),
     }
+}
+
+fn step_id(run: &Run, tool: &Call) -> Option<String> {
+    let step = run.steps.get(tool.ran?)?;
+    let told = step
+        .facts
+        .tool
+        .as_ref()
+        .and_then(|tool| tool.call_id.clone());
+    Some(told.unwrap_or_else(|| step.id.clone()))
 }
 
 fn tool_response(run: &Run, tool: &Call) -> Option<InvocationToolResponse> {
@@ -274,7 +284,7 @@ fn tool_response(run: &Run, tool: &Call) -> Option<InvocationToolResponse> {
         name: tool.name.clone(),
         response: tool.result.clone()?,
         id: tool.id.clone(),
-        ran: tool.ran.and_then(|step| run.id(step)),
+        step_id: step_id(run, tool),
     })
 }
 
@@ -556,8 +566,10 @@ fn answer(run: &Run, unit: &Group, group: &[&LlmCall], only_one: bool) -> String
             .filter(|answer| !answer.is_empty())
             .unwrap_or_else(|| text.clone()),
         Some(text) if last.said.calls.is_empty() => text.clone(),
-        _ => known()
+        // What it said beside the calls is all that is known of an answer.
+        beside => known()
             .or_else(|| unit.answer.clone().filter(|_| only_one))
+            .or_else(|| beside.clone())
             .unwrap_or_default(),
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Look, call, keys, tools};
+use super::{Look, call, keys, python, tools};
 use crate::attributes::Attributes;
 use crate::model::{Ancestor, Failure, Kind, Log, Span, Usage};
 use crate::observed::Context;
@@ -343,7 +343,15 @@ fn models(look: &Look, span: &mut Span) {
 
 fn finish_reasons(attributes: &Attributes) -> Vec<String> {
     let mut told = keys::FINISH_REASONS.iter().map(|key| attributes.texts(key));
-    told.find(|reasons| !reasons.is_empty()).unwrap_or_default()
+    let reasons = told.find(|reasons| !reasons.is_empty()).unwrap_or_default();
+    // The dev server's client sends a tuple as Python prints it: `('stop',)`.
+    if let [printed] = reasons.as_slice()
+        && let Some(Value::Array(items)) = python::parse(printed)
+    {
+        let items = items.iter().map(|item| item.as_str().map(str::to_owned));
+        return items.collect::<Option<_>>().unwrap_or(reasons);
+    }
+    reasons
 }
 
 fn usage(look: &Look, span: &Span) -> Option<Usage> {

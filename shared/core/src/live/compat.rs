@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::fold::State;
-use crate::invocations::{self, Invocation, InvocationToolCall, InvocationToolResponse, ModelInfo};
+use crate::invocations::{self, Invocation, ModelInfo};
 
 /// The turns of a trace, as `session_complete` has them.
 pub fn invocations(state: &State) -> Vec<Value> {
@@ -51,26 +51,26 @@ pub fn eval_invocation(turn: &Invocation) -> Value {
 
 fn calls(turn: &Invocation) -> impl Iterator<Item = Value> {
     turn.tool_calls.iter().map(|call| {
-        let InvocationToolCall { name, id, ran, .. } = call;
-        json!({"name": name, "args": arguments(&call.args), "id": id_or_step(turn, id, ran)})
+        let id = id(turn, &call.id, &call.step_id);
+        json!({"name": call.name, "args": arguments(&call.args), "id": id})
     })
 }
 
 fn responses(turn: &Invocation) -> impl Iterator<Item = Value> {
     turn.tool_responses.iter().map(|told| {
-        let InvocationToolResponse { name, id, ran, .. } = told;
-        json!({"name": name, "response": response(&told.response), "id": id_or_step(turn, id, ran)})
+        let id = id(turn, &told.id, &told.step_id);
+        json!({"name": told.name, "response": response(&told.response), "id": id})
     })
 }
 
-/// Google ADK's tools without an id are called by their span.
-fn id_or_step<'a>(
+/// Google ADK's tools without an id go by their span, whatever the model called them.
+fn id<'a>(
     turn: &Invocation,
-    id: &'a Option<String>,
-    ran: &'a Option<String>,
+    known: &'a Option<String>,
+    step: &'a Option<String>,
 ) -> Option<&'a str> {
-    id.as_deref()
-        .or_else(|| ran.as_deref().filter(|_| turn.source.is_adk))
+    let by_step = step.as_deref().filter(|_| turn.source.is_adk);
+    by_step.or(known.as_deref())
 }
 
 /// Arguments are an object there; any other value stands under `input`.
