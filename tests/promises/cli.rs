@@ -548,3 +548,106 @@ async fn no_color_means_none() {
     assert!(!text.contains('\u{1b}'), "{text:?}");
     child.wait().await.expect("ended");
 }
+
+/// `tailspan serve`, and the lines that it says.
+async fn serve(words: &[&str]) -> (tempfile::TempDir, Child, Lines<BufReader<ChildStdout>>) {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut command = Command::new(program());
+    command
+        .args(["serve", "-p", "0", "--otlp-http-port", "0", "--data-dir"])
+        .arg(data.path())
+        .args(words)
+        .env_remove("TAILSPAN_TOKEN")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let (child, told) = lines(command.spawn().expect("it starts"));
+    (data, child, told)
+}
+
+async fn stop(mut child: Child) -> String {
+    let pid = child.id().expect("it runs").to_string();
+    let told = std::process::Command::new("kill")
+        .args(["-TERM", &pid])
+        .status();
+    assert!(told.expect("kill runs").success());
+    let mut said = String::new();
+    let mut err = child.stderr.take().expect("piped");
+    let _ = err.read_to_string(&mut said).await;
+    assert!(child.wait().await.expect("ended").success());
+    said
+}
+
+#[tokio::test]
+async fn serve_dev_says_where_everything_is_and_tells_of_sessions() {
+    let (_data, child, mut told) = serve(&["--dev", "--headless", "-v"]).await;
+    let mut banner = Vec::new();
+    while !banner
+        .last()
+        .is_some_and(|line: &String| line.starts_with("  pages"))
+    {
+        banner.push(line(&mut told).await.expect("a banner"));
+    }
+    let url = banner
+        .iter()
+        .find_map(|line| line.strip_prefix("listening on "))
+        .expect("said")
+        .to_owned();
+    let has = |line: &str| banner.iter().any(|said| said == line);
+    assert!(
+        has("dev: at most 100 sessions, kept for 2h after they began"),
+        "{banner:?}"
+    );
+    assert!(
+        has(&format!(
+            "  WebSocket  {}/ws/traces",
+            url.replace("http", "ws")
+        )),
+        "{banner:?}"
+    );
+    assert!(
+        has(&format!("  SSE        {url}/stream/ui-updates")),
+        "{banner:?}"
+    );
+    assert!(has("  pages      none (--headless)"), "{banner:?}");
+
+    let status = async |path: &str| {
+        let answer = http().get(format!("{url}{path}")).send().await;
+        answer.expect("answered").status().as_u16()
+    };
+    assert_eq!(status("/docs").await, 404);
+    assert_eq!(status("/openapi.json").await, 200);
+
+    let span = json!({"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "name": "run",
+        "startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000001000000000"});
+    let name =
+        json!({"key": "agentevals.session_name", "value": {"stringValue": "chat-\u{1b}[2J1"}});
+    let export = json!({"resourceSpans": [{"resource": {"attributes": [name]}, "scopeSpans": [{"spans": [span]}]}]});
+    let sent = http()
+        .post(format!("{url}/v1/traces"))
+        .json(&export)
+        .send()
+        .await;
+    assert!(sent.expect("answered").status().is_success());
+    loop {
+        let line = line(&mut told).await.expect("a line for the session");
+        if line.starts_with("session") {
+            assert!(line.contains("chat-[2J1 ended  1 trace  1 spans"), "{line}");
+            break;
+        }
+    }
+    // -v: what happens is logged.
+    assert!(stop(child).await.contains("DEBUG"));
+}
+
+#[tokio::test]
+async fn serve_without_dev_has_its_pages_and_says_less() {
+    let (_data, child, mut told) = serve(&[]).await;
+    let line = line(&mut told).await.expect("a line");
+    let url = line
+        .strip_prefix("listening on ")
+        .expect("nothing before it");
+    let page = http().get(format!("{url}/docs")).send().await;
+    assert!(page.expect("answered").status().is_success());
+    assert!(!stop(child).await.contains("DEBUG"));
+}

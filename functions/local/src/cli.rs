@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod list;
+pub mod metrics;
 pub mod tail;
 mod terminal;
 pub mod trace;

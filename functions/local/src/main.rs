@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Tail(options) => cli::block_on(cli::tail::run(&options)),
         Command::Trace(options) => cli::block_on(cli::trace::run(&options)),
         Command::List(options) => cli::block_on(cli::list::run(&options)),
+        Command::Metrics(options) => cli::metrics::run(&options),
         Command::Health(options) => health::ask(&options).and_then(|said| print(&said)),
         Command::Completions(options) => completions(&options),
     };

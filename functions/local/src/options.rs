@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::cli::list::ListOptions;
+use crate::cli::metrics::MetricsOptions;
 use crate::cli::tail::TailOptions;
 use crate::cli::trace::TraceOptions;
 
@@ -39,6 +40,9 @@ pub enum Command {
     Trace(TraceOptions),
     /// List traces, newest first
     List(ListOptions),
+    /// List what runs can be evaluated with
+    #[command(alias = "list-metrics")]
+    Metrics(MetricsOptions),
     /// Ask the server on this machine how it is; exits with 0 when it is well
     Health(HealthOptions),
     /// Print the completions for a shell
@@ -127,6 +131,23 @@ pub struct ServeOptions {
     /// A JSON file of prices of models, which go before the built-in ones
     #[arg(long, env = "TAILSPAN_PRICES", value_name = "FILE")]
     pub prices: Option<PathBuf>,
+
+    /// For whoever develops an agent beside it: at most 100 sessions, each for two hours, unless told otherwise; says where
+    /// everything is, and a line for every session that ends
+    #[arg(long, env = "TAILSPAN_DEV")]
+    pub dev: bool,
+
+    /// Live sessions of a tenant; beyond, the oldest complete ones make room [default: 1000, with --dev 100]
+    #[arg(long, env = "TAILSPAN_MAX_SESSIONS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_sessions: Option<u64>,
+
+    /// How long a live session is kept after it began: seconds, or with s, m, h, d; its traces stay [default: 7d, with --dev 2h]
+    #[arg(long, env = "TAILSPAN_SESSION_TTL", value_name = "TIME", value_parser = parse_seconds)]
+    pub session_ttl: Option<u64>,
+
+    /// Serve no pages for people, only what programs ask for
+    #[arg(long, env = "TAILSPAN_HEADLESS")]
+    pub headless: bool,
 
     /// Ask for this token (Authorization: Bearer, or ?token=) instead of one made at the start
     #[arg(long, env = "TAILSPAN_TOKEN", hide_env_values = true)]

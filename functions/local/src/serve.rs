@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
 use tailspan_core::id::TenantId;
 use tailspan_service::App;
@@ -16,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::dev;
 use crate::embedded::{self, Embedded};
 use crate::guard::{self, Allowed};
 use crate::listen;
@@ -25,6 +29,9 @@ use crate::options::ServeOptions;
 const SWEEP_SECONDS: u64 = 5;
 /// What is not answered by then is cut off: an exporter tries again, a viewer resumes.
 const DRAIN_SECONDS: u64 = 10;
+/// Of `--dev`, as the dev server of the source document has them.
+const DEV_SESSIONS: u64 = 100;
+const DEV_SESSION_SECONDS: u64 = 2 * 3600;
 /// File descriptors that are not connections of clients.
 const OWN_FILES: u64 = 256;
 
@@ -69,7 +76,15 @@ fn config(options: &ServeOptions) -> anyhow::Result<Config> {
     let retention = options.retention.map(|seconds| seconds.to_string());
     let prices = options.prices.as_ref();
     let prices = prices.map(|path| path.to_string_lossy().into_owned());
+    let max_sessions = options.max_sessions.or(options.dev.then_some(DEV_SESSIONS));
+    let session_seconds = options.session_ttl;
     let config = Config::from_vars(|name| match name {
+        "TAILSPAN_MAX_SESSIONS" => max_sessions.map(|count| count.to_string()),
+        "TAILSPAN_SESSION_TTL_SECONDS" => {
+            let said = session_seconds.map(|seconds| seconds.to_string());
+            let said = said.or_else(|| std::env::var(name).ok());
+            said.or_else(|| options.dev.then(|| DEV_SESSION_SECONDS.to_string()))
+        }
         "TAILSPAN_RETENTION_SECONDS" if retention.is_some() => retention.clone(),
         "TAILSPAN_REDIS_URL" => options.redis_url.clone(),
         "TAILSPAN_PRICES" => prices.clone(),
@@ -115,7 +130,7 @@ async fn serve(
 
     let main = listen::bind(&options.host, options.port, "--port").await?;
     let port = port_of(&main)?;
-    let otlp = match options.otlp_port == port {
+    let otlp_listeners = match options.otlp_port == port {
         true => Vec::new(),
         false => listen::bind(&options.host, options.otlp_port, "--otlp-port").await?,
     };
@@ -127,12 +142,20 @@ async fn serve(
         error::with_told_misses(router).layer(guard)
     };
     let ingest = guarded(tailspan_ingest::router(app.clone()));
-    let all = guarded(every_router(&app));
+    let mut all = every_router(&app);
+    if options.headless {
+        all = all.layer(middleware::from_fn(without_pages));
+    }
+    let all = guarded(all);
 
+    let otlp_port = match otlp_listeners.as_slice() {
+        [] => port,
+        listeners => port_of(listeners)?,
+    };
     let (tracker, stop) = (TaskTracker::new(), app.shutdown.clone());
     let connections = Arc::new(Semaphore::new(connections(options.max_connections)));
     listen::serve(main, &all, &connections, &stop, &tracker);
-    listen::serve(otlp, &ingest, &connections, &stop, &tracker);
+    listen::serve(otlp_listeners, &ingest, &connections, &stop, &tracker);
     let background = TaskTracker::new();
     background.spawn(tailspan_worker::run(app.clone(), |run| {
         say(&run.to_string())
@@ -153,6 +176,15 @@ async fn serve(
         say(&format!("token: {token}"));
     }
     say(&format!("listening on {url}"));
+    if options.dev {
+        let otlp = format!("http://{}:{otlp_port}", in_url(&options.host));
+        for line in dev::banner(&app, &url, &otlp, options.headless) {
+            say(&line);
+        }
+        for tenant in dev::tenants(&app) {
+            background.spawn(dev::tell_of_sessions(app.clone(), tenant, say));
+        }
+    }
 
     tokio::select! {
         _ = interrupt.recv() => {}
@@ -174,6 +206,14 @@ fn every_router(app: &App) -> Router {
         .merge(tailspan_stream::router(app.clone()))
         .merge(tailspan_cleanup::router(app.clone()))
         .merge(tailspan_evaluate::router(app.clone()))
+}
+
+/// What people look at is not there; what programs ask for is.
+async fn without_pages(request: Request, next: Next) -> Response {
+    match request.uri().path() {
+        "/docs" => error::ApiError::not_found().into_response(),
+        _ => next.run(request).await,
+    }
 }
 
 /// Streams end with their cursor, requests in flight are answered, then the loops end.

@@ -240,6 +240,7 @@ struct Shown {
     duration_ms: Option<f64>,
     error: Option<Wrong>,
     output: Option<Value>,
+    session_id: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -279,7 +280,11 @@ fn event_line(frame: &Frame, many: bool, paint: Paint) -> Option<String> {
         line += &format!(" {}", paint.strong(&clean(agent)));
     }
     line += &format!(" {}", clean(&event.event_type));
-    if let Some(name) = event.name.filter(|name| !name.is_empty()) {
+    // What happens to a session is said of no step.
+    let session = event
+        .session_id
+        .filter(|_| event.event_type.starts_with("session_"));
+    if let Some(name) = event.name.or(session).filter(|name| !name.is_empty()) {
         line += &format!(" {}", clean(&name));
     }
     if let Some(took) = event.duration_ms {
