@@ -23,6 +23,7 @@ mod mesh;
 mod proxy;
 mod requests;
 mod seed;
+mod socket;
 mod stats;
 mod stores;
 mod stream;

@@ -370,7 +370,8 @@ pub(crate) fn router(app: &App) -> Router {
             .merge(tailspan_query::router(app.clone()))
             .merge(tailspan_stream::router(app.clone()))
             .merge(tailspan_cleanup::router(app.clone()))
-            .merge(tailspan_evaluate::router(app.clone())),
+            .merge(tailspan_evaluate::router(app.clone()))
+            .merge(tailspan_socket::router(app.clone())),
     )
 }
 

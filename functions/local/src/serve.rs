@@ -206,6 +206,7 @@ fn every_router(app: &App) -> Router {
         .merge(tailspan_stream::router(app.clone()))
         .merge(tailspan_cleanup::router(app.clone()))
         .merge(tailspan_evaluate::router(app.clone()))
+        .merge(tailspan_socket::router(app.clone()))
 }
 
 /// What people look at is not there; what programs ask for is.

@@ -3,3 +3,5 @@
 pub mod compat;
 pub mod grouping;
 pub mod incremental;
+pub mod protocol;
+pub mod wire_form;

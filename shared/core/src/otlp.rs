@@ -25,6 +25,29 @@ use self::{
 };
 use crate::{id::TraceId, limits::Limits, observed::Incoming, wire};
 
+/// A single span as OTLP JSON has it, however it says what it says. Its ids are as they came.
+pub(crate) fn read_span(json: &str) -> Option<wire::Span> {
+    let budget = Budget::new(&Limits::default());
+    match json::item(json, Kind::Span, &budget) {
+        Ok(item::Item::Span(span)) => Some(*span),
+        _ => None,
+    }
+}
+
+/// As [`read_span`], a log record.
+pub(crate) fn read_log(json: &str) -> Option<wire::LogRecord> {
+    let budget = Budget::new(&Limits::default());
+    match json::item(json, Kind::Log, &budget) {
+        Ok(item::Item::Log(log)) => Some(*log),
+        _ => None,
+    }
+}
+
+/// What makes a re-send of a span recognisable within its trace: its id, and its bytes as they are kept.
+pub(crate) fn span_identity(span_id: &[u8], kept: &[u8]) -> i64 {
+    item::identity(Kind::Span, span_id, kept)
+}
+
 /// How a request is written; its answer is written the same way (OTLP specification, "OTLP/HTTP Response").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {

@@ -137,6 +137,11 @@ impl Keys {
         }
     }
 
+    /// String: whose a connection is that a gateway holds.
+    pub fn connection(&self, id: &str) -> String {
+        format!("{}socket:{id}", self.prefix)
+    }
+
     /// Set: tenants that ever began a trace.
     pub fn tenants(&self) -> String {
         format!("{}tenants", self.prefix)

@@ -10,9 +10,12 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Map, Value};
 use tailspan_core::{
     id::{SessionKey, TenantId, TraceId},
+    live::compat,
     observed::Incoming,
     verbosity::Verbosity,
 };
+
+pub use tailspan_core::live::protocol::Start;
 
 use crate::{
     log::{
@@ -46,6 +49,9 @@ static SWEEP: Script = Script::new(concat!(
 const AT_ONCE: usize = 64;
 /// Sessions that one step of a sweep looks at.
 const SWEEP_STEP: u64 = 200;
+
+/// API Gateway ends a connection after two hours.
+const CONNECTION_SECONDS: u64 = 3 * 3600;
 
 /// Where a session's events come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,15 +110,6 @@ impl LiveSession {
     pub fn has(&self, trace: &TraceId) -> bool {
         self.traces.iter().any(|of| of.trace == *trace)
     }
-}
-
-/// A session that begins.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Start {
-    pub session: String,
-    pub trace: String,
-    pub eval_set_id: Option<String>,
-    pub metadata: Map<String, Value>,
 }
 
 /// Places that were given out for events of a session.
@@ -224,9 +221,84 @@ impl Log {
     /// # Errors
     /// [`LogError`]; repeating it is harmless.
     pub async fn live_end(&self, tenant: &TenantId, session: &str) -> Result<bool, LogError> {
-        let args = vec![Arg::from(SessionKey::of(session).as_str())];
+        let key = SessionKey::of(session);
+        let args = vec![Arg::from(key.as_str())];
         let reply = self.live_write(&END, tenant, args).await?;
-        Ok(reply.number() == Some(1))
+        let is_there = reply.number() == Some(1);
+        if is_there
+            && let Some(into) = self
+                .live_session(tenant, &key)
+                .await?
+                .and_then(|of| of.into)
+            && self.state(tenant, &into).await?.is_some()
+        {
+            // Frames end no run by themselves: it would be folded after each turn. This does, and its settlement looks.
+            let trace = self.keys.trace(tenant, &into).trace;
+            let args = [trace.as_str(), "term", &now_unix_us().to_string()].map(Arg::from);
+            self.redis.command("HSET", &trace, args.to_vec()).await?;
+            self.look_within(tenant, &into, self.patience.grace_ms)
+                .await?;
+        }
+        Ok(is_there)
+    }
+
+    /// What was said in a session, turn by turn, trace after trace, in the dialect's form.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn live_invocations(
+        &self,
+        tenant: &TenantId,
+        session: &LiveSession,
+    ) -> Result<Vec<Value>, LogError> {
+        let mut all = Vec::new();
+        for of in &session.traces {
+            let Some(folded) = self.folded(tenant, &of.trace).await? else {
+                continue;
+            };
+            // A thousand turns take tens of milliseconds, in which others' frames must go on.
+            let said = tokio::task::spawn_blocking(move || compat::invocations(&folded.state));
+            match said.await {
+                Ok(said) => all.extend(said),
+                Err(error) => return Err(LogError::Internal(error.to_string())),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Remembers whose a connection is that a gateway holds, for longer than one can live there.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn keep_connection(&self, id: &str, tenant: &TenantId) -> Result<(), LogError> {
+        let key = self.keys.connection(connection_id(id)?);
+        let seconds = CONNECTION_SECONDS.to_string();
+        let args = [key.as_str(), tenant.as_str(), "EX", &seconds].map(Arg::from);
+        self.redis.command("SET", &key, args.to_vec()).await?;
+        Ok(())
+    }
+
+    /// Whose a connection is. `None`: nobody's that was let in.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn connection(&self, id: &str) -> Result<Option<TenantId>, LogError> {
+        let key = self.keys.connection(connection_id(id)?);
+        let tenant = self
+            .redis
+            .command("GET", &key, vec![Arg::from(&key)])
+            .await?;
+        Ok(tenant.text().and_then(|text| TenantId::parse(&text).ok()))
+    }
+
+    /// # Errors
+    /// [`LogError`].
+    pub async fn forget_connection(&self, id: &str) -> Result<(), LogError> {
+        let key = self.keys.connection(connection_id(id)?);
+        self.redis
+            .command("DEL", &key, vec![Arg::from(&key)])
+            .await?;
+        Ok(())
     }
 
     /// All sessions of a tenant, in the order in which they began.
@@ -377,6 +449,17 @@ impl Log {
         all.extend(args);
         let slots = [keys.live.as_str(), &keys.log, &keys.noted];
         Ok(self.redis.script(script, &slots, all).await?)
+    }
+}
+
+/// A gateway's own id of a connection, as it may stand in a key.
+fn connection_id(id: &str) -> Result<&str, LogError> {
+    let is_id = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=+/".contains(&byte);
+    match (1..=128).contains(&id.len()) && id.bytes().all(is_id) {
+        true => Ok(id),
+        false => Err(LogError::Internal(
+            "a connection without a usable id".to_owned(),
+        )),
     }
 }
 

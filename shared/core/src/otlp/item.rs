@@ -461,7 +461,7 @@ fn write(item: &impl Message, out: &mut BytesMut) {
 
 /// DESIGN.md section 4, "Identity": the key (span id; a log's time) and the content. The resource is left out: a retry
 /// through a collector may have gained attributes there.
-fn identity(kind: Kind, key: &[u8], content: &[u8]) -> i64 {
+pub(super) fn identity(kind: Kind, key: &[u8], content: &[u8]) -> i64 {
     let mut hash = Xxh3::new();
     hash.update(match kind {
         Kind::Span | Kind::Either => b"s",

@@ -77,7 +77,7 @@ impl Log {
     }
 
     /// Sees to it that a trace has its row, and is looked at in `ms` milliseconds or before.
-    pub(super) async fn look_within(
+    pub(crate) async fn look_within(
         &self,
         tenant: &TenantId,
         trace: &TraceId,
