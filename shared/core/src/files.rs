@@ -7,8 +7,10 @@
 //! Unlike a producer's request a file is taken as a whole or not at all: who scores a run must not score half of it unawares.
 
 mod jaeger;
+pub mod send;
 #[cfg(test)]
 mod tests;
+pub mod write;
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -70,6 +72,8 @@ pub struct FileError {
     pub place: Option<(usize, usize)>,
     /// What is wrong, and with which span.
     pub message: String,
+    /// It is none of the formats: another sort of file, not a broken one.
+    pub is_other: bool,
 }
 
 impl fmt::Display for FileError {
@@ -196,6 +200,7 @@ impl File<'_> {
             name: self.name.to_owned(),
             place: None,
             message: message.into(),
+            is_other: false,
         }
     }
 
@@ -282,11 +287,17 @@ impl File<'_> {
                         .map_err(|error| self.json_error(text, at, &error))?;
                     let natives: Natives<'_> = serde_json::from_str(document)
                         .map_err(|error| self.json_error(text, at, &error))?;
-                    for event in natives.events {
-                        self.native(text, event.get(), limits, reading)?;
+                    for entry in natives.entries {
+                        self.native(
+                            text,
+                            entry.event.get(),
+                            Some(&entry.trace_id),
+                            limits,
+                            reading,
+                        )?;
                     }
                 }
-                (_, Shape::Native) => self.native(text, document, limits, reading)?,
+                (_, Shape::Native) => self.native(text, document, None, limits, reading)?,
                 (_, Shape::Log) => reading.item(document, true),
                 (_, Shape::Span) | (Some(_), Shape::Other) => reading.item(document, false),
                 (None, Shape::Other) => return Err(self.unknown()),
@@ -302,6 +313,7 @@ impl File<'_> {
         &self,
         text: &str,
         document: &str,
+        of_trace: Option<&str>,
         limits: &Limits,
         reading: &mut Reading,
     ) -> Result<(), FileError> {
@@ -310,9 +322,14 @@ impl File<'_> {
             .addr()
             .saturating_sub(text.as_ptr().addr());
         let error = |message: String| self.error_at(text, at, message);
-        let named: Named<'_> =
-            serde_json::from_str(document).map_err(|e| self.json_error(text, at, &e))?;
-        let spelled = named.trace_id.unwrap_or_default();
+        let spelled = match of_trace {
+            Some(trace) => Cow::Borrowed(trace),
+            None => {
+                let named: Named<'_> = serde_json::from_str(document)
+                    .map_err(|error| self.json_error(text, at, &error))?;
+                named.trace_id.unwrap_or_default()
+            }
+        };
         let trace_id = TraceId::parse(&spelled)
             .map_err(|invalid| error(format!("native event: {invalid}")))?;
         let posted = native::decode(
@@ -333,9 +350,12 @@ impl File<'_> {
     }
 
     fn unknown(&self) -> FileError {
-        self.error(
-            "no known trace format: expected Jaeger JSON ({\"data\": [..]}), OTLP JSON ({\"resourceSpans\": [..]}, {\"batches\": [..]}) or lines of exports or spans",
-        )
+        FileError {
+            is_other: true,
+            ..self.error(
+                "no known trace format: expected Jaeger JSON ({\"data\": [..]}), OTLP JSON ({\"resourceSpans\": [..]}, {\"batches\": [..]}) or lines of exports or spans",
+            )
+        }
     }
 
     fn finish(&self, reading: Reading, text: &str) -> Result<Vec<FileTrace>, FileError> {
@@ -398,8 +418,17 @@ pub(crate) const NATIVE_EVENTS: &str = "nativeEvents";
 
 #[derive(serde::Deserialize)]
 struct Natives<'a> {
-    #[serde(borrow, rename = "nativeEvents", default)]
-    events: Vec<&'a RawValue>,
+    #[serde(borrow, rename = "nativeEvents")]
+    entries: Vec<NativeEntry<'a>>,
+}
+
+/// A native event as it was posted, and the trace that it was posted to.
+#[derive(serde::Deserialize)]
+struct NativeEntry<'a> {
+    #[serde(borrow)]
+    trace_id: Cow<'a, str>,
+    #[serde(borrow)]
+    event: &'a RawValue,
 }
 
 /// Of a native event, whose it is.

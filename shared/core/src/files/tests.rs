@@ -246,3 +246,266 @@ fn protobuf_is_read_when_told() {
     assert_eq!(read(Some(Format::OtlpProtobuf)).unwrap(), traces);
     assert!(read(None).is_err());
 }
+
+use proptest::prelude::*;
+
+use super::{
+    send::requests,
+    write::{Form, Writer, lowered},
+};
+use crate::{
+    native::{self, Sender},
+    otlp::{Encoding, decode_logs, decode_traces},
+    verbosity::Verbosity,
+    wire::{self, AnyValue, ArrayValue, KeyValue, KeyValueList, any_value},
+};
+
+fn value() -> impl Strategy<Value = any_value::Value> {
+    let leaf = prop_oneof![
+        ".{0,8}".prop_map(any_value::Value::String),
+        any::<bool>().prop_map(any_value::Value::Bool),
+        any::<i64>().prop_map(any_value::Value::Int),
+        any::<f64>()
+            .prop_filter("one NaN is as good as another", |f| !f.is_nan())
+            .prop_map(any_value::Value::Double),
+        proptest::collection::vec(any::<u8>(), 0..6)
+            .prop_map(|bytes| any_value::Value::Bytes(bytes.into())),
+    ];
+    leaf.prop_recursive(4, 16, 4, |inner| {
+        let any = inner.prop_map(|value| AnyValue { value: Some(value) });
+        prop_oneof![
+            proptest::collection::vec(any.clone(), 0..4)
+                .prop_map(|values| any_value::Value::Array(ArrayValue { values })),
+            proptest::collection::vec(("[a-c.]{0,3}", any), 0..4).prop_map(|pairs| {
+                let pairs = pairs.into_iter().map(|(key, value)| KeyValue {
+                    key,
+                    value: Some(value),
+                });
+                any_value::Value::Map(KeyValueList {
+                    values: pairs.collect(),
+                })
+            }),
+        ]
+    })
+}
+
+fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
+    let one = (".{0,4}", value()).prop_map(|(key, value)| KeyValue {
+        key,
+        value: Some(AnyValue { value: Some(value) }),
+    });
+    proptest::collection::vec(one, 0..4)
+}
+
+fn id(length: usize) -> impl Strategy<Value = bytes::Bytes> {
+    proptest::collection::vec(1u8.., length).prop_map(Into::into)
+}
+
+fn event() -> impl Strategy<Value = What> {
+    let time = 0u64..1 << 62;
+    let span = (
+        id(8),
+        proptest::option::of(id(8)),
+        ".{0,6}",
+        0i32..6,
+        (time.clone(), time.clone()),
+        attributes(),
+        attributes(),
+        0i32..3,
+        any::<u32>(),
+    )
+        .prop_map(
+            |(span_id, parent, name, kind, (start, end), list, of_event, code, number)| {
+                What::Span(Box::new(wire::Span {
+                    links: vec![wire::Link {
+                        trace_id: vec![7; 16].into(),
+                        span_id: span_id.clone(),
+                        flags: number,
+                        ..Default::default()
+                    }],
+                    span_id,
+                    parent_span_id: parent.unwrap_or_default(),
+                    trace_state: name.clone(),
+                    kind,
+                    start_time_unix_nano: start,
+                    end_time_unix_nano: end,
+                    attributes: list,
+                    events: vec![wire::SpanEvent {
+                        time_unix_nano: start,
+                        name: name.clone(),
+                        attributes: of_event,
+                        dropped_attributes_count: number,
+                    }],
+                    status: (code > 0).then(|| wire::Status {
+                        code,
+                        message: name.clone(),
+                    }),
+                    dropped_links_count: number,
+                    flags: number,
+                    name,
+                    ..Default::default()
+                }))
+            },
+        );
+    let log = (
+        proptest::option::of(id(8)),
+        time,
+        attributes(),
+        value(),
+        ".{0,6}",
+        0i32..25,
+    )
+        .prop_map(|(span_id, time, attributes, body, name, severity)| {
+            What::Log(Box::new(wire::LogRecord {
+                span_id: span_id.unwrap_or_default(),
+                time_unix_nano: time,
+                observed_time_unix_nano: time / 2,
+                attributes,
+                body: Some(AnyValue { value: Some(body) }),
+                event_name: name.clone(),
+                severity_text: name,
+                severity_number: severity,
+                ..Default::default()
+            }))
+        });
+    let native = (any::<u32>(), ".{0,5}").prop_map(|(number, text)| {
+        What::Native(
+            format!(
+                "{{\"event_type\":\"own\",\n \"event_id\":\"{number}\", \"x\":{}}}",
+                json!(text)
+            )
+            .into(),
+        )
+    });
+    prop_oneof![3 => span, 2 => log, 1 => native]
+}
+
+fn trace() -> impl Strategy<Value = Vec<Recorded>> {
+    let context =
+        (attributes(), attributes(), ".{0,3}").prop_map(|(resource, attributes, name)| {
+            crate::observed::Context {
+                resource,
+                scope: wire::Scope {
+                    version: name.clone(),
+                    name,
+                    attributes,
+                },
+                schema_url: "https://x".to_owned(),
+            }
+        });
+    proptest::collection::vec((context, proptest::collection::vec(event(), 1..4)), 0..5).prop_map(
+        |groups| {
+            let of = |(context, whats): (crate::observed::Context, Vec<What>)| {
+                let context = std::sync::Arc::new(context);
+                whats.into_iter().map(move |what| match what {
+                    // A native event has no surroundings.
+                    What::Native(_) => crate::observed::Observation {
+                        context: Default::default(),
+                        what,
+                    },
+                    _ => crate::observed::Observation {
+                        context: context.clone(),
+                        what,
+                    },
+                })
+            };
+            let observations = groups.into_iter().flat_map(of);
+            (1..)
+                .zip(observations)
+                .map(|(seq, observation)| Recorded {
+                    seq,
+                    arrived_unix_ms: 1,
+                    observation,
+                })
+                .collect()
+        },
+    )
+}
+
+fn written(form: Form, events: &[Recorded]) -> String {
+    let mut writer = Writer::new(form, &TraceId::parse(TRACE).unwrap());
+    let mut out = String::new();
+    loop {
+        events.iter().for_each(|event| writer.push(event, &mut out));
+        if !writer.end_pass(&mut out) {
+            return out;
+        }
+    }
+}
+
+/// What of a trace is told apart: each item in its context.
+fn facts(items: &[Incoming]) -> Vec<String> {
+    let mut facts: Vec<_> = items
+        .iter()
+        .map(|item| match &item.what {
+            Canonical::Native(text) => format!("native {}", text.replace('\n', " ")),
+            other => format!("{other:?} {:?}", item.context),
+        })
+        .collect();
+    facts.sort();
+    facts.dedup();
+    facts
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_exported_and_imported_is_the_same(events in trace()) {
+        let incoming: Vec<Incoming> = events.iter().map(|event| Incoming {
+            context: event.observation.context.clone(),
+            what: Canonical::from(&event.observation.what),
+            identity: None, may_end_run: false, trace_level: Verbosity::Debug,
+        }).collect();
+        for form in [Form::Otlp, Form::Jsonl] {
+            let text = written(form, &events);
+            if text.is_empty() {
+                prop_assert!(events.is_empty());
+                continue;
+            }
+            let read = read("x", text.as_bytes(), None).unwrap();
+            prop_assert!(read.len() <= 1);
+            let items = read.first().map(|trace| trace.items.clone()).unwrap_or_default();
+            prop_assert_eq!(facts(&items), facts(&incoming), "{}", text);
+            let Some(trace) = read.first() else { continue };
+            // And over the network.
+            let mut sent = Vec::new();
+            for request in requests(trace) {
+                let limits = Limits::default();
+                let decoded = match request.path.as_str() {
+                    "/v1/traces" => decode_traces(Encoding::Protobuf, &request.body, &limits).unwrap(),
+                    "/v1/logs" => decode_logs(Encoding::Protobuf, &request.body, &limits).unwrap(),
+                    _ => {
+                        let posted = native::decode(&trace.trace_id, &request.body, native::Format::Json, Sender::default(), &limits).unwrap();
+                        prop_assert!(posted.rejected.is_empty());
+                        sent.extend(posted.events);
+                        continue;
+                    }
+                };
+                prop_assert!(decoded.rejected.is_empty());
+                sent.extend(decoded.traces.into_iter().flat_map(|(id, items)| { assert_eq!(id.as_str(), TRACE); items }));
+            }
+            prop_assert_eq!(facts(&sent), facts(&incoming));
+        }
+        let jaeger = written(Form::Jaeger, &events);
+        let read = read("x", jaeger.as_bytes(), None).unwrap();
+        let spans: std::collections::BTreeSet<_> = events.iter().filter_map(|event| match &event.observation.what {
+            What::Span(span) => Some(span.span_id.clone()),
+            _ => None,
+        }).collect();
+        prop_assert_eq!(read.iter().map(|trace| trace.items.len()).sum::<usize>(), spans.len(), "{}", jaeger);
+        for level in [Verbosity::Minimal, Verbosity::Detailed] {
+            prop_assert_eq!(lowered(events.clone(), level).len(), events.len());
+        }
+    }
+
+    #[test]
+    fn nothing_that_a_file_holds_is_a_surprise(text in "[\\[\\]{}:,\"a0 \n]{0,40}", key in 0usize..8, bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let keys = ["data", "resourceSpans", "spans", "batches", "spanId", "body", "nativeEvents", "trace"];
+        let _ = read("x", format!("{{\"{}\":{text}", keys[key]).as_bytes(), None);
+        let _ = read("x", format!("{{\"{}\":[{{\"spans\":[{{{text}}}]}}]}}", keys[key]).as_bytes(), None);
+        for format in [None, Some(Format::OtlpProtobuf), Some(Format::OtlpJson), Some(Format::JaegerJson)] {
+            let _ = read("x", &bytes, format);
+        }
+    }
+}

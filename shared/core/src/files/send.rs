@@ -1,0 +1,116 @@
+//! A file's traces as the requests that bring them into a server.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::FileTrace;
+use crate::{
+    observed::{Canonical, Context, Incoming},
+    wire,
+};
+
+/// A request is closed when it holds as much; a larger item goes alone.
+const BYTES: usize = 2 << 20;
+const ITEMS: usize = 2_000;
+
+/// One POST.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Of the URL, ready to be sent.
+    pub path: String,
+    pub content_type: &'static str,
+    pub body: Vec<u8>,
+    /// Spans, log records or events in it.
+    pub items: usize,
+}
+
+/// The requests of a trace. Spans go last: they say when the run is over.
+pub fn requests(trace: &FileTrace) -> impl Iterator<Item = Request> + '_ {
+    let of = |wanted: fn(&Canonical) -> bool| -> VecDeque<&Incoming> {
+        let items = trace.items.iter();
+        items.filter(|item| wanted(&item.what)).collect()
+    };
+    let mut sorts = [
+        of(|what| matches!(what, Canonical::Native(_))),
+        of(|what| matches!(what, Canonical::Log(_))),
+        of(|what| matches!(what, Canonical::Span(_))),
+    ];
+    std::iter::from_fn(move || {
+        let items = sorts.iter_mut().find(|items| !items.is_empty())?;
+        Some(next(trace, items))
+    })
+}
+
+fn next(trace: &FileTrace, items: &mut VecDeque<&Incoming>) -> Request {
+    let (mut bytes, mut batch) = (0, Vec::new());
+    while let Some(item) = items.front() {
+        bytes += item.what.len();
+        if !batch.is_empty() && (bytes > BYTES || batch.len() >= ITEMS) {
+            break;
+        }
+        batch.extend(items.pop_front());
+    }
+    let is_native = |item: &&Incoming| matches!(item.what, Canonical::Native(_));
+    if batch.first().is_some_and(is_native) {
+        let texts: Vec<&str> = batch
+            .iter()
+            .filter_map(|item| match &item.what {
+                Canonical::Native(text) => Some(text.as_ref()),
+                _ => None,
+            })
+            .collect();
+        return Request {
+            path: format!("/traces/{}/events", trace.trace_id),
+            content_type: "application/json",
+            body: format!("[{}]", texts.join(",")).into_bytes(),
+            items: batch.len(),
+        };
+    }
+    let is_log = batch
+        .first()
+        .is_some_and(|item| matches!(item.what, Canonical::Log(_)));
+    Request {
+        path: if is_log { "/v1/logs" } else { "/v1/traces" }.to_owned(),
+        content_type: "application/x-protobuf",
+        body: export(trace, &batch).encode_to_vec(),
+        items: batch.len(),
+    }
+}
+
+fn export(trace: &FileTrace, batch: &[&Incoming]) -> wire::ExportRequest {
+    let id = super::otel_bytes(&trace.trace_id).unwrap_or_default();
+    let mut request = wire::ExportRequest::default();
+    let mut last: Option<&Context> = None;
+    for item in batch {
+        let bytes = match &item.what {
+            // The id is the first field of a span and the ninth of a log record; it was taken out of both.
+            Canonical::Span(bytes) => [&[10, 16][..], &id, bytes].concat(),
+            Canonical::Log(bytes) => [&bytes[..], &[74, 16], &id].concat(),
+            Canonical::Native(_) => continue,
+        };
+        if last.is_none_or(|last| *last != *item.context) {
+            last = Some(&item.context);
+            request.resources.push(wire::ResourceItems {
+                resource: Some(wire::Resource {
+                    attributes: item.context.resource.clone(),
+                }),
+                scopes: vec![wire::ScopeItems {
+                    scope: Some(item.context.scope.clone()),
+                    schema_url: item.context.schema_url.clone(),
+                    items: Vec::new(),
+                }],
+                schema_url: String::new(),
+            });
+        }
+        if let Some(scope) = request
+            .resources
+            .last_mut()
+            .and_then(|resource| resource.scopes.last_mut())
+        {
+            scope.items.push(Bytes::from(bytes));
+        }
+    }
+    request
+}
