@@ -4,6 +4,9 @@
 //! error; what strangers wrote passes through [`terminal`] on its way. The exit code says how it went, see [`Outcome`].
 
 pub mod client;
+pub mod export;
+pub mod import;
+pub mod input;
 pub mod list;
 pub mod metrics;
 pub mod tail;

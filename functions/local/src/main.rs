@@ -20,6 +20,8 @@ fn main() -> ExitCode {
         Command::Trace(options) => cli::block_on(cli::trace::run(&options)),
         Command::List(options) => cli::block_on(cli::list::run(&options)),
         Command::Metrics(options) => cli::metrics::run(&options),
+        Command::Import(options) => cli::block_on(cli::import::run(&options)),
+        Command::Export(options) => cli::block_on(cli::export::run(&options)),
         Command::Health(options) => health::ask(&options).and_then(|said| print(&said)),
         Command::Completions(options) => completions(&options),
     };

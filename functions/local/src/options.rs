@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::cli::export::ExportOptions;
+use crate::cli::import::ImportOptions;
 use crate::cli::list::ListOptions;
 use crate::cli::metrics::MetricsOptions;
 use crate::cli::tail::TailOptions;
@@ -43,6 +45,10 @@ pub enum Command {
     /// List what runs can be evaluated with
     #[command(alias = "list-metrics")]
     Metrics(MetricsOptions),
+    /// Send trace files to a server
+    Import(ImportOptions),
+    /// Write a trace of a server to a file
+    Export(ExportOptions),
     /// Ask the server on this machine how it is; exits with 0 when it is well
     Health(HealthOptions),
     /// Print the completions for a shell

@@ -3,6 +3,7 @@
 mod analysis;
 mod document;
 mod events;
+mod export;
 mod health;
 mod list;
 #[cfg(feature = "openapi")]
@@ -53,6 +54,7 @@ pub fn router(app: App) -> Router {
             "/traces/{trace_id}/invocations",
             get(trace::get_invocations),
         )
+        .route("/traces/{trace_id}/export", get(export::get_export))
         .route("/traces/{trace_id}/spans/{span_id}/why", get(why::get_why))
         .merge(seed)
         .route("/stats", get(stats::get_stats))

@@ -4,7 +4,7 @@
 use tailspan_core::settle::Status;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
-use crate::{analysis, document, events, health, list, sessions, stats, trace, v1, why};
+use crate::{analysis, document, events, export, health, list, sessions, stats, trace, v1, why};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
@@ -19,6 +19,7 @@ use crate::{analysis, document, events, health, list, sessions, stats, trace, v1
     trace::get_summary,
     analysis::get_analysis,
     trace::get_invocations,
+    export::get_export,
     why::get_why,
     stats::get_stats,
     v1::list_traces,

@@ -7,6 +7,7 @@ use clap::Args;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::{Response, StatusCode, header};
 use serde::de::DeserializeOwned;
+use tailspan_core::files::send;
 
 /// Where the server is and who asks.
 #[derive(Debug, Clone, Args)]
@@ -86,7 +87,7 @@ impl Failure {
     }
 
     /// Worth asking again in a while.
-    fn passes(&self) -> bool {
+    pub(super) fn passes(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } => true,
             Self::Refused { status, .. } => {
@@ -178,6 +179,50 @@ impl Client {
         let request = self.http.post(format!("{}{path}", self.base)).json(body);
         let text = self.whole(self.send(request)).await?;
         self.read(&text)
+    }
+
+    /// The answer to bytes that are posted, with these headers.
+    ///
+    /// # Errors
+    /// There is none, or another status than 2xx.
+    pub(crate) async fn post_bytes(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: bytes::Bytes,
+    ) -> Result<bytes::Bytes> {
+        let mut request = self.http.post(format!("{}{path}", self.base)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = self.send(request).await?;
+        answer.bytes().await.map_err(|error| Failure::Broken {
+            url: self.base.to_string(),
+            cause: causes(&error),
+        })
+    }
+
+    /// The answer to `GET path`, part by part as it comes; it may have any length.
+    ///
+    /// # Errors
+    /// There is none, another status than 2xx, or it breaks off.
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        query: &Query,
+        mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut answer = self.get(path, query, None).await?;
+        loop {
+            let part = answer.chunk().await.map_err(|error| Failure::Broken {
+                url: self.base.to_string(),
+                cause: causes(&error),
+            })?;
+            match part {
+                Some(part) => take(&part)?,
+                None => return Ok(()),
+            }
+        }
     }
 
     fn read<T: DeserializeOwned>(&self, text: &str) -> Result<T> {
@@ -290,11 +335,19 @@ async fn refusal(status: StatusCode, answer: Response) -> Failure {
         .and_then(|after| after.to_str().ok()?.parse().ok())
         .map(Duration::from_secs);
     // Errors are short; whatever else stands there is not read to its end.
-    let text = tokio::time::timeout(CONNECT, head(answer)).await;
-    let text = text.unwrap_or_default();
+    let is_protobuf = answer
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/x-protobuf");
+    let body = tokio::time::timeout(CONNECT, head(answer)).await;
+    let body = body.unwrap_or_default();
+    let text = String::from_utf8_lossy(&body);
     let said: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     let word = |name: &str| said.pointer(name).and_then(serde_json::Value::as_str);
-    let detail = word("/error/message").or_else(|| word("/detail"));
+    let of_otlp = is_protobuf.then(|| send::refusal(&body)).flatten();
+    let detail = word("/error/message")
+        .or_else(|| word("/detail"))
+        .or(of_otlp.as_deref());
     Failure::Refused {
         status,
         code: word("/error/code").unwrap_or(status.as_str()).to_owned(),
@@ -306,7 +359,7 @@ async fn refusal(status: StatusCode, answer: Response) -> Failure {
     }
 }
 
-async fn head(mut answer: Response) -> String {
+async fn head(mut answer: Response) -> Vec<u8> {
     let mut body = Vec::new();
     while body.len() < 64 << 10 {
         match answer.chunk().await {
@@ -314,7 +367,7 @@ async fn head(mut answer: Response) -> String {
             _ => break,
         }
     }
-    String::from_utf8_lossy(&body).into_owned()
+    body
 }
 
 /// The innermost cause says what happened; those around it repeat what was tried.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use prost::Message as _;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::FileTrace;
 use crate::{
@@ -24,6 +25,30 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Spans, log records or events in it.
     pub items: usize,
+    /// `Idempotency-Key`, where the items have no identity of their own: the same file sent again adds nothing.
+    pub key: Option<String>,
+}
+
+impl Request {
+    /// What a 200 answer to it says of items that were not taken: how many, and why. `None`: all were.
+    pub fn not_taken(&self, answer: &[u8]) -> Option<(u64, String)> {
+        if self.key.is_none() {
+            let partial = wire::ExportResponse::decode(answer).ok()?.partial_success?;
+            let rejected = u64::try_from(partial.rejected).unwrap_or(0);
+            return (rejected > 0 || !partial.error_message.is_empty())
+                .then_some((rejected, partial.error_message));
+        }
+        let said: serde_json::Value = serde_json::from_slice(answer).ok()?;
+        let rejected = said.get("rejected")?.as_array()?;
+        let message = rejected.first()?.get("message")?.as_str()?;
+        Some((rejected.len() as u64, message.to_owned()))
+    }
+}
+
+/// What an OTLP answer that is an error says.
+pub fn refusal(answer: &[u8]) -> Option<String> {
+    let status = wire::RpcStatus::decode(answer).ok()?;
+    (!status.message.is_empty()).then_some(status.message)
 }
 
 /// The requests of a trace. Spans go last: they say when the run is over.
@@ -61,10 +86,12 @@ fn next(trace: &FileTrace, items: &mut VecDeque<&Incoming>) -> Request {
                 _ => None,
             })
             .collect();
+        let body = format!("[{}]", texts.join(","));
         return Request {
             path: format!("/traces/{}/events", trace.trace_id),
             content_type: "application/json",
-            body: format!("[{}]", texts.join(",")).into_bytes(),
+            key: Some(format!("import-{:016x}", xxh3_64(body.as_bytes()))),
+            body: body.into_bytes(),
             items: batch.len(),
         };
     }
@@ -76,6 +103,7 @@ fn next(trace: &FileTrace, items: &mut VecDeque<&Incoming>) -> Request {
         content_type: "application/x-protobuf",
         body: export(trace, &batch).encode_to_vec(),
         items: batch.len(),
+        key: None,
     }
 }
 
