@@ -13,6 +13,7 @@ mod containers;
 mod embedded;
 mod faults;
 mod feed;
+mod files;
 mod gate;
 mod intake;
 mod levels;
