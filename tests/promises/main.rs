@@ -31,4 +31,5 @@ mod stream;
 mod support;
 mod tenants;
 mod trace_level;
+mod updates;
 mod why;

@@ -18,6 +18,7 @@ use tailspan_core::{
     frame,
     id::{SessionKey, TenantId, TraceId},
     lens::Lens,
+    observed::Recorded,
 };
 #[cfg(feature = "openapi")]
 use tailspan_service::openapi::{NotAcceptable, TooMany};
@@ -35,6 +36,7 @@ use tailspan_service::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::request::{FeedQuery, WantedFeed, wanted_feed};
+use crate::updates::Place;
 use crate::viewer::{RETRY_LOG, RETRY_MS, Seat, event_stream, jittered};
 
 /// Notices read in one go.
@@ -152,10 +154,80 @@ async fn find(
 }
 
 /// What is followed.
-struct Feed {
-    tenant: TenantId,
-    scope: Scope,
-    watch: FeedWatch,
+pub(crate) struct Feed {
+    pub(crate) tenant: TenantId,
+    pub(crate) scope: Scope,
+    pub(crate) watch: FeedWatch,
+}
+
+/// Where a feed begins.
+pub(crate) enum From {
+    Start,
+    /// Only what comes from now on.
+    Now,
+    Cursor(Place),
+}
+
+/// What a reader of many traces is shown of them: the data of frames, each one line.
+pub(crate) trait Tell: Send + 'static {
+    /// Of a notice, before the events it is of.
+    fn notice(
+        &mut self,
+        app: &App,
+        tenant: &TenantId,
+        noticed: &Noticed,
+    ) -> impl Future<Output = Result<Vec<String>, LogError>> + Send;
+
+    /// Makes ready for the events of a notice from `next_seq` on. `false`: they are not shown.
+    fn prepare(
+        &mut self,
+        app: &App,
+        tenant: &TenantId,
+        noticed: &Noticed,
+        next_seq: u64,
+    ) -> impl Future<Output = Result<bool, LogError>> + Send;
+
+    /// Of an event: those of a trace come in their order.
+    fn event(&mut self, app: &App, trace: &TraceId, recorded: &Recorded) -> Vec<String>;
+}
+
+/// Events as they are, and what happened to their traces.
+struct Events {
+    lens: Lens,
+    wanted: WantedFeed,
+}
+
+impl Tell for Events {
+    async fn notice(
+        &mut self,
+        _: &App,
+        _: &TenantId,
+        noticed: &Noticed,
+    ) -> Result<Vec<String>, LogError> {
+        if !self.wanted.with_traces {
+            return Ok(Vec::new());
+        }
+        let timestamp = rfc3339_ms(noticed.ms);
+        let told = self
+            .lens
+            .happened(&noticed.happened, noticed.trace.as_str(), &timestamp);
+        Ok(told.into_iter().collect())
+    }
+
+    async fn prepare(
+        &mut self,
+        _: &App,
+        _: &TenantId,
+        _: &Noticed,
+        _: u64,
+    ) -> Result<bool, LogError> {
+        Ok(self.wanted.with_events)
+    }
+
+    fn event(&mut self, app: &App, trace: &TraceId, recorded: &Recorded) -> Vec<String> {
+        let told = self.lens.frame(trace, recorded, &app.config.prices);
+        told.into_iter().collect()
+    }
 }
 
 async fn follow(
@@ -165,53 +237,25 @@ async fn follow(
     lens: Lens,
     seat: Seat,
 ) -> Result<Response, ApiError> {
-    let Feed {
-        tenant,
-        scope,
-        watch,
-    } = feed;
     // A conversation is read from its beginning; of all that a tenant does, what comes.
-    let usually_from_now = scope == Scope::Tenant;
-    let cursor = match wanted.cursor {
-        Some(cursor) => cursor,
-        None if wanted.from_now.unwrap_or(usually_from_now) => {
-            app.log.last_notice(&tenant, &scope).await?
-        }
-        None => FeedCursor::START,
+    let usually_from_now = feed.scope == Scope::Tenant;
+    let from = match wanted.cursor {
+        Some(cursor) => From::Cursor(Place { cursor, part: 0 }),
+        None if wanted.from_now.unwrap_or(usually_from_now) => From::Now,
+        None => From::Start,
     };
-    let now = Instant::now();
-    let follower = Follower {
-        ready: VecDeque::from([Bytes::from(frame::opening(RETRY_MS))]),
-        // A cursor that the log does not hold any more is told once, before anything else.
-        unverified: wanted.cursor.is_some(),
-        cursor,
-        notices: VecDeque::new(),
-        next_heartbeat: now + app.config.heartbeat,
-        ends_at: now + jittered(app.config.stream_lifetime),
-        done: false,
-        wanted,
-        lens,
-        watch,
-        tenant,
-        scope,
-        seat,
-        app,
-    };
-    let frames = stream::unfold(Box::new(follower), async |mut follower| {
-        let frame = follower.next().await?;
-        Some((Ok::<_, Infallible>(frame), follower))
-    });
-    Ok(event_stream(Body::from_stream(frames)))
+    Follower::follow(app, feed, from, Events { lens, wanted }, seat).await
 }
 
-struct Follower {
+pub(crate) struct Follower<T> {
     app: App,
     tenant: TenantId,
     scope: Scope,
     watch: FeedWatch,
-    lens: Lens,
-    wanted: WantedFeed,
+    tell: T,
     cursor: FeedCursor,
+    /// Of what the next event, or the notice, gives so many frames were shown.
+    part: u32,
     /// The cursor came from a client: whether the log still holds its notice is to be seen.
     unverified: bool,
     notices: VecDeque<Noticed>,
@@ -222,7 +266,59 @@ struct Follower {
     seat: Seat,
 }
 
-impl Follower {
+impl<T: Tell> Follower<T> {
+    /// # Errors
+    /// When the log does not answer.
+    pub(crate) async fn follow(
+        app: App,
+        feed: Feed,
+        from: From,
+        tell: T,
+        seat: Seat,
+    ) -> Result<Response, ApiError> {
+        let Feed {
+            tenant,
+            scope,
+            watch,
+        } = feed;
+        let place = match &from {
+            From::Cursor(place) => *place,
+            From::Now => Place {
+                cursor: app.log.last_notice(&tenant, &scope).await?,
+                part: 0,
+            },
+            From::Start => Place::default(),
+        };
+        let now = Instant::now();
+        let mut follower = Self {
+            ready: VecDeque::from([Bytes::from(frame::opening(RETRY_MS))]),
+            // A cursor that the log does not hold any more is told once, before anything else.
+            unverified: matches!(from, From::Cursor(_)),
+            cursor: place.cursor,
+            part: place.part,
+            notices: VecDeque::new(),
+            next_heartbeat: now + app.config.heartbeat,
+            ends_at: now + jittered(app.config.stream_lifetime),
+            done: false,
+            tell,
+            watch,
+            tenant,
+            scope,
+            seat,
+            app,
+        };
+        if matches!(from, From::Now) {
+            // Who is cut off before the first frame comes back to where it began.
+            let place = follower.heartbeat();
+            follower.ready.push_back(place);
+        }
+        let frames = stream::unfold(Box::new(follower), async |mut follower| {
+            let frame = follower.next().await?;
+            Some((Ok::<_, Infallible>(frame), follower))
+        });
+        Ok(event_stream(Body::from_stream(frames)))
+    }
+
     /// The next bytes for the socket; `None` at the end of the stream's time.
     async fn next(&mut self) -> Option<Bytes> {
         self.seat.ended = false;
@@ -256,10 +352,13 @@ impl Follower {
     }
 
     fn heartbeat(&self) -> Bytes {
-        // Before the first notice there is no place to come back to.
-        match self.cursor == FeedCursor::START {
-            true => frame::heartbeat(None).into(),
-            false => format!(": heartbeat\nid: {}\n\n", self.cursor).into(),
+        format!(": heartbeat\nid: {}\n\n", self.place()).into()
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            cursor: self.cursor,
+            part: self.part,
         }
     }
 
@@ -302,22 +401,26 @@ impl Follower {
         let Some(noticed) = self.notices.front().cloned() else {
             return Ok(false);
         };
-        if (noticed.ms, noticed.n) != self.cursor.notice() {
-            self.cursor = FeedCursor {
-                ms: noticed.ms,
-                n: noticed.n,
-                seq: 0,
-            };
-            self.tell(&noticed);
+        let is_new = (noticed.ms, noticed.n) != self.cursor.notice();
+        let is_moved = matches!(noticed.happened, Happened::Moved { .. });
+        // Of a notice that has no events some frames may have been shown.
+        if is_new || !is_moved {
+            let told = self.tell.notice(&self.app, &self.tenant, &noticed);
+            let told = told.await?;
+            if is_new {
+                self.part = 0;
+                self.cursor = FeedCursor {
+                    ms: noticed.ms,
+                    n: noticed.n,
+                    seq: 0,
+                };
+            }
+            let mut frames = String::new();
+            self.put(told, self.cursor, &mut frames);
+            self.push(frames);
         }
         let is_over = match noticed.happened {
-            Happened::Moved { first, last } if self.wanted.with_events => {
-                self.show(&noticed.trace, first, last).await?
-            }
-            Happened::Moved { last, .. } => {
-                self.cursor.seq = last;
-                true
-            }
+            Happened::Moved { first, last } => self.show(&noticed, first, last).await?,
             Happened::Ended { .. } | Happened::Session { .. } => true,
         };
         if is_over {
@@ -339,28 +442,50 @@ impl Follower {
     fn is_shown(&self, noticed: &Noticed) -> bool {
         match noticed.happened {
             Happened::Moved { last, .. } => self.cursor.seq >= last,
-            Happened::Ended { .. } | Happened::Session { .. } => true,
+            Happened::Ended { .. } | Happened::Session { .. } => self.part == 0,
         }
     }
 
-    fn tell(&mut self, noticed: &Noticed) {
-        if !self.wanted.with_traces {
-            return;
+    /// Writes frames, those left out that were shown; with the last one all before `after` was.
+    fn put(&mut self, told: Vec<String>, after: FeedCursor, into: &mut String) {
+        let count = told.len();
+        let shown = std::mem::take(&mut self.part);
+        for (at, data) in (1..).zip(told) {
+            if at <= shown {
+                continue;
+            }
+            self.app.metrics.frames.inc();
+            let place = match at as usize == count {
+                true => Place {
+                    cursor: after,
+                    part: 0,
+                },
+                false => Place {
+                    cursor: self.cursor,
+                    part: at,
+                },
+            };
+            into.push_str(&format!("id: {place}\ndata: {data}\n\n"));
         }
-        let timestamp = rfc3339_ms(noticed.ms);
-        let told = self
-            .lens
-            .happened(&noticed.happened, noticed.trace.as_str(), &timestamp);
-        if let Some(told) = told {
-            let frame = format!("id: {}\ndata: {told}\n\n", self.cursor);
-            self.ready.push_back(frame.into());
+        self.cursor = after;
+    }
+
+    fn push(&mut self, frames: String) {
+        if !frames.is_empty() {
+            self.ready.push_back(frames.into());
         }
     }
 
     /// Shows a chunk of the events that a notice is of. `true`: all of them were shown.
-    async fn show(&mut self, trace: &TraceId, first: u64, last: u64) -> Result<bool, LogError> {
+    async fn show(&mut self, noticed: &Noticed, first: u64, last: u64) -> Result<bool, LogError> {
+        let trace = &noticed.trace;
         let next = first.max(self.cursor.seq + 1);
         if next > last {
+            return Ok(true);
+        }
+        let is_shown = self.tell.prepare(&self.app, &self.tenant, noticed, next);
+        if !is_shown.await? {
+            self.cursor.seq = last;
             return Ok(true);
         }
         let log = &self.app.log;
@@ -391,21 +516,20 @@ impl Follower {
         }
         let recorded = log.recorded(&self.tenant, trace, chunk).await?;
         let mut frames = String::new();
-        let mut shown = 0;
         for recorded in &recorded {
             if recorded.seq < next || recorded.seq > last {
                 continue;
             }
-            self.cursor.seq = recorded.seq;
-            if let Some(told) = self.lens.frame(trace, recorded, &self.app.config.prices) {
-                frames.push_str(&format!("id: {}\ndata: {told}\n\n", self.cursor));
-                shown += 1;
-            }
+            // A place within the events of a notice is after the one before.
+            self.cursor.seq = recorded.seq - 1;
+            let told = self.tell.event(&self.app, trace, recorded);
+            let after = FeedCursor {
+                seq: recorded.seq,
+                ..self.cursor
+            };
+            self.put(told, after, &mut frames);
         }
-        if !frames.is_empty() {
-            self.app.metrics.frames.inc_by(shown);
-            self.ready.push_back(frames.into());
-        }
+        self.push(frames);
         if let Some((from, to)) = chunk.unread(&recorded)
             && to >= next
         {
@@ -417,7 +541,7 @@ impl Follower {
 
     /// Events that cannot be shown any more.
     fn skip(&mut self, trace: &TraceId, reason: &'static str, from: u64, to: u64) {
-        self.cursor.seq = to;
+        (self.cursor.seq, self.part) = (to, 0);
         let gap = json!({"reason": reason, "trace_id": trace, "from": from, "to": to});
         self.tell_gap(reason, gap);
     }

@@ -8,6 +8,7 @@ mod feed;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod request;
+mod updates;
 mod viewer;
 
 use axum::{
@@ -42,6 +43,7 @@ pub fn router(app: App) -> Router {
         .route("/traces/{trace_id}/stream", get(viewer::stream_trace))
         .route("/sessions/{session_id}/stream", get(feed::stream_session))
         .route("/stream", get(feed::stream_tenant))
+        .route("/stream/ui-updates", get(updates::stream_updates))
         .merge(seed)
         .with_state(app)
         .merge(completions)

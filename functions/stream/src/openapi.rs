@@ -5,7 +5,7 @@ use tailspan_core::settle::Status;
 use tailspan_service::openapi::{ErrorBody, ErrorCode, ErrorSaid, GapReason};
 use utoipa::{OpenApi, ToSchema};
 
-use crate::{completion, feed, viewer};
+use crate::{completion, feed, updates, viewer};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
@@ -15,6 +15,7 @@ use crate::{completion, feed, viewer};
         viewer::stream_seed,
         feed::stream_session,
         feed::stream_tenant,
+        updates::stream_updates,
         completion::complete,
         completion::complete_seed
     ),

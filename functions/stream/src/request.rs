@@ -1,11 +1,13 @@
 //! What a viewer asked for: query and headers become one value, or a 400.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use axum::http::{HeaderMap, HeaderValue, header::ACCEPT};
 use serde::Deserialize;
 use tailspan_core::{cursor::Cursor, feed::FeedCursor};
 use tailspan_service::error::ApiError;
+
+use crate::updates::Place;
 
 /// The longest a viewer may wait for a trace that has not begun.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -69,6 +71,50 @@ pub(crate) struct FeedQuery {
     wait: Option<String>,
 }
 
+/// What a listener of the live view may say.
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
+pub(crate) struct UpdatesQuery {
+    /// Go on after this: the `id` of a frame of this stream. `Last-Event-ID` wins.
+    #[cfg_attr(
+        feature = "openapi",
+        param(pattern = "^[0-9]{1,15}-[0-9]{1,15}\\.[0-9]{1,15}(\\.[0-9]{1,9})?$")
+    )]
+    cursor: Option<String>,
+}
+
+/// Where a listener of the live view goes on; `None`: with what comes.
+///
+/// # Errors
+/// As [`wanted`].
+pub(crate) fn wanted_updates(
+    query: &UpdatesQuery,
+    headers: &HeaderMap,
+) -> Result<Option<Place>, ApiError> {
+    check_accepts(headers)?;
+    feed_cursor(query.cursor.as_deref(), headers)
+}
+
+/// The header's cursor, else the query's.
+fn feed_cursor<C: FromStr>(
+    of_query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Option<C>, ApiError> {
+    let cursor = match (last_event_id(headers)?, of_query) {
+        (Some(id), _) => Some((id, "Last-Event-ID")),
+        (None, cursor) => cursor.map(|cursor| (cursor, "cursor")),
+    };
+    let cursor = cursor.map(|(text, name)| {
+        text.parse().map_err(|_| {
+            ApiError::invalid(
+                "invalid_cursor",
+                format!("{name} must be the id of a frame of this stream: <ms>-<n>.<seq>"),
+            )
+        })
+    });
+    cursor.transpose()
+}
+
 /// What a viewer of many traces wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WantedFeed {
@@ -86,18 +132,6 @@ pub(crate) struct WantedFeed {
 pub(crate) fn wanted_feed(query: &FeedQuery, headers: &HeaderMap) -> Result<WantedFeed, ApiError> {
     let invalid = |message: &str| ApiError::invalid("invalid_parameter", message);
     check_accepts(headers)?;
-    let cursor = match (last_event_id(headers)?, &query.cursor) {
-        (Some(id), _) => Some((id, "Last-Event-ID")),
-        (None, cursor) => cursor.as_deref().map(|cursor| (cursor, "cursor")),
-    };
-    let cursor = cursor.map(|(text, name)| {
-        text.parse().map_err(|_| {
-            ApiError::invalid(
-                "invalid_cursor",
-                format!("{name} must be the id of a frame of this stream: <ms>-<n>.<seq>"),
-            )
-        })
-    });
     let (with_traces, with_events) = match query.view.as_deref() {
         None | Some("all") => (true, true),
         Some("events") => (false, true),
@@ -105,7 +139,7 @@ pub(crate) fn wanted_feed(query: &FeedQuery, headers: &HeaderMap) -> Result<Want
         Some(_) => return Err(invalid("view must be all, events or traces")),
     };
     Ok(WantedFeed {
-        cursor: cursor.transpose()?,
+        cursor: feed_cursor(query.cursor.as_deref(), headers)?,
         from_now: match query.from.as_deref() {
             None => None,
             Some("start") => Some(false),

@@ -572,6 +572,13 @@ pub(crate) fn rfc3339_ns(unix_ns: u64) -> String {
     )
 }
 
+/// RFC 3339, UTC, with microseconds and the zone as a number, as Python writes it.
+pub(crate) fn rfc3339_us(unix_us: u64) -> String {
+    let mut text = rfc3339_ns(unix_us.saturating_mul(1_000));
+    text.pop();
+    text + "+00:00"
+}
+
 /// As [`rfc3339_ns`], with milliseconds.
 pub fn rfc3339_ms(unix_ms: u64) -> String {
     // A native event may lie in a year that nanoseconds cannot count to.

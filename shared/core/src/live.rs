@@ -1,6 +1,7 @@
 //! Live sessions: the dialect of a dev server, in which an agent tells of its run while it is developed.
 
 pub mod compat;
+pub mod frames;
 pub mod grouping;
 pub mod incremental;
 pub mod protocol;

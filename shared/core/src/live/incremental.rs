@@ -28,6 +28,8 @@ const MAX_TEXT_BYTES: usize = 16 << 10;
 const MAX_RESULT_BYTES: usize = 4 << 10;
 /// What a tool is for, as the span of its call tells.
 const DESCRIPTION: &str = "gen_ai.tool.description";
+/// What the dialect calls what has no name.
+const UNKNOWN: &str = "unknown";
 /// Kept of ids and names.
 const MAX_NAME_BYTES: usize = 512;
 
@@ -97,6 +99,8 @@ pub struct Extractor {
     /// The last model call of an invocation.
     last_call: Recent<LastCall>,
     pending: VecDeque<Pending>,
+    /// Tools that ran without being asked for by a call that came before.
+    unasked: VecDeque<Unasked>,
     calls: Recent<ShownCall>,
     /// Spans of model calls that were counted, and spans above them.
     counted: Recent<()>,
@@ -124,6 +128,8 @@ struct LastCall {
     question: Option<u64>,
     /// 0: it asked for tools, or said nothing.
     answer: u64,
+    /// When the first of its calls began.
+    began_ns: u64,
 }
 
 /// A call that a model asked for.
@@ -136,9 +142,20 @@ struct Pending {
     at_ns: u64,
 }
 
+#[derive(Debug)]
+struct Unasked {
+    name: String,
+    /// Under which it was told.
+    id: String,
+    has_own_id: bool,
+    start_ns: u64,
+}
+
 #[derive(Clone, Debug)]
 struct ShownCall {
     invocation: String,
+    /// Under which it was told.
+    id: String,
     name: String,
     has_result: bool,
 }
@@ -155,7 +172,9 @@ struct Burst {
     invocation: Option<String>,
     history: u64,
     question: Option<Question>,
-    results: Vec<(String, String)>,
+    results: Vec<ToolSaid>,
+    /// Names of the calls in the history, by id.
+    names: VecDeque<(String, String)>,
     /// The assistant's message that stands last: the answer, unless more follows.
     tail: Option<Message>,
     at_ns: u64,
@@ -171,6 +190,14 @@ struct Question {
     at_ns: u64,
 }
 
+/// What a tool said, as a model was given it.
+#[derive(Clone, Debug)]
+struct ToolSaid {
+    id: String,
+    name: Option<String>,
+    text: String,
+}
+
 /// A model call's content and where it belongs.
 struct Call<'a> {
     invocation: &'a str,
@@ -181,7 +208,7 @@ struct Call<'a> {
     answer: Option<String>,
     answer_hash: u64,
     calls: Vec<(Option<String>, String, Value)>,
-    results: Vec<(String, String)>,
+    results: Vec<ToolSaid>,
     start_ns: u64,
     end_ns: u64,
 }
@@ -213,9 +240,14 @@ impl Extractor {
         told
     }
 
-    /// What is still open when the trace's run is over: calls that were asked for and that nothing is known to have run.
+    /// What is still open when the trace's run is over: calls that were asked for and that nothing is known to have run, and what only log records told of.
     pub fn finish(&mut self) -> Vec<Increment> {
         let mut told = Vec::new();
+        while let Some((_, burst)) = self.bursts.pop_front() {
+            let invocation = burst.invocation.clone().unwrap_or_default();
+            let at_ns = burst.at_ns;
+            self.tell_burst(burst, None, &invocation, at_ns, &mut told);
+        }
         self.show_all_pending(&mut told);
         told
     }
@@ -238,8 +270,12 @@ impl Extractor {
                 }
                 self.current = Some(invocation);
             }
-            Kind::Agent | Kind::Workflow | Kind::Task => self.step(&span, end_ns, told),
-            _ => {}
+            Kind::Agent | Kind::Workflow => self.step(&span, end_ns, told),
+            Kind::Task => {
+                self.pass_on(&span);
+                self.step(&span, end_ns, told);
+            }
+            _ => self.pass_on(&span),
         }
         if span.parent_id.is_none() {
             if !matches!(span.kind, Kind::Llm | Kind::Tool) {
@@ -267,8 +303,8 @@ impl Extractor {
                     .invocation
                     .clone()
                     .unwrap_or_else(|| invocation.to_owned());
-                self.tell_burst(burst, None, &invocation, end_ns, told);
-                if !of.is_empty() {
+                let is_answered = self.tell_burst(burst, None, &invocation, end_ns, told);
+                if !of.is_empty() && is_answered {
                     self.spoken.put(hash(&[of]), ());
                 }
             }
@@ -299,20 +335,18 @@ impl Extractor {
     }
 
     fn tell_call(&mut self, call: Call<'_>, told: &mut Vec<Increment>) {
-        for (id, text) in call.results {
-            self.told_by_model(&id, &text, call.start_ns, told);
+        let elsewhere = call.is_bare.then_some(call.invocation);
+        for result in &call.results {
+            self.told_by_model(result, elsewhere, call.start_ns, told);
         }
         let key = hash(&[call.invocation]);
+        let last = self.last_call.get(key).copied();
+        let began_ns = last.map_or(call.start_ns, |last| last.began_ns.min(call.start_ns));
         if let Some(question) = &call.question {
-            let follows = match self.last_call.get(key) {
-                None => None,
-                Some(last) => Some(follows(*last, question, call.outline)),
-            };
-            // An invocation whose words log records told has not been asked by a call that is known.
-            let is_new = match follows {
-                Some(follows) => follows,
-                None => self.is_asked_anew(question, call.is_bare),
-            };
+            // A call that began before those that were told of: what it was asked was asked first.
+            let last = last.filter(|last| last.began_ns <= call.start_ns);
+            let follows = last.map(|last| follows(last, question, call.outline));
+            let is_new = follows.unwrap_or_else(|| self.is_asked_anew(question, call.is_bare));
             if is_new {
                 if follows == Some(true) {
                     self.rounds += 1;
@@ -334,13 +368,14 @@ impl Extractor {
             } else {
                 0
             },
+            began_ns,
         };
         self.last_call.put(key, last);
         for (id, name, args) in call.calls {
             let shown = id
                 .as_ref()
                 .is_some_and(|id| self.calls.get(hash(&[id])).is_some());
-            if shown {
+            if shown || self.ran_before(id.as_deref(), &name, call.start_ns) {
                 continue;
             }
             self.pending.push_back(Pending {
@@ -356,6 +391,21 @@ impl Extractor {
                 self.show(first, told);
             }
         }
+    }
+
+    /// A tool may be told of before the call that asked for it: some calls last for as long as all that they trigger, and exporters of two processes do not wait for each other.
+    fn ran_before(&mut self, id: Option<&str>, name: &str, start_ns: u64) -> bool {
+        let ran = self.unasked.iter().position(|ran| {
+            ran.name == name && ran.start_ns >= start_ns && !(ran.has_own_id && id.is_some())
+        });
+        let Some(ran) = ran.and_then(|at| self.unasked.remove(at)) else {
+            return false;
+        };
+        // What the model is given of it comes under the model's id.
+        if let (Some(id), Some(call)) = (id, self.calls.get(hash(&[&ran.id])).cloned()) {
+            self.calls.put(hash(&[id]), call);
+        }
+        true
     }
 
     /// Whether a question in a call of an invocation that was not seen before is told.
@@ -416,16 +466,23 @@ impl Extractor {
         end_ns: u64,
         told: &mut Vec<Increment>,
     ) {
-        // Of spans of one call that nest (MCP's client, server and handler) the first to end was told.
-        let around = hash(&["around", &span.id, &tool.name]);
-        let inner = self.calls.get(around).cloned();
+        // Of spans of one call that nest (MCP's client, server and handler) the first to come was told.
+        let known = |place: &str, of: &str| self.calls.get(hash(&[place, of]));
+        let nested = || {
+            let below = known("around", &span.id);
+            let above = || known("tool", span.parent_id.as_ref()?);
+            below
+                .filter(|call| call.name == tool.name)
+                .or_else(|| above().filter(|call| call.name == tool.name))
+        };
+        let inner = known("tool", &span.id).or_else(nested).cloned();
         let asked = match inner {
             Some(_) => None,
             None => self.take_pending(tool),
         };
         let asked_id = asked.as_ref().and_then(|asked| asked.id.clone());
         let id = match &inner {
-            Some(inner) => inner.invocation.clone(),
+            Some(inner) => inner.id.clone(),
             None => cut(tool
                 .call_id
                 .as_ref()
@@ -435,6 +492,17 @@ impl Extractor {
         let name = asked
             .as_ref()
             .map_or_else(|| cut(&tool.name), |asked| asked.name.clone());
+        if inner.is_none() && asked.is_none() {
+            if self.unasked.len() >= MAX_PENDING {
+                self.unasked.pop_front();
+            }
+            self.unasked.push_back(Unasked {
+                name: name.clone(),
+                id: id.clone(),
+                has_own_id: tool.call_id.is_some(),
+                start_ns: span.start_ns,
+            });
+        }
         let key = hash(&[&id]);
         // An agent's tools may count their calls from 0 in every turn, and a span may be sent twice.
         let per_span = hash(&["tool", &span.id]);
@@ -443,10 +511,12 @@ impl Extractor {
             || self.calls.get(per_span).is_some()
             || known_id.as_ref().is_some_and(|known| !known.has_result);
         if !is_shown {
-            let args = match &tool.arguments {
-                Some(args) if !is_nothing(args) => args.clone(),
-                _ => asked.map_or_else(|| json!({}), |asked| asked.args),
-            };
+            // As asked for, like the whole has it: a span may wrap what it was called with.
+            let asked = asked.map(|asked| asked.args);
+            let args = asked
+                .filter(|args| !is_nothing(args))
+                .or_else(|| tool.arguments.clone())
+                .unwrap_or_else(|| json!({}));
             told.push(Increment {
                 invocation_id: invocation.to_owned(),
                 what: Told::ToolCall {
@@ -493,21 +563,28 @@ impl Extractor {
         let has_result = had_result || tool.result.is_some() || failure.is_some();
         let shown = ShownCall {
             invocation: invocation.to_owned(),
+            id,
             name,
             has_result,
         };
         self.calls.put(key, shown.clone());
         self.calls.put(per_span, shown.clone());
         if let Some(parent) = &span.parent_id {
-            let around = hash(&["around", parent, &tool.name]);
-            // By the id under which it was told.
-            self.calls.put(
-                around,
-                ShownCall {
-                    invocation: id,
-                    ..shown
-                },
-            );
+            self.calls.put(hash(&["around", parent]), shown);
+        }
+    }
+
+    /// A step between two spans of one tool call.
+    fn pass_on(&mut self, span: &Span) {
+        for (place, from, to) in [
+            ("around", Some(&span.id), span.parent_id.as_ref()),
+            ("tool", span.parent_id.as_ref(), Some(&span.id)),
+        ] {
+            if let (Some(from), Some(to)) = (from, to)
+                && let Some(call) = self.calls.get(hash(&[place, from])).cloned()
+            {
+                self.calls.put(hash(&[place, to]), call);
+            }
         }
     }
 
@@ -526,32 +603,28 @@ impl Extractor {
         self.pending.remove(at)
     }
 
-    /// A model is given what a tool said: by then it ran, whether or not a span tells.
-    fn told_by_model(&mut self, id: &str, text: &str, at_ns: u64, told: &mut Vec<Increment>) {
-        let waiting = self
-            .pending
-            .iter()
-            .position(|asked| asked.id.as_deref() == Some(id));
-        if let Some(asked) = waiting.and_then(|at| self.pending.remove(at)) {
-            self.show(asked, told);
-        }
-        self.result(id, text, None, at_ns, told);
-    }
-
-    fn result(
+    /// A model is given what a tool said: by then it ran, whether or not a span tells. `elsewhere`: the call may have been told of in another trace; then the result is of this invocation.
+    fn told_by_model(
         &mut self,
-        id: &str,
-        text: &str,
-        unknown_call: Option<&str>,
+        result: &ToolSaid,
+        elsewhere: Option<&str>,
         at_ns: u64,
         told: &mut Vec<Increment>,
     ) {
-        let key = hash(&[id]);
+        let waiting = self
+            .pending
+            .iter()
+            .position(|asked| asked.id.as_ref() == Some(&result.id));
+        if let Some(asked) = waiting.and_then(|at| self.pending.remove(at)) {
+            self.show(asked, told);
+        }
+        let key = hash(&[&result.id]);
         let known = self.calls.get(key).cloned();
         let known = known.or_else(|| {
             Some(ShownCall {
-                invocation: unknown_call?.to_owned(),
-                name: "unknown".to_owned(),
+                invocation: elsewhere?.to_owned(),
+                id: result.id.clone(),
+                name: result.name.clone().unwrap_or_else(|| UNKNOWN.to_owned()),
                 has_result: false,
             })
         });
@@ -561,9 +634,9 @@ impl Extractor {
         told.push(Increment {
             invocation_id: call.invocation.clone(),
             what: Told::ToolResult {
-                id: id.to_owned(),
+                id: call.id.clone(),
                 name: call.name.clone(),
-                response: response(&parse_text(text)),
+                response: response(&parse_text(&result.text)),
                 is_error: false,
                 at_ns,
             },
@@ -573,10 +646,11 @@ impl Extractor {
     }
 
     fn show(&mut self, asked: Pending, told: &mut Vec<Increment>) {
-        let id = asked.id.unwrap_or_else(|| "unknown".to_owned());
-        if id != "unknown" {
+        let id = asked.id.unwrap_or_else(|| UNKNOWN.to_owned());
+        if id != UNKNOWN {
             let shown = ShownCall {
                 invocation: asked.invocation.clone(),
+                id: id.clone(),
                 name: asked.name.clone(),
                 has_result: false,
             };
@@ -671,9 +745,8 @@ impl Extractor {
             return;
         }
         let of = log.span_id.as_deref().map(cut).unwrap_or_default();
-        if !of.is_empty() && self.spoken.get(hash(&[&of])).is_some() && !log.output.is_empty() {
-            // The span itself told it, or another record.
-            self.take_burst(&of);
+        // The span itself told it, or another record.
+        if !of.is_empty() && self.spoken.get(hash(&[&of])).is_some() {
             return;
         }
         let invocation = match of.is_empty() {
@@ -727,7 +800,7 @@ impl Extractor {
         self.bursts.remove(at).map(|(_, burst)| burst)
     }
 
-    /// What log records said of a call; its answer is what came last, if none is given.
+    /// What log records said of a call; its answer is what came last, if none is given. Whether there was an answer.
     fn tell_burst(
         &mut self,
         mut burst: Burst,
@@ -735,7 +808,7 @@ impl Extractor {
         invocation: &str,
         end_ns: u64,
         told: &mut Vec<Increment>,
-    ) {
+    ) -> bool {
         let tail = burst.tail.take();
         let said = match (output, tail) {
             (Some(output), tail) => {
@@ -748,21 +821,15 @@ impl Extractor {
             (None, None) => Said::default(),
         };
         let calls = asked_for(&said);
+        let is_answered = said.answer.is_some() || !calls.is_empty();
         if let Some(question) = &burst.question {
             if self.is_asked_anew(question, true) {
                 self.ask(question, invocation, told);
             }
             self.remember(question);
         }
-        for (id, text) in &burst.results {
-            let waiting = self
-                .pending
-                .iter()
-                .position(|asked| asked.id.as_deref() == Some(id));
-            if let Some(asked) = waiting.and_then(|at| self.pending.remove(at)) {
-                self.show(asked, told);
-            }
-            self.result(id, text, Some(invocation), burst.at_ns, told);
+        for result in &burst.results {
+            self.told_by_model(result, Some(invocation), burst.at_ns, told);
         }
         if let Some(answer) = &said.answer {
             self.answer(answer, invocation, end_ns, told);
@@ -782,6 +849,7 @@ impl Extractor {
                 self.show(asked, told);
             }
         }
+        is_answered
     }
 
     fn native(&mut self, event: Native, seq: u64, told: &mut Vec<Increment>) {
@@ -904,7 +972,7 @@ impl Extractor {
             told.push(Increment {
                 invocation_id: invocation.to_owned(),
                 what: Told::ToolResult {
-                    id,
+                    id: id.clone(),
                     name: name.clone(),
                     response,
                     is_error: failure.is_some(),
@@ -914,6 +982,7 @@ impl Extractor {
         }
         let shown = ShownCall {
             invocation: invocation.to_owned(),
+            id,
             name,
             has_result,
         };
@@ -948,11 +1017,24 @@ impl<'a> Call<'a> {
             .input
             .iter()
             .rposition(|message| message.role == "assistant" && !message.tool_calls.is_empty());
+        let asked = answering.and_then(|at| span.input.get(at));
+        let name_of = |id: &str| {
+            let mut calls = asked?.tool_calls.iter();
+            let call = calls.find(|call| call.id.as_deref() == Some(id))?;
+            Some(cut(&call.name))
+        };
         let results = span
             .input
             .iter()
             .skip(answering.map_or(0, |at| at + 1))
-            .filter_map(|message| Some((cut(message.tool_call_id.as_ref()?), message.text.clone())))
+            .filter_map(|message| {
+                let id = message.tool_call_id.as_deref()?;
+                Some(ToolSaid {
+                    id: cut(id),
+                    name: name_of(id),
+                    text: message.text.clone(),
+                })
+            })
             .collect();
         Self {
             invocation,
@@ -997,6 +1079,14 @@ impl Burst {
                 let mut message = message.clone();
                 message.text = shorten(message.text, MAX_TEXT_BYTES);
                 message.thinking = None;
+                for call in &message.tool_calls {
+                    if let Some(id) = &call.id {
+                        self.names.push_back((cut(id), cut(&call.name)));
+                    }
+                }
+                while self.names.len() > MAX_RESULTS {
+                    self.names.pop_front();
+                }
                 self.tail = Some(message);
             }
             _ => {
@@ -1004,7 +1094,11 @@ impl Burst {
                     && self.results.len() < MAX_RESULTS
                 {
                     let text = shorten(message.text.clone(), MAX_RESULT_BYTES);
-                    self.results.push((cut(id), text));
+                    let mut names = self.names.iter();
+                    let name = names.find(|(known, _)| known == id);
+                    let name = name.map(|(_, name)| name.clone());
+                    let id = cut(id);
+                    self.results.push(ToolSaid { id, name, text });
                     if let Some(question) = &mut self.question {
                         question.is_past = true;
                     }
@@ -1129,6 +1223,305 @@ impl<V> Recent<V> {
             && let Some(first) = self.order.pop_front()
         {
             self.by_key.remove(&first);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Context, Observation};
+    use crate::wire;
+    use proptest::prelude::*;
+
+    fn any(value: &Value) -> wire::AnyValue {
+        let value = match value {
+            Value::Number(number) => wire::any_value::Value::Int(number.as_i64().unwrap_or(0)),
+            Value::Object(fields) => wire::any_value::Value::Map(wire::KeyValueList {
+                values: pairs(fields),
+            }),
+            Value::String(text) => wire::any_value::Value::String(text.clone()),
+            other => wire::any_value::Value::String(other.to_string()),
+        };
+        wire::AnyValue { value: Some(value) }
+    }
+
+    fn pairs(fields: &Map<String, Value>) -> Vec<wire::KeyValue> {
+        let fields = fields.iter();
+        fields
+            .map(|(key, value)| wire::KeyValue {
+                key: key.clone(),
+                value: Some(any(value)),
+            })
+            .collect()
+    }
+
+    fn span(id: u8, parent: u8, attributes: &Value) -> What {
+        What::Span(Box::new(wire::Span {
+            span_id: vec![id; 8].into(),
+            parent_span_id: vec![parent; if parent == 0 { 0 } else { 8 }].into(),
+            name: "step".to_owned(),
+            start_time_unix_nano: u64::from(id) * 10,
+            end_time_unix_nano: u64::from(id) * 10 + 5,
+            attributes: attributes.as_object().map(pairs).unwrap_or_default(),
+            ..wire::Span::default()
+        }))
+    }
+
+    fn chat(id: u8, parent: u8, asked: &Value, answered: &Value) -> What {
+        span(
+            id,
+            parent,
+            &json!({
+                "gen_ai.operation.name": "chat", "gen_ai.request.model": "m",
+                "gen_ai.input.messages": asked.to_string(),
+                "gen_ai.output.messages": answered.to_string(),
+            }),
+        )
+    }
+
+    fn log(name: &str, body: &Value) -> What {
+        What::Log(Box::new(wire::LogRecord {
+            time_unix_nano: 7,
+            event_name: name.to_owned(),
+            body: Some(any(body)),
+            ..wire::LogRecord::default()
+        }))
+    }
+
+    fn native(event: &Value) -> What {
+        What::Native(event.to_string().into())
+    }
+
+    fn read(extractor: &mut Extractor, whats: &[What]) -> Vec<Increment> {
+        let mut told = Vec::new();
+        for (seq, what) in (1..).zip(whats) {
+            told.extend(extractor.apply(&Recorded {
+                seq,
+                arrived_unix_ms: 1,
+                observation: Observation {
+                    context: std::sync::Arc::new(Context::default()),
+                    what: what.clone(),
+                },
+            }));
+        }
+        told
+    }
+
+    fn short(told: &[Increment]) -> Vec<String> {
+        let told = told.iter().map(|told| match &told.what {
+            Told::UserInput { text, .. } => format!("user {text}"),
+            Told::AgentResponse { text, .. } => format!("agent {text}"),
+            Told::ToolCall { id, name, args, .. } => format!("call {id} {name} {args}"),
+            Told::ToolResult {
+                id,
+                name,
+                response,
+                is_error,
+                ..
+            } => {
+                let error = if *is_error { " failed" } else { "" };
+                format!("result {id} {name} {response}{error}")
+            }
+            Told::Tokens { input, output, .. } => format!("tokens {input} {output}"),
+        });
+        told.collect()
+    }
+
+    #[track_caller]
+    fn check(whats: &[What], expected: &[&str]) {
+        let mut extractor = Extractor::default();
+        let mut told = read(&mut extractor, whats);
+        told.extend(extractor.finish());
+        assert_eq!(short(&told), expected);
+    }
+
+    #[test]
+    fn log_records_that_name_no_span_are_of_the_call_that_comes_next() {
+        let call = json!({"id": "c", "name": "roll", "arguments": {"n": 6}});
+        let bare = || {
+            span(
+                1,
+                0,
+                &json!({"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}),
+            )
+        };
+        check(
+            &[
+                log("gen_ai.user.message", &json!({"content": "Roll"})),
+                log(
+                    "gen_ai.choice",
+                    &json!({"message": {"tool_calls": json!([call])}}),
+                ),
+                bare(),
+                log("gen_ai.user.message", &json!({"content": "Roll"})),
+                log(
+                    "gen_ai.assistant.message",
+                    &json!({"tool_calls": json!([call])}),
+                ),
+                log("gen_ai.tool.message", &json!({"id": "c", "content": "4"})),
+                log("gen_ai.choice", &json!({"message": {"content": "A 4."}})),
+            ],
+            &[
+                "user Roll",
+                r#"call c roll {"n":6}"#,
+                r#"result c roll {"result":"4"}"#,
+                "agent A 4.",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_question_that_is_said_again_is_told_again() {
+        let (yes, ok) = (
+            json!({"role": "user", "content": "yes"}),
+            json!({"role": "assistant", "content": "ok"}),
+        );
+        let root = |id| span(id, 0, &json!({"gen_ai.operation.name": "invoke_agent"}));
+        let first = json!([yes]);
+        let second = json!([yes, ok, yes]);
+        let answer = json!([ok]);
+        // Within one turn the second agent is asked the same; in the next turn it is said again, without a history and with one.
+        check(
+            &[
+                chat(1, 9, &first, &answer),
+                chat(2, 8, &first, &answer),
+                root(9),
+                chat(3, 7, &first, &answer),
+                root(7),
+                chat(4, 6, &second, &answer),
+                root(6),
+            ],
+            &[
+                "user yes", "agent ok", "user yes", "agent ok", "user yes", "agent ok",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_call_without_a_span_is_told_once_it_is_known_to_have_run() {
+        let user = json!({"role": "user", "content": "Roll"});
+        let asks = json!({"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "roll", "arguments": "{\"n\":6}"}}]});
+        let got = json!({"role": "tool", "tool_call_id": "c", "content": "4"});
+        let done = json!({"role": "assistant", "content": "A 4."});
+        check(
+            &[
+                chat(1, 9, &json!([user]), &json!([asks])),
+                chat(2, 9, &json!([user, asks, got]), &json!([done])),
+                span(9, 0, &json!({"gen_ai.operation.name": "invoke_agent"})),
+            ],
+            &[
+                "user Roll",
+                r#"call c roll {"n":6}"#,
+                r#"result c roll {"result":"4"}"#,
+                "agent A 4.",
+            ],
+        );
+        // Nothing ran it: known when the turn ends.
+        check(
+            &[chat(1, 9, &json!([user]), &json!([asks]))],
+            &["user Roll", r#"call c roll {"n":6}"#],
+        );
+    }
+
+    #[test]
+    fn a_tool_that_failed_is_told_with_its_error() {
+        let tool = json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "roll", "gen_ai.tool.call.id": "c"});
+        let mut failed = span(1, 2, &tool);
+        if let What::Span(span) = &mut failed {
+            span.status = Some(wire::Status {
+                message: "lost".to_owned(),
+                code: 2,
+            });
+        }
+        check(
+            &[failed.clone(), failed],
+            &["call c roll {}", r#"result c roll {"error":"lost"} failed"#],
+        );
+    }
+
+    #[test]
+    fn native_events_are_told_too() {
+        check(
+            &[
+                native(&json!({"event_type": "workflow_started", "inputs": {"question": "Roll"}})),
+                native(
+                    &json!({"event_type": "tool_call_started", "tool": "roll", "tool_name": "roll", "arguments": {"n": 6}}),
+                ),
+                native(
+                    &json!({"event_type": "tool_call_completed", "tool_name": "roll", "result": 4}),
+                ),
+                native(&json!({"event_type": "workflow_completed", "outputs": {"answer": "A 4."}})),
+            ],
+            &[
+                "user Roll",
+                r#"call event:1:roll:1000000:0 roll {"n":6}"#,
+                r#"result event:1:roll:1000000:0 roll {"result":"4"}"#,
+                "agent A 4.",
+            ],
+        );
+    }
+
+    fn what() -> impl Strategy<Value = What> {
+        let roles = prop_oneof![Just("user"), Just("assistant"), Just("tool"), Just("x")];
+        let text = prop_oneof![Just("yes"), Just(""), Just("ok"), Just("[1]")];
+        let message = (roles, text, 0u8..4).prop_map(|(role, text, id)| {
+            let calls = json!([{"id": format!("c{id}"), "name": "t", "arguments": {"n": id}}]);
+            match id {
+                0 => json!({"role": role, "content": text}),
+                1 => json!({"role": role, "content": text, "tool_call_id": "c2"}),
+                _ => json!({"role": role, "content": text, "tool_calls": calls}),
+            }
+        });
+        let messages = proptest::collection::vec(message, 0..5).prop_map(Value::from);
+        let kinds = prop_oneof![
+            Just("chat"),
+            Just("execute_tool"),
+            Just("invoke_agent"),
+            Just("x")
+        ];
+        let events = prop_oneof![
+            Just("gen_ai.user.message"),
+            Just("gen_ai.assistant.message"),
+            Just("gen_ai.tool.message"),
+            Just("gen_ai.choice"),
+            Just("x"),
+        ];
+        prop_oneof![
+            (0u8..6, 0u8..6, kinds, messages.clone(), messages.clone()).prop_map(
+                |(id, parent, kind, asked, answered)| {
+                    span(id, parent, &json!({
+                        "gen_ai.operation.name": kind, "gen_ai.request.model": "m", "gen_ai.tool.name": "t",
+                        "gen_ai.usage.input_tokens": 3, "gen_ai.input.messages": asked.to_string(),
+                        "gen_ai.output.messages": answered.to_string(),
+                    }))
+                }
+            ),
+            (events, messages, 0u8..3).prop_map(|(name, messages, id)| {
+                let body = messages.get(0).cloned().unwrap_or_default();
+                let mut what = log(name, &body);
+                if let What::Log(record) = &mut what {
+                    record.span_id = vec![id; if id == 0 { 0 } else { 8 }].into();
+                }
+                what
+            }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: nothing panics, a result is an object, and a reader that begins anew tells the same.
+        #[test]
+        fn any_order_is_told_soundly(whats in proptest::collection::vec(what(), 0..24)) {
+            let told = read(&mut Extractor::default(), &whats);
+            prop_assert_eq!(&told, &read(&mut Extractor::default(), &whats));
+            for (at, increment) in told.iter().enumerate() {
+                if let Told::Tokens { input, .. } = increment.what {
+                    prop_assert_eq!(input, 3);
+                }
+                if let Told::ToolResult { response, .. } = &increment.what {
+                    prop_assert!(response.is_object(), "{}", at);
+                }
+            }
         }
     }
 }

@@ -94,8 +94,8 @@ while i < #ARGV do
       end
     end
   end
-  -- After the end was told: who reads on from there has seen all that the session holds.
-  if state == 'o' and not RANK[stands] then
+  -- After the end was told: who reads on from there has seen all that the session holds. A trace that is stalled holds its session open no longer: one whose root is elsewhere never ends.
+  if state == 'o' and stands ~= 'running' then
     live_settle(live, session, trace)
     state = 'e'
   end

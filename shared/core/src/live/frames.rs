@@ -1,0 +1,218 @@
+//! What a listener of `/stream/ui-updates` is told, as one line of JSON each: exact to the field (docs/protocol.md, "Live updates").
+
+use serde_json::{Map, Value, json};
+
+use super::incremental::{Increment, Told};
+use crate::event::rfc3339_us;
+
+/// A session as its listeners and the lists of sessions see it.
+#[derive(Clone, Debug, Default)]
+pub struct Shown<'a> {
+    pub name: &'a str,
+    /// As the client called it; of exported traces that of the first.
+    pub trace: &'a str,
+    pub eval_set_id: Option<&'a str>,
+    pub span_count: u64,
+    pub is_complete: bool,
+    /// Microseconds since 1970.
+    pub started_unix_us: u64,
+    pub metadata: Option<&'a Map<String, Value>>,
+    /// Of a session that has some and is complete.
+    pub invocations: Option<&'a [Value]>,
+}
+
+/// `{sessionId, traceId, evalSetId, spanCount, isComplete, startedAt, metadata, invocations}`, all always there.
+pub fn session(shown: &Shown) -> Value {
+    json!({
+        "sessionId": shown.name,
+        "traceId": shown.trace,
+        "evalSetId": shown.eval_set_id,
+        "spanCount": shown.span_count,
+        "isComplete": shown.is_complete,
+        "startedAt": rfc3339_us(shown.started_unix_us),
+        "metadata": shown.metadata.cloned().unwrap_or_default(),
+        "invocations": shown.invocations,
+    })
+}
+
+pub fn session_started(shown: &Shown) -> String {
+    json!({"type": "session_started", "session": session(shown)}).to_string()
+}
+
+/// `span` is one line of JSON already.
+pub fn span_received(session: &str, span: &str) -> String {
+    let session = Value::from(session);
+    format!(r#"{{"type":"span_received","sessionId":{session},"span":{span}}}"#)
+}
+
+pub fn session_complete(session: &str, invocations: &[Value]) -> String {
+    json!({"type": "session_complete", "sessionId": session, "invocations": invocations})
+        .to_string()
+}
+
+/// `absorbed_by`: the session that has its traces now; absent where there is none.
+pub fn session_removed(session: &str, absorbed_by: Option<&str>) -> String {
+    let mut frame = json!({"type": "session_removed", "sessionId": session});
+    if let (Some(by), Some(fields)) = (absorbed_by, frame.as_object_mut()) {
+        fields.insert("absorbedBy".to_owned(), by.into());
+    }
+    frame.to_string()
+}
+
+pub fn increment(session: &str, increment: &Increment) -> String {
+    let invocation = increment.invocation_id.as_str();
+    let frame = match &increment.what {
+        Told::UserInput { text, at_ns } => json!({
+            "type": "user_input", "invocationId": invocation, "text": text,
+            "timestamp": seconds(*at_ns), "sessionId": session,
+        }),
+        Told::AgentResponse { text, at_ns } => json!({
+            "type": "agent_response", "invocationId": invocation, "text": text,
+            "timestamp": seconds(*at_ns), "sessionId": session,
+        }),
+        Told::ToolCall {
+            id,
+            name,
+            args,
+            tool_type,
+            description,
+            at_ns,
+        } => {
+            let mut call = json!({"id": id, "name": name, "args": arguments(args)});
+            for (key, text) in [("type", tool_type), ("description", description)] {
+                if let (Some(text), Some(call)) = (text, call.as_object_mut()) {
+                    call.insert(key.to_owned(), text.as_str().into());
+                }
+            }
+            json!({
+                "type": "tool_call", "invocationId": invocation, "toolCall": call,
+                "timestamp": seconds(*at_ns), "sessionId": session,
+            })
+        }
+        Told::ToolResult {
+            id,
+            name,
+            response,
+            is_error,
+            at_ns,
+        } => json!({
+            "type": "tool_result", "invocationId": invocation, "toolCallId": id, "toolName": name,
+            "response": response, "isError": is_error, "timestamp": seconds(*at_ns),
+            "sessionId": session,
+        }),
+        Told::Tokens {
+            input,
+            output,
+            model,
+        } => json!({
+            "type": "token_update", "invocationId": invocation, "inputTokens": input,
+            "outputTokens": output, "model": model.as_deref().unwrap_or("unknown"),
+            "sessionId": session,
+        }),
+    };
+    frame.to_string()
+}
+
+/// Arguments are an object there; any other value stands under `input`, as in `session_complete`.
+fn arguments(args: &Value) -> Value {
+    match args {
+        Value::Object(_) => args.clone(),
+        Value::Null => json!({}),
+        other => json!({ "input": other }),
+    }
+}
+
+/// Seconds since 1970, as precise as a double holds them.
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(what: Told, expected: &str) {
+        let told = Increment {
+            invocation_id: "i".to_owned(),
+            what,
+        };
+        assert_eq!(increment("s", &told), expected);
+    }
+
+    #[test]
+    fn increments_have_the_fields_of_the_dialect_in_their_order() {
+        let at_ns = 1_760_000_000_010_000_000;
+        let text = "hi".to_owned();
+        check(
+            Told::UserInput {
+                text: text.clone(),
+                at_ns,
+            },
+            r#"{"type":"user_input","invocationId":"i","text":"hi","timestamp":1760000000.01,"sessionId":"s"}"#,
+        );
+        check(
+            Told::AgentResponse { text, at_ns },
+            r#"{"type":"agent_response","invocationId":"i","text":"hi","timestamp":1760000000.01,"sessionId":"s"}"#,
+        );
+        check(
+            Told::ToolCall {
+                id: "c".to_owned(),
+                name: "roll".to_owned(),
+                args: json!({"sides": 6}),
+                tool_type: Some("function".to_owned()),
+                description: None,
+                at_ns,
+            },
+            r#"{"type":"tool_call","invocationId":"i","toolCall":{"id":"c","name":"roll","args":{"sides":6},"type":"function"},"timestamp":1760000000.01,"sessionId":"s"}"#,
+        );
+        check(
+            Told::ToolResult {
+                id: "c".to_owned(),
+                name: "roll".to_owned(),
+                response: json!({"result": "4"}),
+                is_error: false,
+                at_ns,
+            },
+            r#"{"type":"tool_result","invocationId":"i","toolCallId":"c","toolName":"roll","response":{"result":"4"},"isError":false,"timestamp":1760000000.01,"sessionId":"s"}"#,
+        );
+        check(
+            Told::Tokens {
+                input: 3,
+                output: 4,
+                model: None,
+            },
+            r#"{"type":"token_update","invocationId":"i","inputTokens":3,"outputTokens":4,"model":"unknown","sessionId":"s"}"#,
+        );
+    }
+
+    #[test]
+    fn sessions_are_told_of_as_in_the_dialect() {
+        let shown = Shown {
+            name: "s",
+            trace: "t",
+            started_unix_us: 1_760_000_000_000_001,
+            ..Shown::default()
+        };
+        assert_eq!(
+            session_started(&shown),
+            r#"{"type":"session_started","session":{"sessionId":"s","traceId":"t","evalSetId":null,"spanCount":0,"isComplete":false,"startedAt":"2025-10-09T08:53:20.000001+00:00","metadata":{},"invocations":null}}"#
+        );
+        assert_eq!(
+            session_removed("a\"b", Some("c")),
+            r#"{"type":"session_removed","sessionId":"a\"b","absorbedBy":"c"}"#
+        );
+        assert_eq!(
+            session_removed("a", None),
+            r#"{"type":"session_removed","sessionId":"a"}"#
+        );
+        assert_eq!(
+            span_received("s", r#"{"name":"x"}"#),
+            r#"{"type":"span_received","sessionId":"s","span":{"name":"x"}}"#
+        );
+        assert_eq!(
+            session_complete("s", &[]),
+            r#"{"type":"session_complete","sessionId":"s","invocations":[]}"#
+        );
+    }
+}
