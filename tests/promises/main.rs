@@ -11,6 +11,7 @@ mod compaction;
 mod completion;
 mod containers;
 mod embedded;
+mod evaluation;
 mod faults;
 mod feed;
 mod files;

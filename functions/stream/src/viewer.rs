@@ -204,6 +204,10 @@ async fn first_look(
     Ok(state)
 }
 
+fn settled_at(state: &TraceState) -> Option<u64> {
+    state.settled.as_ref().map(|settled| settled.at_unix_ms)
+}
+
 fn is_end(cursor: Cursor, state: &TraceState) -> bool {
     cursor.seq == state.seq && cursor.mark.is_none_or(|mark| mark == state.mark)
 }
@@ -303,7 +307,7 @@ struct Viewer {
     until_closed: bool,
     /// Something arrived that may have ended the run.
     may_have_ended: bool,
-    /// The event up to which an `end` was sent, for streams that stay between runs.
+    /// The settlement whose `end` was sent, by its time, for streams that stay between runs; what is said about an ended run later does not end it anew.
     ended_at: Option<u64>,
     heartbeat: Duration,
     next_heartbeat: Instant,
@@ -406,8 +410,8 @@ impl Viewer {
                     self.cursor = state.cursor();
                     self.may_have_ended = state.may_have_ended;
                     match state.ended() {
-                        Some(status) if self.ended_at != Some(state.seq) => {
-                            self.ended_at = Some(state.seq);
+                        Some(status) if self.ended_at != settled_at(&state) => {
+                            self.ended_at = settled_at(&state);
                             self.end(status);
                             self.done = !self.until_closed;
                         }

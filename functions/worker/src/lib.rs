@@ -2,11 +2,17 @@
 //!
 //! Jobs come from the `work` stream through a consumer group, so any number of workers share them. A job may come twice (its worker died before
 //! it said "done"); its effects are keyed by the run's last event, so twice is once.
+//! Evaluation, which may take minutes, goes on beside the other jobs; its job stays in hand meanwhile.
 
+mod evaluating;
 mod finished;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use evaluating::Evaluating;
 pub use finished::FinishedRun;
 use tailspan_core::{listing::card, stats, verbosity::Verbosity};
 use tailspan_service::{
@@ -19,6 +25,7 @@ use tailspan_service::{
     },
     metrics::Reason,
 };
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 /// How often deadlines are looked at. They are due to the millisecond; this is what a run's `end` may come late.
@@ -49,7 +56,8 @@ pub async fn work_off(
     until: Instant,
     report: impl Fn(&FinishedRun),
 ) -> Result<usize, LogError> {
-    let worker = app.log.worker(&consumer_name()).await?;
+    let worker = Arc::new(app.log.worker(&consumer_name()).await?);
+    let evaluating = Evaluating::new(app, TaskTracker::new());
     let mut done = 0;
     loop {
         let mut looked = 0;
@@ -60,10 +68,13 @@ pub async fn work_off(
         jobs.extend(worker.next(Duration::from_millis(1)).await?);
         let idle = looked == 0 && jobs.is_empty();
         for job in jobs {
-            finish(app, &worker, job, &report).await;
+            finish(app, &worker, &evaluating, job, &report).await;
             done += 1;
         }
         if idle || Instant::now() >= until {
+            // What is not through by then is taken over by the next.
+            let left = until.saturating_duration_since(Instant::now());
+            let _ = tokio::time::timeout(left, evaluating.end()).await;
             return Ok(done);
         }
     }
@@ -88,9 +99,10 @@ async fn look_at_all(app: &App) -> Result<(), LogError> {
 
 async fn take_jobs(app: &App, report: &impl Fn(&FinishedRun)) {
     let name = consumer_name();
+    let evaluating = Evaluating::new(app, app.tasks.clone());
     loop {
         let error = match app.log.worker(&name).await {
-            Ok(worker) => take_jobs_with(app, &worker, report).await,
+            Ok(worker) => take_jobs_with(app, &Arc::new(worker), &evaluating, report).await,
             Err(error) => error,
         };
         debug!(%error, "failed to take jobs");
@@ -99,7 +111,12 @@ async fn take_jobs(app: &App, report: &impl Fn(&FinishedRun)) {
 }
 
 /// Works until the store fails.
-async fn take_jobs_with(app: &App, worker: &Worker, report: &impl Fn(&FinishedRun)) -> LogError {
+async fn take_jobs_with(
+    app: &App,
+    worker: &Arc<Worker>,
+    evaluating: &Evaluating,
+    report: &impl Fn(&FinishedRun),
+) -> LogError {
     let mut taken_over_at: Option<Instant> = None;
     loop {
         let mut jobs = match worker.next(Duration::from_secs(1)).await {
@@ -114,24 +131,33 @@ async fn take_jobs_with(app: &App, worker: &Worker, report: &impl Fn(&FinishedRu
             }
         }
         for job in jobs {
-            finish(app, worker, job, report).await;
+            finish(app, worker, evaluating, job, report).await;
         }
     }
 }
 
 /// Does a job; one that fails stays pending and is taken over later.
-async fn finish(app: &App, worker: &Worker, taken: Taken, report: &impl Fn(&FinishedRun)) {
-    if let Err(error) = take_in(app, worker, &taken, report).await {
+async fn finish(
+    app: &App,
+    worker: &Arc<Worker>,
+    evaluating: &Evaluating,
+    taken: Taken,
+    report: &impl Fn(&FinishedRun),
+) {
+    let ended = async {
+        take_in(app, &taken, report).await?;
+        if app.config.evaluators.is_some() {
+            evaluating.begin(worker, &taken).await;
+            return Ok(());
+        }
+        worker.done(&taken).await
+    };
+    if let Err(error) = ended.await {
         warn!(trace = %taken.job.trace, %error, "failed to finish a job; it will be taken again");
     }
 }
 
-async fn take_in(
-    app: &App,
-    worker: &Worker,
-    taken: &Taken,
-    report: &impl Fn(&FinishedRun),
-) -> Result<(), LogError> {
+async fn take_in(app: &App, taken: &Taken, report: &impl Fn(&FinishedRun)) -> Result<(), LogError> {
     let job = &taken.job;
     // Without it its trace is gone, and there is nothing to take in.
     if let Some(folded) = app.log.folded(&job.tenant, &job.trace).await? {
@@ -149,7 +175,7 @@ async fn take_in(
             .keep_stats(&job.tenant, &job.trace, &contribution, folded.through)
             .await?;
     }
-    worker.done(taken).await
+    Ok(())
 }
 
 /// What a list shows of the run. `None`: it is known already, or its trace is gone.
@@ -164,8 +190,9 @@ async fn keep_row(app: &App, job: &Job, folded: &Folded) -> Result<Option<Finish
                 trace: &job.trace,
                 last_seq: folded.through,
                 named: &Named::from(&card),
-                // What came since is not what ended.
-                status: (folded.through == job.through).then_some(run.summary.status),
+                // What came since is not what ended, but for what was only said about it.
+                status: (folded.through == job.through || folded.trace.ended().is_some())
+                    .then_some(run.summary.status),
                 level: Verbosity::Minimal,
                 is_first: false,
             }],

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::attributes;
 use crate::convention;
+use crate::eval::record;
 use crate::id::TraceId;
 use crate::model::{Failure, Kind, Log, Message, Native, Retrieval, Span, Tool, Usage};
 use crate::observed::{Recorded, What};
@@ -205,10 +206,17 @@ pub fn view(trace_id: &TraceId, recorded: &Recorded) -> Event {
     let mut event = match &observation.what {
         What::Span(span) if is_partial => of_partial(convention::read_span(span, context)),
         What::Span(span) => of_span(convention::read_span(span, context)),
-        What::Log(record) => of_log(
-            convention::read_log(record, context),
-            recorded.arrived_unix_ms,
-        ),
+        What::Log(record) => {
+            let log = convention::read_log(record, context);
+            let mut event = of_log(log, recorded.arrived_unix_ms);
+            if record::is_result(&observation) {
+                // One that tells of no score is a result too, and no error of the run.
+                record::EVENT.clone_into(&mut event.event_type);
+                event.error = None;
+                event.details.extend(record::details(record));
+            }
+            event
+        }
         What::Native(text) => of_native(convention::read_native(text, recorded.arrived_unix_ms)),
     };
     event.seq = recorded.seq;

@@ -8,6 +8,7 @@ mod kept;
 mod said;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -19,6 +20,7 @@ pub(crate) use self::said::{
 };
 use self::said::{MAX_ARGUMENT_BYTES, MAX_RESULT_BYTES, arguments, failure, name};
 use crate::convention::{self, begins_run, ends_run};
+use crate::eval::record;
 use crate::event;
 use crate::lower;
 use crate::model::{Ancestor, Failure, Kind, Span, Tool, ToolKind, Usage};
@@ -26,9 +28,11 @@ use crate::observed::{Recorded, What};
 use crate::verbosity::Verbosity;
 
 /// Bump when the form of [`State`] changes.
-const FORMAT: u8 = 7;
+const FORMAT: u8 = 8;
 /// Bump when a convention is read differently: older snapshots are folded anew.
 const MAPPER: u8 = 6;
+/// Results of evaluations that are known again.
+const MAX_EVALUATED: usize = 10_000;
 /// Decompressed size beyond which a snapshot is not one of ours.
 const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
 
@@ -50,6 +54,12 @@ pub struct State {
     pub(crate) run_natives: Kept<NativeFacts>,
     /// How often each event type came.
     pub(crate) event_types: Counted,
+    /// The greatest sequence number of an event that is no result of an evaluation.
+    #[serde(default)]
+    told_through: u64,
+    /// Keys of the results that Tailspan wrote: of those that there are the first by key, as many as are kept.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    evaluated: BTreeSet<u64>,
     /// The least that was recorded of any of the events; `None`: everything of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) trace_level: Option<Verbosity>,
@@ -221,14 +231,23 @@ pub(crate) struct NativeFacts {
 impl State {
     /// Takes in one event. Any order of the same events gives the same state; an event must not be applied twice (its count would be).
     pub fn apply(&mut self, recorded: &Recorded) {
-        self.first_arrival_unix_ms = if self.events == 0 {
+        self.events = self.events.saturating_add(1);
+        self.last_seq = self.last_seq.max(recorded.seq);
+        if record::is_result(&recorded.observation) {
+            self.event_types.add(record::EVENT);
+            self.evaluated.extend(record::key_of(&recorded.observation));
+            if self.evaluated.len() > MAX_EVALUATED {
+                self.evaluated.pop_last();
+            }
+            return;
+        }
+        self.first_arrival_unix_ms = if self.told_through == 0 {
             recorded.arrived_unix_ms
         } else {
             self.first_arrival_unix_ms.min(recorded.arrived_unix_ms)
         };
         self.last_arrival_unix_ms = self.last_arrival_unix_ms.max(recorded.arrived_unix_ms);
-        self.events = self.events.saturating_add(1);
-        self.last_seq = self.last_seq.max(recorded.seq);
+        self.told_through = self.told_through.max(recorded.seq);
         if !matches!(recorded.observation.what, What::Native(_)) {
             let resource = &recorded.observation.context.resource;
             self.lowered_to(lower::asked_by(resource).unwrap_or(Verbosity::Debug));
@@ -278,6 +297,16 @@ impl State {
                 kept.add(key, facts, |_| ());
             }
         }
+    }
+
+    /// The last event that tells of the run itself: what comes of evaluations is no part of it.
+    pub fn told_through(&self) -> u64 {
+        self.told_through
+    }
+
+    /// Whether a result of this key ([`record::Evaluated::key`]) was written.
+    pub fn has_evaluated(&self, key: u64) -> bool {
+        self.evaluated.contains(&key)
     }
 
     fn lowered_to(&mut self, level: Verbosity) {

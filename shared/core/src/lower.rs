@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     attributes, convention,
+    eval::record,
     id::hex,
     mesh,
     model::{Kind, Message, Retrieval, Usage},
@@ -429,7 +430,7 @@ fn keep_facts(list: &mut Vec<KeyValue>, is_mesh: bool, level: Verbosity) {
 fn is_fact(key: &str) -> bool {
     static FACTS: LazyLock<HashSet<&'static str>> =
         LazyLock::new(|| convention::plain_keys().collect());
-    FACTS.contains(key)
+    FACTS.contains(key) || record::is_fact(key)
 }
 
 /// Whether a value may stand under a name of facts: a scalar, or a list of them.

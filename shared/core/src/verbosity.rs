@@ -77,7 +77,7 @@ impl FromStr for Verbosity {
 }
 
 /// Details of an event that say nothing of what went in or out: what a mesh tells of a call, how far a task is, and our own remarks.
-const PLAIN_DETAILS: [&str; 30] = [
+const PLAIN_DETAILS: [&str; 33] = [
     "event_id",
     "operation",
     "agent_name",
@@ -108,6 +108,10 @@ const PLAIN_DETAILS: [&str; 30] = [
     "total_steps",
     "component_type",
     "trace_level",
+    // Of an evaluation's result; not its explanation.
+    "metric",
+    "score",
+    "label",
 ];
 
 /// Whether a detail of this name says nothing of what went in or out.

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::Config,
+    evaluation::Evaluation,
     log::{Log, LogError, follow::Hub},
     mesh::Intake,
     metrics::Metrics,
@@ -31,6 +32,7 @@ pub struct Shared {
     pub log: Log,
     pub hub: Hub,
     pub metrics: Arc<Metrics>,
+    pub evaluation: Evaluation,
     /// Cancelled when the process is to end: streams end with their cursor, loops stop.
     pub shutdown: CancellationToken,
     /// Work that goes on when its request is gone; whoever ends the process waits for it. All of it ends by itself after [`Shared::shutdown`].
@@ -94,6 +96,7 @@ impl App {
         let app = Self(Arc::new(Shared {
             hub: Hub::new(log.clone()),
             log,
+            evaluation: Evaluation::new(config.providers.clone(), Arc::clone(&config.prices)),
             config,
             metrics,
             shutdown: CancellationToken::new(),

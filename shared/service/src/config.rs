@@ -31,6 +31,8 @@
 //! | `TAILSPAN_SESSION_MAX_SPANS`, `TAILSPAN_SESSION_MAX_LOGS` | 10000, 5000 | spans and log records that one live session takes from its WebSockets |
 //! | `TAILSPAN_MAX_BODY_BYTES` | 16777216 | a request's body after decompression |
 //! | `TAILSPAN_AGENTS` | none | the file of the agents that may be called, see [`crate::agents`]; read once, at the start |
+//! | `TAILSPAN_EVALUATORS` | none | YAML file of evaluators that run when a run ends, see docs/evaluation.md; requests may name its programs. Read once, at the start |
+//! | `TAILSPAN_EVAL_SETS` | none | folder of eval sets; a session's `eval_set_id` names one of them |
 //! | `TAILSPAN_MAX_COMPLETIONS` | 32 | calls to agents at a time in this process; more are answered 429 |
 //! | `GOOGLE_API_KEY` or `GEMINI_API_KEY`, `ANTHROPIC_API_KEY`, `OPENAI_API_KEY` | none | whose models judges may be asked; `/api/config` says which there are |
 //! | `TAILSPAN_MAX_IN_FLIGHT_BYTES` | 268435456 | bodies being taken in at once; more are answered 429 |
@@ -41,7 +43,11 @@ use tailspan_core::{
     id::TenantId, pricing::Prices, retention::Retention, settle::Patience, verbosity::Verbosity,
 };
 
-use crate::{agents::Agents, redis_url::RedisUrl};
+use crate::{
+    agents::Agents,
+    evaluation::{Operator, Providers},
+    redis_url::RedisUrl,
+};
 
 /// What a process was told; the fields are those of the table above.
 #[derive(Clone)]
@@ -71,6 +77,12 @@ pub struct Config {
     pub agents: Agents,
     pub max_completions: usize,
     pub provider_keys: ProviderKeys,
+    /// Where judges are, with their keys.
+    pub providers: Providers,
+    /// What evaluates every run that ends.
+    pub evaluators: Option<Arc<Operator>>,
+    /// The folder of eval sets.
+    pub eval_sets: Option<PathBuf>,
     pub live: LiveLimits,
 }
 
@@ -238,6 +250,9 @@ impl Default for Config {
             agents: Agents::default(),
             max_completions: 32,
             provider_keys: ProviderKeys::default(),
+            providers: Providers::default(),
+            evaluators: None,
+            eval_sets: None,
             live: LiveLimits::default(),
         }
     }
@@ -390,6 +405,24 @@ impl Config {
                     all.into_iter()
                         .map(|mistake| format!("TAILSPAN_AGENTS: {mistake}")),
                 ),
+            }
+        }
+        config.providers = Providers::from_vars(&var);
+        if let Some(path) = var("TAILSPAN_EVALUATORS").filter(|path| !path.is_empty()) {
+            match Operator::load(path.as_ref()) {
+                Ok(operator) => config.evaluators = Some(Arc::new(operator)),
+                Err(all) => mistakes.extend(
+                    all.into_iter()
+                        .map(|mistake| format!("TAILSPAN_EVALUATORS: {mistake}")),
+                ),
+            }
+        }
+        if let Some(path) = var("TAILSPAN_EVAL_SETS").filter(|path| !path.is_empty()) {
+            match std::fs::read_dir(&path) {
+                Ok(_) => config.eval_sets = Some(path.into()),
+                Err(error) => {
+                    mistakes.push(format!("TAILSPAN_EVAL_SETS: cannot read {path}: {error}"));
+                }
             }
         }
         if let Some(text) = var("TAILSPAN_TRACE_LEVEL") {

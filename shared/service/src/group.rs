@@ -134,6 +134,14 @@ impl Group {
         Ok(found.list().is_empty())
     }
 
+    /// Says that an entry is being worked on: its time begins anew, and it does not count as given once more.
+    pub(crate) async fn hold(&self, consumer: &str, id: &str) -> Result<(), RedisError> {
+        let args = [&self.stream, &self.name, consumer, "0", id, "JUSTID"];
+        let args = args.map(|text| Arg::from(text as &str)).to_vec();
+        self.redis.command("XCLAIM", &self.stream, args).await?;
+        Ok(())
+    }
+
     /// Done with these.
     pub(crate) async fn acknowledge(&self, ids: &[String]) -> Result<(), RedisError> {
         if ids.is_empty() {

@@ -12,6 +12,7 @@ pub mod performance;
 pub mod plan;
 pub mod program;
 mod reader;
+pub mod record;
 pub mod report;
 pub mod rouge;
 mod stem;

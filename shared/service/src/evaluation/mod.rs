@@ -3,8 +3,10 @@
 //! One entry for all who evaluate, [`Evaluation::run`]. Subjects come from files, sessions or stored traces, by [`Subject::of`] their folded state.
 
 mod judges;
+mod operator;
 mod programs;
 mod providers;
+mod stored;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -18,7 +20,9 @@ use tailspan_core::{
 };
 use tokio::{sync::Semaphore, time::Instant};
 
+pub use self::operator::{Operator, find_eval_set, load_eval_set};
 pub use self::providers::Providers;
+pub use self::stored::{evaluate_ended, keep_results};
 use self::{judges::Judges, judges::Spending};
 
 /// Evaluates traces; cheap to clone.
@@ -95,8 +99,12 @@ impl Evaluation {
             spending: Spending::new(config.budget, seconds),
             places: Semaphore::new(config.max_concurrent_evals.max(1)),
         };
-        run.trace_results = stream::iter(subjects.iter().enumerate())
+        let traces: Vec<_> = subjects
+            .iter()
+            .enumerate()
             .map(|(n, subject)| self.trace(&shared, n, subject))
+            .collect();
+        run.trace_results = stream::iter(traces)
             .buffered(config.max_concurrent_traces.max(1))
             .collect()
             .await;

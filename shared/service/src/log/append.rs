@@ -154,13 +154,46 @@ impl Log {
         answers.collect()
     }
 
+    /// Appends what says something about a trace and is no part of its run (results of an evaluation): its status, its run's number, its deadlines and
+    /// its sessions stay as they are, and nobody is told that it ended anew. `sessions`: the names of those whose followers see it. A trace that is
+    /// not there is not begun: the answer says `deleted`.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub async fn append_aside(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        events: Vec<Incoming>,
+        sessions: Vec<String>,
+    ) -> Result<Appended, LogError> {
+        let appended = self.append_chunks(tenant, trace, events, true).await;
+        match &appended {
+            Ok(appended) => self.metrics.appended(appended),
+            Err(error) => self.metrics.append_failed(error.reason()),
+        }
+        let appended = appended?;
+        if appended.stored > 0 {
+            let notice = Notice {
+                trace,
+                last_seq: appended.last_seq,
+                named: &Named::aside(sessions),
+                status: None,
+                level: appended.level,
+                is_first: false,
+            };
+            self.note(tenant, &[notice]).await;
+        }
+        Ok(appended)
+    }
+
     pub(crate) async fn append_counted(
         &self,
         tenant: &TenantId,
         trace: &TraceId,
         events: Vec<Incoming>,
     ) -> Result<Appended, LogError> {
-        let appended = self.append_chunks(tenant, trace, events).await;
+        let appended = self.append_chunks(tenant, trace, events, false).await;
         match &appended {
             Ok(appended) => self.metrics.appended(appended),
             Err(error) => self.metrics.append_failed(error.reason()),
@@ -173,6 +206,7 @@ impl Log {
         tenant: &TenantId,
         trace: &TraceId,
         events: Vec<Incoming>,
+        is_aside: bool,
     ) -> Result<Appended, LogError> {
         let keys = self.keys.trace(tenant, trace);
         let mut total = Appended::default();
@@ -183,7 +217,7 @@ impl Log {
         let mut level = level.fold(self.trace_levels.of(tenant), Ord::min);
         for events in chunk::split(events, |incoming| incoming.what.len()) {
             let (part, reopened) = self
-                .append_chunk(tenant, trace, &keys, &events, &mut level)
+                .append_chunk(tenant, trace, &keys, &events, &mut level, is_aside)
                 .await?;
             // What is late for a run that was settled leaves it ended: it is settled again soon, and not when its deadline comes.
             may_end_run |= reopened || events.iter().any(|incoming| incoming.may_end_run);
@@ -220,12 +254,13 @@ impl Log {
         keys: &TraceKeys,
         events: &[Incoming],
         level: &mut Verbosity,
+        is_aside: bool,
     ) -> Result<(Appended, bool), LogError> {
         let mut batch = Batch::new(events.iter().collect(), *level);
         let mut pauses = RETRY_PAUSES.iter();
         let (mut may_create, mut reopens) = (false, false);
         loop {
-            let reply = match self.append_script(keys, &batch, may_create).await {
+            let reply = match self.append_script(keys, &batch, may_create, is_aside).await {
                 Err(error @ RedisError::Unavailable(_)) => match pauses.next() {
                     Some(pause) => {
                         tokio::time::sleep(*pause).await;
@@ -314,6 +349,7 @@ impl Log {
         keys: &TraceKeys,
         batch: &Batch<'_>,
         may_create: bool,
+        is_aside: bool,
     ) -> Result<Reply, RedisError> {
         let packed = &batch.packed;
         let may_end = batch.events.iter().any(|incoming| incoming.may_end_run);
@@ -325,7 +361,11 @@ impl Log {
             packed.block.clone(),
             Arg::from(self.ttl_seconds()),
             Arg::from(if may_create { "1" } else { "0" }),
-            Arg::from(if may_end { "1" } else { "0" }),
+            Arg::from(match (is_aside, may_end) {
+                (true, _) => "-",
+                (_, true) => "1",
+                _ => "0",
+            }),
             Arg::from(self.publish()),
             Arg::from(&keys.bell),
             Arg::from(packed.spans),

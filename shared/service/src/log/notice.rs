@@ -53,6 +53,8 @@ pub struct Named {
     labels: Vec<String>,
     /// The live session that a batch names, and how good that name is.
     live: Option<SessionName>,
+    /// It says something about the trace and is no part of its run.
+    aside: bool,
     /// Whose attributes a live session gets that is begun by this batch.
     context: Option<Arc<Context>>,
 }
@@ -66,6 +68,7 @@ impl Named {
             live: grouping::session_name(events, &named.sessions),
             sessions: named.sessions,
             context: events.first().map(|first| Arc::clone(&first.context)),
+            aside: false,
         }
     }
 
@@ -78,8 +81,16 @@ impl Named {
         Self {
             labels: named.list().iter().map(Label::to_string).collect(),
             sessions: named.sessions,
-            live: None,
-            context: None,
+            ..Self::default()
+        }
+    }
+
+    /// For events that are an aside: whoever follows these sessions shall see them too.
+    pub(super) fn aside(sessions: Vec<String>) -> Self {
+        Self {
+            sessions,
+            aside: true,
+            ..Self::default()
         }
     }
 
@@ -147,7 +158,11 @@ impl Log {
                 told.push(status.clone());
             }
             of_tenant.extend(moved);
-            of_tenant.push(status);
+            of_tenant.push(if notice.named.aside {
+                Arg::from("=")
+            } else {
+                status
+            });
             let (live, details) = notice.named.live(notice);
             of_tenant.extend([Arg::from(live), Arg::from(details)]);
             of_tenant.push(Arg::from(notice.named.labels.len()));

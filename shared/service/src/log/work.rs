@@ -173,6 +173,15 @@ impl Worker {
         self.finish(&taken.entry).await
     }
 
+    /// Keeps a job in hand that takes long: nobody takes it over for another while. To be called every ten seconds or so.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn hold(&self, taken: &Taken) -> Result<(), LogError> {
+        self.group.hold(&self.consumer, &taken.entry).await?;
+        Ok(())
+    }
+
     async fn finish(&self, entry: &str) -> Result<(), LogError> {
         self.group.acknowledge(&[entry.to_owned()]).await?;
         let (redis, work) = (&self.log.redis, &self.group.stream);

@@ -1,13 +1,15 @@
 -- Appends one chunk to a trace: all of it, or nothing and why.
 -- KEYS events, trace, seen, blobs
--- ARGV now_ms, mark, count, block, ttl_seconds, may_create, may_end, publish, bell, spans, identities, pieces, level (0-3: how much is recorded), then the identities, then id and bytes of each piece
+-- ARGV now_ms, mark, count, block, ttl_seconds, may_create, may_end ('-': an aside), publish, bell, spans, identities, pieces, level (0-3: how much is recorded), then the identities, then id and bytes of each piece
 -- -> {'stored', first, last} | {'known', seq, mark, 0|1 ...} | {'unarmed', 0|1 was settled} | {'deleted'} | {'lower', level}
-local state = redis.call('HMGET', KEYS[2], 'seq', 'mark', 'dead', 'armed', 'settled', 'kept_until', 'reopened', 'base', 'level')
-if state[3] then return {'deleted'} end
+local state = redis.call('HMGET', KEYS[2], 'seq', 'mark', 'dead', 'armed', 'settled', 'kept_until', 'reopened', 'base', 'level', 'settled_seq')
+-- An aside says something about a trace and is no part of its run: it begins none, ends none, and leaves an ended one ended.
+local aside = ARGV[7] == '-'
+if state[3] or aside and (not state[1] or state[1] == state[8]) then return {'deleted'} end
 -- What was asked of one batch holds for all that follow, whoever sends them.
 if state[9] and tonumber(ARGV[13]) > tonumber(state[9]) then return {'lower', state[9]} end
 -- A trace that is new, or was settled, needs its index row and deadline first.
-if state[4] ~= '1' and ARGV[6] ~= '1' then return {'unarmed', state[5] and 1 or 0} end
+if state[4] ~= '1' and ARGV[6] ~= '1' and not aside then return {'unarmed', state[5] and 1 or 0} end
 
 local now, count = tonumber(ARGV[1]), tonumber(ARGV[3])
 local identities, pieces = tonumber(ARGV[11]), tonumber(ARGV[12])
@@ -56,15 +58,20 @@ end
 -- On Redis's own clock: silence is told by it, and not by that of whoever wrote last.
 local time = redis.call('TIME')
 local at_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-redis.call('HSET', KEYS[2], 'seq', last_text, 'mark', ARGV[2], 'at', at_ms, 'armed', '1')
-redis.call('HSETNX', KEYS[2], 'from', ARGV[1])
+redis.call('HSET', KEYS[2], 'seq', last_text, 'mark', ARGV[2])
+if aside then
+  if state[5] and state[10] == state[1] then redis.call('HSET', KEYS[2], 'settled_seq', last_text) end
+else
+  redis.call('HSET', KEYS[2], 'at', at_ms, 'armed', '1')
+  redis.call('HSETNX', KEYS[2], 'from', ARGV[1])
+end
 if ARGV[13] ~= '3' and ARGV[13] ~= state[9] then redis.call('HSET', KEYS[2], 'level', ARGV[13]) end
 if ARGV[10] ~= '0' then redis.call('HINCRBY', KEYS[2], 'spans', ARGV[10]) end
 -- What is late for a settled run leaves it ended: followers look again.
-if ARGV[7] == '1' or state[5] then redis.call('HSET', KEYS[2], 'term', ARGV[1]) end
-if state[5] then redis.call('HDEL', KEYS[2], 'settled', 'settling') end
+if not aside and (ARGV[7] == '1' or state[5]) then redis.call('HSET', KEYS[2], 'term', ARGV[1]) end
+if not aside and state[5] then redis.call('HDEL', KEYS[2], 'settled', 'settling') end
 -- What comes after a settlement is late for the run that ended, until another root's end says that it is of the next one.
-if state[5] or state[7] then
+if not aside and (state[5] or state[7]) then
   if ARGV[7] == '1' then
     redis.call('HINCRBY', KEYS[2], 'run', 1)
     redis.call('HDEL', KEYS[2], 'reopened')

@@ -1,6 +1,7 @@
 -- Notices of what was appended: always from where the last one ended, so a lost one is healed by the next and a doubled one does nothing. With them the labels by which lists find a trace.
 -- `noted` holds of each trace "<seq> <label> ...": up to where it was noted, and which sorted sets it stands in, so that a removal knows. A label is the end of its set's key.
 -- The status belongs to a seq: the greatest wins, and of one seq the one that is decided last (running, stalled, ended). So a notice that comes late does not open what was settled.
+-- A status of '=' is no status: what came says something about the trace and is no part of its run, so it opens, joins and begins nothing.
 -- Before the labels stands the live session of the trace: " @", how good its name is (0-9), o (the trace is open in it), e (it ended) or w (it is of frames, and neither moved nor ended here), the session's key. So a trace that has one costs no further look.
 -- KEYS log, noted, traces, due, sessions, live
 -- ARGV cap, now_us, due_ms, by (what a label's key begins with), most labels of a trace, publish, live_of (what a live session's key begins with), most live sessions,
@@ -33,6 +34,8 @@ local written, rings, i = 0, 0, 9
 while i < #ARGV do
   local trace, last, status, named, count = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 5])
   local value = redis.call('HGET', KEYS[2], trace) or '0'
+  local aside = status == '='
+  if aside then status = '' end
   local noted, labels = string.match(value, '^(%d+)(.*)$')
   local seq = tonumber(noted)
   local rank, state, session, others = string.match(labels, '^ @(%d)(%a)(%w+)(.*)$')
@@ -55,9 +58,9 @@ while i < #ARGV do
   local was = string.match(labels, ' status:(%a+)')
   local moved = last > seq
   -- A session may be removed before its traces.
-  if moved and state == 'e' and redis.call('HEXISTS', live.of .. session, 't:' .. trace) == 0 then rank, state, session = nil, nil, nil end
+  if moved and not aside and state == 'e' and redis.call('HEXISTS', live.of .. session, 't:' .. trace) == 0 then rank, state, session = nil, nil, nil end
   local better = string.sub(named, 1, 1)
-  if better ~= '' and state ~= 'w' and (rank and better > rank or not rank and moved) then
+  if better ~= '' and not aside and state ~= 'w' and (rank and better > rank or not rank and moved) then
     local wanted, name = string.sub(named, 2, 27), string.sub(named, 28)
     if wanted == session then
       rank = better
@@ -67,7 +70,7 @@ while i < #ARGV do
       rank, session = better, wanted
     end
   end
-  if moved and state == 'e' then
+  if moved and not aside and state == 'e' then
     live_reopen(live, session, trace)
     state = 'o'
   end
@@ -81,7 +84,7 @@ while i < #ARGV do
     written = written + 1
   end
   local stands = was
-  if moved or not was or status ~= '' and last == seq and (RANK[status] or 3) > (RANK[was] or 3) then
+  if moved and not aside or not was or status ~= '' and last == seq and (RANK[status] or 3) > (RANK[was] or 3) then
     local is = status ~= '' and status or 'running'
     stands = is
     if is ~= was then
