@@ -1241,6 +1241,9 @@ mod tests {
                 values: pairs(fields),
             }),
             Value::String(text) => wire::any_value::Value::String(text.clone()),
+            Value::Array(items) => wire::any_value::Value::Array(wire::ArrayValue {
+                values: items.iter().map(any).collect(),
+            }),
             other => wire::any_value::Value::String(other.to_string()),
         };
         wire::AnyValue { value: Some(value) }
