@@ -59,6 +59,7 @@ pub fn document() -> Value {
         tailspan_cleanup::openapi::Document::openapi(),
         tailspan_stream::openapi::Document::openapi(),
         tailspan_evaluate::openapi::Document::openapi(),
+        tailspan_socket::openapi::Document::openapi(),
     ] {
         document.merge(function);
     }

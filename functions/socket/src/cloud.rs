@@ -53,7 +53,9 @@ pub async fn answer(app: &App, event: Value) -> Result<Value, serde_json::Error>
             let id = &event.request_context.connection_id;
             app.log.forget_connection(id).await.map(|()| status(200))
         }
-        _ => message(app, event).await,
+        "MESSAGE" => message(app, event).await,
+        // A plain request, where a gateway for those stands before the function.
+        _ => Ok(status(426)),
     };
     Ok(answered.unwrap_or_else(|error| {
         warn!(%error, "failed to answer an event of a websocket");

@@ -4,6 +4,8 @@
 
 pub mod cloud;
 mod connection;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod work;
 
 use std::sync::Arc;
@@ -82,8 +84,18 @@ pub fn router_with(app: App, keepalive: Keepalive) -> Router {
         .with_state(socket)
 }
 
-/// Makes a WebSocket of the connection.
-async fn upgrade(
+/// Tells of agents under development, over a WebSocket.
+///
+/// A client asks for a WebSocket (RFC 6455, version 13), and tells of its sessions in frames of the dev server's dialect, which docs/protocol.md describes under "Live sessions".
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/ws/traces", tag = "dev", operation_id = "dev_websocket",
+    responses(
+        (status = 101, description = "a WebSocket from here on"),
+        (status = 426, description = "the request asks for no WebSocket", body = tailspan_service::openapi::ErrorBody),
+        (status = 429, response = tailspan_service::openapi::TooMany),
+    ),
+))]
+pub(crate) async fn upgrade(
     State(socket): State<Socket>,
     Tenant(tenant): Tenant,
     mut request: Request,

@@ -22,7 +22,7 @@ use crate::{
         Log, LogError,
         append::Appended,
         notice::{NOTICES_KEPT, Named, Notice},
-        now_unix_us,
+        now_unix_ms, now_unix_us,
     },
     redis::{Arg, RedisError, Reply, Script},
 };
@@ -234,7 +234,7 @@ impl Log {
         {
             // Frames end no run by themselves: it would be folded after each turn. This does, and its settlement looks.
             let trace = self.keys.trace(tenant, &into).trace;
-            let args = [trace.as_str(), "term", &now_unix_us().to_string()].map(Arg::from);
+            let args = [trace.as_str(), "term", &now_unix_ms().to_string()].map(Arg::from);
             self.redis.command("HSET", &trace, args.to_vec()).await?;
             self.look_within(tenant, &into, self.patience.grace_ms)
                 .await?;
