@@ -13,7 +13,10 @@ use std::{
 use anyhow::{Result, bail};
 use bytes::Bytes;
 
-use crate::{latency::Http, serve::cpu_of};
+use crate::{
+    latency::Http,
+    serve::{cpu_of, resident_bytes_of},
+};
 
 /// A Python program with many imports, on a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -34,18 +37,51 @@ impl Agentevals {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let mut server = Self {
+        let server = Self {
             address: format!("127.0.0.1:{}", ports[1]),
             child,
         };
+        server.answers(program)
+    }
+
+    /// `agentevals serve --dev` of version 0.7.3, which has the WebSocket.
+    pub(crate) fn start_live(program: &Path) -> Result<Self> {
+        let ports = [free_port()?, free_port()?, free_port()?];
+        let child = Command::new(program)
+            .args(["serve", "--dev", "--headless", "--host", "127.0.0.1"])
+            .args(["--port", &ports[0], "--otlp-http-port", &ports[1]])
+            .args(["--otlp-grpc-port", &ports[2]])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let server = Self {
+            address: format!("127.0.0.1:{}", ports[0]),
+            child,
+        };
+        server.answers(program)
+    }
+
+    fn answers(mut self, program: &Path) -> Result<Self> {
         let since = Instant::now();
-        while Http::connect(&server.address).is_err() {
-            if server.child.try_wait()?.is_some() || since.elapsed() > START {
+        while Http::connect(&self.address).is_err() {
+            if self.child.try_wait()?.is_some() || since.elapsed() > START {
                 bail!("{} does not serve", program.display());
             }
             thread::sleep(Duration::from_millis(100));
         }
-        Ok(server)
+        Ok(self)
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        cpu_of(&self.child)
+    }
+
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        resident_bytes_of(&self.child)
     }
 
     /// How many of the bodies it took before it was full, and the CPU time of that.

@@ -15,6 +15,7 @@ mod memory;
 mod phoenix;
 mod sample;
 mod serve;
+mod socket;
 mod store;
 mod table;
 
@@ -34,6 +35,9 @@ struct Arguments {
     /// The `agentevals` program, to be given the same requests.
     #[arg(long, env = "TAILSPAN_BENCH_AGENTEVALS")]
     agentevals: Option<PathBuf>,
+    /// The `agentevals` program of version 0.7.3, which has a WebSocket.
+    #[arg(long, env = "TAILSPAN_BENCH_AGENTEVALS_LIVE")]
+    agentevals_live: Option<PathBuf>,
     /// The `phoenix` program, to be given some of the same requests.
     #[arg(long, env = "TAILSPAN_BENCH_PHOENIX")]
     phoenix: Option<PathBuf>,
@@ -56,6 +60,8 @@ enum Part {
     Latency,
     /// One trace to thousands of viewers, and what an idle one costs.
     Fanout,
+    /// Spans over the WebSocket of an agent under development, and the end of a long session.
+    Socket,
     /// Bytes in Redis per span and per trace.
     Memory,
     /// A page of the list, over ten thousand to a million traces.
@@ -81,6 +87,9 @@ fn main() -> Result<()> {
             arguments.agentevals.as_deref(),
             arguments.phoenix.as_deref(),
         )?;
+    }
+    if wanted(Part::Socket) {
+        socket::measure(arguments.agentevals_live.as_deref())?;
     }
     if wanted(Part::Memory) {
         memory::measure()?;

@@ -61,12 +61,17 @@ impl Server {
     }
 
     pub(crate) fn resident_bytes(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        let kibibytes: u64 = kibibytes.context("VmRSS of a process")?.trim().parse()?;
-        Ok(kibibytes * 1024)
+        resident_bytes_of(&self.child)
     }
+}
+
+/// Memory that a process holds.
+pub(crate) fn resident_bytes_of(child: &Child) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kibibytes: u64 = kibibytes.context("VmRSS of a process")?.trim().parse()?;
+    Ok(kibibytes * 1024)
 }
 
 /// CPU time of a process's threads until now, in ticks of 10 ms.
