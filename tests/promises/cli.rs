@@ -651,3 +651,82 @@ async fn serve_without_dev_has_its_pages_and_says_less() {
     assert!(page.expect("answered").status().is_success());
     assert!(!stop(child).await.contains("DEBUG"));
 }
+
+/// A golden run that a pipeline evaluates: `examples/ci`.
+fn golden(name: &str) -> String {
+    format!("{}/../examples/ci/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[tokio::test]
+async fn a_golden_run_is_evaluated_as_a_pipeline_expects() {
+    let nobody: SocketAddr = "127.0.0.1:1".parse().expect("an address");
+    let (trace, set) = (golden("trace.json"), golden("golden.json"));
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (xml, results) = (path("report.xml"), path("results.json"));
+    let metrics = ["-m", "tool_trajectory_avg_score", "-m", "response_match_score"];
+
+    let files = ["-o", "summary", "-o", xml.as_str(), "-o", results.as_str()];
+    let words = [&["run", &trace, "--eval-set", &set][..], &metrics, &files].concat();
+    let passed = ask(nobody, &words).await;
+    assert_eq!(passed.code, Some(0), "{}{}", passed.out, passed.err);
+    assert!(passed.out.contains("[PASS] tool_trajectory_avg_score: 1.0000 (PASSED)"), "{}", passed.out);
+    let report = std::fs::read_to_string(&xml).expect("written");
+    assert!(report.contains("tests=\"2\" failures=\"0\" errors=\"0\""), "{report}");
+    let read = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+    let written = read(&std::fs::read_to_string(&results).expect("written"));
+    assert_eq!(written["traces"][0]["metrics"][0]["eval_status"], "PASSED");
+    assert_eq!(written["errors"], json!([]));
+
+    // Below its threshold: the exit code, the JSON and the report say so.
+    let strict = ["--threshold", "0.99", "--output", "json"];
+    let failed = ask(nobody, &[&["run", &trace, "-e", &set][..], &metrics, &strict].concat()).await;
+    assert_eq!(failed.code, Some(1));
+    assert_eq!(read(&failed.out)["traces"][0]["metrics"][1]["eval_status"], "FAILED");
+    let strict = ["--threshold", "0.99", "--output", "junit"];
+    let failed = ask(nobody, &[&["run", &trace, "-e", &set][..], &metrics, &strict].concat()).await;
+    assert!(failed.out.contains("<failure"), "{}", failed.out);
+
+    // Without an eval set the default metric has nothing to compare with.
+    assert_eq!(ask(nobody, &["run", &trace]).await.code, Some(1));
+    // One file that is broken fails the run, and the rest is told.
+    let broken = path("broken.json");
+    std::fs::write(&broken, "{\"resourceSpans\":[\n1]}").expect("written");
+    let some = ask(nobody, &["run", &broken, &trace, "-e", &set, "--output", "json"]).await;
+    assert_eq!(some.code, Some(1));
+    let some = read(&some.out);
+    assert!(some["errors"][0].as_str().is_some_and(|error| error.contains("line 2")), "{some}");
+    assert_eq!(some["traces"][0]["metrics"][0]["score"], 1.0);
+    // What is not there, or not said right, is no result.
+    for words in [&["run", "gone.json"][..], &["run", &trace, "-e", "gone.json"], &["run"], &["run", &trace, "-o", "tabel"],
+        &["run", &trace, "-f", "xml"], &["run", &trace, "--trajectory-match-type", "sorted"]] {
+        assert_eq!(ask(nobody, words).await.code, Some(2), "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn runs_come_from_directories_and_standard_input_too() {
+    use std::io::Write as _;
+    use tokio::io::AsyncWriteExt as _;
+
+    let nobody: SocketAddr = "127.0.0.1:1".parse().expect("an address");
+    let text = std::fs::read(golden("trace.json")).expect("there");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&text).expect("packed");
+    let packed = packed.finish().expect("packed");
+    let folder = tempfile::tempdir().expect("a directory");
+    std::fs::write(folder.path().join("a.json.gz"), &packed).expect("written");
+    std::fs::write(folder.path().join("b.json"), &text).expect("written");
+    let at = folder.path().display().to_string();
+    let both = ask(nobody, &["run", &at, "-m", "error_free", "-o", "json"]).await;
+    let both: Value = serde_json::from_str(&both.out).expect("JSON");
+    assert_eq!(both["traces"].as_array().map(Vec::len), Some(2), "{both}");
+
+    let mut command = tailspan(nobody, &["run", "-", "-m", "error_free", "-o", "summary"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("it starts");
+    let mut input = child.stdin.take().expect("piped");
+    input.write_all(&packed).await.expect("taken");
+    drop(input);
+    let told = child.wait_with_output().await.expect("ended");
+    assert!(told.status.success(), "{told:?}");
+}

@@ -8,7 +8,9 @@ pub mod export;
 pub mod import;
 pub mod input;
 pub mod list;
+pub mod mcp;
 pub mod metrics;
+pub mod run;
 pub mod tail;
 mod terminal;
 pub mod trace;
@@ -46,16 +48,21 @@ impl Outcome {
         }
     }
 
-    /// What an error says of the outcome; `None` is said of an end that needs no words.
+    /// Whether what went wrong is that nobody reads any more.
     #[must_use]
-    pub fn of_error(error: &anyhow::Error) -> (Self, Option<String>) {
-        let is_unread = error.chain().any(|cause| {
+    pub fn is_unread(error: &anyhow::Error) -> bool {
+        error.chain().any(|cause| {
             cause
                 .downcast_ref::<std::io::Error>()
                 .is_some_and(|cause| cause.kind() == ErrorKind::BrokenPipe)
-        });
+        })
+    }
+
+    /// What an error says of the outcome; `None` is said of an end that needs no words.
+    #[must_use]
+    pub fn of_error(error: &anyhow::Error) -> (Self, Option<String>) {
         match error.downcast_ref::<client::Failure>() {
-            _ if is_unread => (Self::Unread, None),
+            _ if Self::is_unread(error) => (Self::Unread, None),
             Some(failure) if failure.is_absent() => (Self::Absent, Some(format!("{error:#}"))),
             _ => (Self::Unknown, Some(format!("{error:#}"))),
         }

@@ -12,13 +12,15 @@ use tailspan_service::telemetry::{self, Lines};
 fn main() -> ExitCode {
     let said = Cli::parse();
     let is_server = matches!(said.command, Command::Serve(_));
-    let is_health = matches!(said.command, Command::Health(_));
+    let is_check = matches!(said.command, Command::Health(_) | Command::Run(_));
     telemetry::start_at(Lines::Text, levels(is_server, said.verbose));
     let outcome = match said.command {
         Command::Serve(options) => serve::run(&options).map(|()| Outcome::Well),
         Command::Tail(options) => cli::block_on(cli::tail::run(&options)),
         Command::Trace(options) => cli::block_on(cli::trace::run(&options)),
         Command::List(options) => cli::block_on(cli::list::run(&options)),
+        Command::Run(options) => cli::block_on(cli::run::run(&options)),
+        Command::Mcp(options) => cli::block_on(cli::mcp::run(&options)),
         Command::Metrics(options) => cli::metrics::run(&options),
         Command::Import(options) => cli::block_on(cli::import::run(&options)),
         Command::Export(options) => cli::block_on(cli::export::run(&options)),
@@ -27,8 +29,8 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(outcome) => outcome.into(),
-        // A server that does not start has failed, and one that is not well is what was asked: a container's runtime knows 1 for it.
-        Err(error) if is_server || is_health => {
+        // A server that does not start has failed; of a check that cannot be made pipelines and containers' runtimes know 1.
+        Err(error) if is_server || (is_check && !Outcome::is_unread(&error)) => {
             eprintln!("tailspan: {error:#}");
             ExitCode::FAILURE
         }

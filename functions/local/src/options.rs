@@ -7,7 +7,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::cli::export::ExportOptions;
 use crate::cli::import::ImportOptions;
 use crate::cli::list::ListOptions;
+use crate::cli::mcp::McpOptions;
 use crate::cli::metrics::MetricsOptions;
+use crate::cli::run::RunOptions;
 use crate::cli::tail::TailOptions;
 use crate::cli::trace::TraceOptions;
 
@@ -42,6 +44,8 @@ pub enum Command {
     Trace(TraceOptions),
     /// List traces, newest first
     List(ListOptions),
+    /// Score recorded runs from trace files
+    Run(RunOptions),
     /// List what runs can be evaluated with
     #[command(alias = "list-metrics")]
     Metrics(MetricsOptions),
@@ -51,6 +55,8 @@ pub enum Command {
     Export(ExportOptions),
     /// Ask the server on this machine how it is; exits with 0 when it is well
     Health(HealthOptions),
+    /// Speak the Model Context Protocol on standard input and output, for assistants
+    Mcp(McpOptions),
     /// Print the completions for a shell
     Completions(CompletionsOptions),
 }

@@ -170,7 +170,6 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::json`].
-    #[allow(dead_code, reason = "used by the commands that evaluate")]
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -437,6 +436,11 @@ pub(crate) struct Follow {
 }
 
 impl Follow {
+    /// Where it goes on.
+    pub(crate) fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
+    }
+
     /// The next thing to tell. Not to be cancelled halfway: a connection that is being made would be lost with it.
     ///
     /// # Errors
