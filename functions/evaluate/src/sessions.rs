@@ -18,7 +18,7 @@ use tailspan_core::{
     cursor::Cursor,
     event::rfc3339_ms,
     id::{SessionKey, TenantId, TraceId},
-    invocations::{Invocation, invocations},
+    invocations::{Invocation, of_session},
     live::compat,
 };
 use tailspan_service::{
@@ -358,15 +358,17 @@ pub(crate) async fn turns(
     session: &LiveSession,
 ) -> Result<Vec<Invocation>, LogError> {
     let traces = session.traces.iter().map(|of| of.trace.clone());
-    let traces: Vec<_> = stream::iter(traces.collect::<Vec<_>>())
+    let folded: Vec<_> = stream::iter(traces.collect::<Vec<_>>())
         .map(|trace| async move {
             let folded = app.log.folded(tenant, &trace).await?;
-            Ok::<_, LogError>(folded.map(|folded| invocations(&folded.state)))
+            Ok::<_, LogError>(folded)
         })
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    Ok(traces.into_iter().flatten().flatten().collect())
+    Ok(of_session(
+        folded.iter().flatten().map(|folded| folded.state.as_ref()),
+    ))
 }
 
 /// The eval set that expects these turns.

@@ -333,6 +333,24 @@ impl State {
             || self.run_natives.is_truncated()
     }
 
+    /// Nothing holds its calls together: every root is a call to a model or a tool.
+    pub(crate) fn is_bare(&self) -> bool {
+        let stands = |span: &SpanFacts| match &span.parent {
+            None => matches!(span.kind, Kind::Llm | Kind::Tool),
+            Some(parent) => self.spans.contains(parent),
+        };
+        self.spans.len() > 0
+            && self.natives.len() == 0
+            && self.run_natives.len() == 0
+            && self.spans.values().all(stands)
+    }
+
+    /// Takes in the steps of another trace and what was said in them; what is counted stays as it is.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        self.spans.absorb(&other.spans);
+        self.logs.absorb(&other.logs);
+    }
+
     /// All native events by time, then as they came.
     pub(crate) fn natives(&self) -> Vec<&NativeFacts> {
         let mut all: Vec<_> = self.natives.iter().chain(self.run_natives.iter()).collect();

@@ -137,6 +137,24 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
+/// The turns of a session, in order: those of its traces. Calls that nothing holds together in a trace (clients without a framework) belong
+/// together in the session, where one turn may be several traces.
+pub fn of_session<'a>(traces: impl IntoIterator<Item = &'a State>) -> Vec<Invocation> {
+    let (bare, whole): (Vec<_>, Vec<_>) = traces.into_iter().partition(|state| state.is_bare());
+    let mut turns: Vec<Invocation> = whole.into_iter().flat_map(invocations).collect();
+    match bare.as_slice() {
+        [] => {}
+        [one] => turns.extend(invocations(one)),
+        [first, others @ ..] => {
+            let mut together = (*first).clone();
+            others.iter().for_each(|other| together.absorb(other));
+            turns.extend(invocations(&together));
+        }
+    }
+    turns.sort_by_key(|turn| turn.source.from_ns);
+    turns
+}
+
 /// The turns of a trace, in order. A trace without model calls, tools or agents has none.
 pub fn invocations(state: &State) -> Vec<Invocation> {
     let run = Run::of(state);

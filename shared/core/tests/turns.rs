@@ -357,6 +357,39 @@ fn the_same_question_again_is_another_turn() {
 }
 
 #[test]
+fn a_turn_may_be_several_traces_of_a_session() {
+    let turns = [
+        ("Roll a die", "Answer 1.", 1),
+        ("Is it prime?", "Answer 2.", 1),
+    ];
+    // Every call is a trace: four spans, each with the records that came before it.
+    let frames = told_of("logged_turns");
+    let mut traces = Vec::new();
+    let mut begun = Vec::new();
+    for frame in frames {
+        let is_span = frame.get("span").is_some();
+        begun.push(frame);
+        if is_span {
+            traces.push(state_of(&std::mem::take(&mut begun)));
+        }
+    }
+    assert_eq!(traces.len(), 4);
+    let said: Vec<Value> = compat::of_session(&traces);
+    let said: Vec<_> = said
+        .iter()
+        .map(|turn| {
+            let calls = turn["toolCalls"].as_array().unwrap().len();
+            (
+                turn["userText"].as_str().unwrap(),
+                turn["agentText"].as_str().unwrap(),
+                calls,
+            )
+        })
+        .collect();
+    assert_eq!(said, turns);
+}
+
+#[test]
 fn answers_may_be_told_as_messages_of_the_assistant() {
     let log = |name: &str, time: u64, body: Value| json!({"log": {"event_name": name, "timestamp": time.to_string(), "body": body}});
     let wanted =

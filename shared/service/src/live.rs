@@ -242,7 +242,7 @@ impl Log {
         Ok(is_there)
     }
 
-    /// What was said in a session, turn by turn, trace after trace, in the dialect's form.
+    /// What was said in a session, turn by turn, in the dialect's form.
     ///
     /// # Errors
     /// [`LogError`].
@@ -253,17 +253,14 @@ impl Log {
     ) -> Result<Vec<Value>, LogError> {
         let mut all = Vec::new();
         for of in &session.traces {
-            let Some(folded) = self.folded(tenant, &of.trace).await? else {
-                continue;
-            };
-            // A thousand turns take tens of milliseconds, in which others' frames must go on.
-            let said = tokio::task::spawn_blocking(move || compat::invocations(&folded.state));
-            match said.await {
-                Ok(said) => all.extend(said),
-                Err(error) => return Err(LogError::Internal(error.to_string())),
-            }
+            all.extend(self.folded(tenant, &of.trace).await?);
         }
-        Ok(all)
+        // A thousand turns take tens of milliseconds, in which others' frames must go on.
+        tokio::task::spawn_blocking(move || {
+            compat::of_session(all.iter().map(|folded| folded.state.as_ref()))
+        })
+        .await
+        .map_err(|error| LogError::Internal(error.to_string()))
     }
 
     /// Remembers whose a connection is that a gateway holds, for longer than one can live there.

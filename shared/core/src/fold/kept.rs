@@ -63,6 +63,23 @@ impl<T> Kept<T> {
     }
 }
 
+impl<T: Clone> Kept<T> {
+    /// Takes in what another has and this has not, as far as there is room.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        for (key, (item, weight)) in &other.items {
+            let has_room = self.items.len() < MOST.items && self.bytes + weight <= MOST.bytes;
+            if has_room && !self.items.contains_key(key) {
+                self.items.insert(key.clone(), (item.clone(), *weight));
+                self.bytes += weight;
+            }
+        }
+    }
+
+    pub(crate) fn contains(&self, key: &str) -> bool {
+        self.items.contains_key(key)
+    }
+}
+
 impl<T: Serialize> Kept<T> {
     /// Adds an item; of two under one key the one with the greater `version` stays.
     pub(crate) fn add<V: Ord>(&mut self, key: String, item: T, version: impl Fn(&T) -> V) {

@@ -15,6 +15,14 @@ pub fn invocations(state: &State) -> Vec<Value> {
         .collect()
 }
 
+/// The turns of a session that has several traces, as `session_complete` has them: [`invocations::of_session`].
+pub fn of_session<'a>(traces: impl IntoIterator<Item = &'a State>) -> Vec<Value> {
+    invocations::of_session(traces)
+        .iter()
+        .map(invocation)
+        .collect()
+}
+
 /// One turn: `invocationId`, `userText`, `agentText`, `toolCalls`, `toolResponses`, `modelInfo`, all always there.
 pub fn invocation(turn: &Invocation) -> Value {
     json!({
