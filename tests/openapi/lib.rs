@@ -310,6 +310,7 @@ fn event_streams(operation: &mut Map<String, Value>) {
     let frame = match family(operation) {
         _ if id.is_some_and(|id| id.starts_with("complete")) => "CompletionFrame",
         "Seed" => "SeedFrame",
+        "Dev" if id.is_some_and(|id| id.starts_with("dev_evaluate")) => "EvaluationFrame",
         _ if matches!(id, Some("stream_tenant" | "stream_session")) => "FeedFrame",
         _ => "Frame",
     };
@@ -390,6 +391,11 @@ fn frames(schemas: &mut Value) {
     );
     schemas["FeedFrame"] = shapes(&["FeedEventFrame", "FeedGapFrame"]);
     schemas["FeedFrame"]["description"] = json!("One frame of a stream of many traces.");
+    schemas["EvaluationFrame"] = frame(
+        "One frame of an evaluation: what it does, what is found so far, and at last the result.",
+        json!({"type": "string", "enum": ["message", "performance_metrics"]}),
+        json!({"type": "string", "contentMediaType": "application/json"}),
+    );
     schemas["CompletionFrame"] = frame(
         "One frame of a completion.",
         json!({"type": "string", "description": "of a frame of the agent's, if it has a name"}),

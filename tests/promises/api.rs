@@ -251,7 +251,8 @@ async fn only_what_was_prepared_can_be_downloaded() {
     let url = urls["traceUrls"][0].as_str().expect("text");
     let lines = get(&instance, url).await;
     assert_eq!((lines.status, lines.text.lines().count()), (200, 3));
-    std::fs::write(std::env::temp_dir().join("eval_set_x.json"), "{}").expect("written");
+    let stranger = std::env::temp_dir().join("eval_set_x.json");
+    std::fs::write(&stranger, "{}").expect("written");
     for name in [
         "eval_set_x.json",
         "agentevals_goes-on.jsonl",
@@ -264,6 +265,7 @@ async fn only_what_was_prepared_can_be_downloaded() {
         let said = get(&instance, &format!("/api/streaming/download/{name}")).await;
         assert_eq!(said.detail(), (404, "File not found".to_owned()), "{name}");
     }
+    std::fs::remove_file(stranger).expect("removed");
 }
 
 #[tokio::test]
@@ -385,7 +387,26 @@ async fn a_bug_report_is_an_archive_of_the_sessions() {
         "{named}"
     );
     let bytes = response.bytes().await.expect("read");
-    assert!(bytes.starts_with(b"PK"));
+    // Another server that loads it has the same session.
+    let (_other_redis, other) = with_sessions(&[]).await;
+    let files = [("file", Some("r.zip"), &*bytes)];
+    let loaded = upload(&other, "/api/debug/load", &files).await.data();
+    assert_eq!(loaded, json!({"loadedSessions": ["gold/../x"], "count": 1}));
+    let of = async |instance: &Instance| {
+        let sessions = get(instance, "/api/streaming/sessions").await.data();
+        let mut session = sessions[0].clone();
+        session["startedAt"] = Value::Null;
+        session
+    };
+    assert_eq!(of(&other).await, of(&instance).await);
+    for (archive, says) in [
+        (&b"nothing"[..], "Invalid ZIP file"),
+        (&bytes[..bytes.len() / 2], "Invalid ZIP file"),
+    ] {
+        let files = [("file", Some("r.zip"), archive)];
+        let said = upload(&other, "/api/debug/load", &files).await;
+        assert_eq!(said.detail(), (400, says.to_owned()));
+    }
     let text = String::from_utf8_lossy(&bytes);
     for file in [
         "spans.json",
@@ -401,4 +422,200 @@ async fn a_bug_report_is_an_archive_of_the_sessions() {
     let wrong = json!({"console_logs": 5});
     let said = post(&instance, "/api/debug/bundle", &wrong).await;
     assert_eq!(said.detail().0, 422);
+}
+
+/// An eval set that expects a roll of a die to show this.
+fn eval_set(shown: u32) -> Value {
+    let said = |role: &str, text: String| json!({"role": role, "parts": [{"text": text}]});
+    let uses = json!([{"name": "roll_die", "args": {"number_of_sides": 20}}]);
+    json!({"eval_set_id": "dice", "eval_cases": [{"eval_id": "1", "conversation": [{
+        "user_content": said("user", "Roll a die".to_owned()),
+        "final_response": said("model", format!("It shows {shown}.")),
+        "intermediate_data": {"tool_uses": uses, "tool_responses": []}}]}]})
+}
+
+const METRICS: &str =
+    r#"{"metrics": ["tool_trajectory_avg_score", "response_match_score"], "threshold": 0.9}"#;
+
+/// Names, scores and statuses of the metrics of a trace's result.
+fn scores(result: &Value) -> Vec<(String, f64, String)> {
+    let metrics = result["metricResults"].as_array().expect("a list");
+    let of = |metric: &Value| {
+        (
+            metric["metricName"].as_str().expect("text").to_owned(),
+            metric["score"].as_f64().unwrap_or(-1.0),
+            metric["evalStatus"].as_str().expect("text").to_owned(),
+        )
+    };
+    metrics.iter().map(of).collect()
+}
+
+#[tokio::test]
+async fn files_are_evaluated_and_a_stream_tells_how_it_goes() {
+    let (_redis, instance) = with_sessions(&[]).await;
+    let (trace, set) = (export("gold", 1, 17).to_string(), eval_set(3).to_string());
+    let fields = [
+        ("trace_files", Some("a.json"), trace.as_bytes()),
+        ("trace_files", Some("b.json"), b"{"),
+        ("eval_set_file", Some("e.json"), set.as_bytes()),
+        ("config", None, METRICS.as_bytes()),
+    ];
+    let result = upload(&instance, "/api/evaluate", &fields).await.data();
+    let of_trace = &result["traceResults"][0];
+    let trajectory = "tool_trajectory_avg_score".to_owned();
+    let (first, second) = match &scores(of_trace)[..] {
+        [first, second] => (first.clone(), second.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(first, (trajectory, 1.0, "PASSED".to_owned()));
+    assert_eq!((&*second.0, &*second.2), ("response_match_score", "FAILED"));
+    let comparison = &of_trace["metricResults"][0]["details"]["comparisons"][0];
+    assert_eq!(comparison["invocationId"], "genai-0000000000000001");
+    // The keys of tools stay as they are.
+    assert_eq!(
+        comparison["actual"][0]["args"],
+        json!({"number_of_sides": 20})
+    );
+    assert_eq!(of_trace["performanceMetrics"]["tokens"]["totalPrompt"], 20);
+    let errors = result["errors"].as_array().expect("a list");
+    assert!(
+        errors.len() == 1 && errors[0].as_str().is_some_and(|it| it.contains("b.json")),
+        "{errors:?}"
+    );
+
+    let streamed = upload(&instance, "/api/evaluate/stream", &fields).await;
+    assert_eq!(streamed.status, 200);
+    let frames: Vec<(&str, Value)> = streamed
+        .text
+        .split("\n\n")
+        .filter(|frame| !frame.is_empty())
+        .map(|frame| {
+            let (name, data) = match frame.strip_prefix("event: ") {
+                Some(named) => named.split_once('\n').expect("data"),
+                None => ("", frame),
+            };
+            let data = data.strip_prefix("data: ").expect("data");
+            (name, serde_json::from_str(data).expect("JSON"))
+        })
+        .collect();
+    let says: Vec<String> = frames
+        .iter()
+        .map(|(name, data)| match data["message"].as_str() {
+            Some(message) => message.to_owned(),
+            None if name.is_empty() => data
+                .as_object()
+                .and_then(|it| it.keys().next().cloned())
+                .unwrap_or_default(),
+            None => (*name).to_owned(),
+        })
+        .collect();
+    assert_eq!(
+        says,
+        [
+            "performance_metrics",
+            "Evaluating 1 trace...",
+            "Trace 1/1: 000000000000...",
+            "Running tool_trajectory_avg_score...",
+            "traceProgress",
+            "Running response_match_score...",
+            "traceProgress",
+            "Evaluation complete",
+            "done",
+        ]
+    );
+    assert_eq!(frames[0].1["traceMetadata"]["agentName"], "dice");
+    let done = &frames.last().expect("a frame").1["result"];
+    assert_eq!(scores(&done["traceResults"][0]), scores(of_trace));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_evaluation_is_told_and_no_program_comes_with_a_request() {
+    let (_redis, instance) = with_sessions(&[]).await;
+    let trace = export("gold", 1, 17).to_string();
+    let ask = async |path: &str, config: &str| {
+        let fields = [
+            ("trace_files", Some("a.json"), trace.as_bytes()),
+            ("config", None, config.as_bytes()),
+        ];
+        upload(&instance, path, &fields).await
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let (program, mark) = (folder.path().join("x.py"), folder.path().join("ran"));
+    let source = format!("open({:?}, 'w')", mark.display().to_string());
+    std::fs::write(&program, source).expect("written");
+    let code = json!({"customEvaluators": [{"name": "x", "type": "code", "path": program}]});
+    for (config, says) in [
+        ("{", "Invalid config JSON"),
+        ("[]", "Invalid config"),
+        (
+            r#"{"metrics": []}"#,
+            "Config must include 'metrics' as a non-empty array",
+        ),
+        (r#"{"threshold": 2}"#, "Threshold must be between 0 and 1"),
+        (r#"{"trajectoryMatchType": "X"}"#, "Invalid config"),
+        (&code.to_string(), "Invalid customEvaluators"),
+    ] {
+        let (status, detail) = ask("/api/evaluate", config).await.detail();
+        assert!(
+            status == 400 && detail.starts_with(says),
+            "{config}: {status} {detail}"
+        );
+        let streamed = ask("/api/evaluate/stream", config).await;
+        assert_eq!(streamed.status, 200);
+        assert!(
+            streamed.text.starts_with("data: {\"error\":\"") && streamed.text.contains(says),
+            "{config}: {}",
+            streamed.text
+        );
+    }
+    assert!(!mark.exists());
+    let said = upload(&instance, "/api/evaluate", &[("config", None, b"{}")]).await;
+    assert_eq!(said.detail().0, 422);
+
+    let json = "/api/evaluate/json";
+    let export: Value = serde_json::from_str(&trace).expect("JSON");
+    let body = json!({"traces": export, "evalSet": eval_set(17), "config": {"metrics": ["response_match_score"]}});
+    let result = post(&instance, json, &body).await.data();
+    let passed = ("response_match_score".to_owned(), 1.0, "PASSED".to_owned());
+    assert_eq!(scores(&result["traceResults"][0]), [passed]);
+    for (body, status) in [
+        (json!({}), 422),
+        (json!({"traces": []}), 422),
+        (json!({"traces": export, "config": {"threshold": "x"}}), 422),
+        (json!({"traces": {"a": 1}}), 400),
+        (json!({"traces": {"resourceSpans": []}}), 400),
+        (json!({"traces": export, "evalSet": {"a": 1}}), 400),
+    ] {
+        assert_eq!(
+            post(&instance, json, &body).await.detail().0,
+            status,
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_compared_with_a_golden_one() {
+    let (_redis, instance) = with_sessions(&[("gold", 17), ("other one", 3)]).await;
+    post(&instance, "/v1/traces", &export("goes-on", 9, 4)).await;
+    let path = "/api/streaming/evaluate-sessions";
+    let body = json!({"golden_session_id": "gold", "eval_set_id": "e", "metrics": ["tool_trajectory_avg_score", "response_match_score"]});
+    let compared = post(&instance, path, &body).await.data();
+    assert_eq!(compared["goldenSessionId"], "gold");
+    let results = compared["results"].as_array().expect("a list");
+    let names: Vec<_> = results.iter().map(|it| it["sessionId"].clone()).collect();
+    assert_eq!(names, ["gold", "other one"]);
+    for (at, response) in [(0, 1.0), (1, 2.0 / 3.0)] {
+        let found: Vec<f64> = scores(&results[at]).into_iter().map(|it| it.1).collect();
+        assert!(
+            found.len() == 2 && found[0] == 1.0 && (found[1] - response).abs() < 1e-9,
+            "{found:?}"
+        );
+    }
+    let nobody = json!({"golden_session_id": "x", "eval_set_id": "e"});
+    let said = post(&instance, path, &nobody).await;
+    assert_eq!(said.detail(), (404, "Golden session not found".to_owned()));
+    let wrong =
+        json!({"golden_session_id": "gold", "eval_set_id": "e", "trajectory_match_type": "x"});
+    assert_eq!(post(&instance, path, &wrong).await.detail().0, 422);
 }

@@ -68,6 +68,14 @@ impl Refusal {
             retry_after_seconds: None,
         }
     }
+
+    /// The sentence, for who tells of it within a stream.
+    pub(crate) fn sentence(&self) -> String {
+        match &self.detail {
+            Value::String(sentence) => sentence.clone(),
+            problems => problems.to_string(),
+        }
+    }
 }
 
 impl From<ApiError> for Refusal {

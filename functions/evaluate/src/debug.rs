@@ -1,28 +1,37 @@
-//! `/api/debug`: a bug report with the sessions as they are held.
+//! `/api/debug`: a bug report with the sessions as they are held, and sessions back out of one.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 use axum::{
+    Json,
     extract::{Request, State},
     http::{
         HeaderName, HeaderValue,
         header::{CONTENT_DISPOSITION, CONTENT_TYPE},
     },
 };
-use serde_json::{Value, json};
-use tailspan_core::event::rfc3339_ms;
-use tailspan_service::{error::ApiError, extract::Tenant, log::now_unix_ms};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tailspan_core::{event::rfc3339_ms, id::TenantId, live::wire_form::Reader, observed::Incoming};
+use tailspan_service::{App, error::ApiError, extract::Tenant, live::Start, log::now_unix_ms};
 
 use crate::{
     Evaluate,
-    answer::Refusal,
-    request::Fields,
+    answer::{Answer, Refusal},
+    request::{Fields, Form},
     sessions::{held, started_at},
-    zipped::Packer,
+    zipped::{Packer, Unreadable, unpack},
 };
 
 /// What a page may add to a report.
 const DIAGNOSTICS_BYTES: usize = 16 * 1024 * 1024;
 /// Of all files of a report before they are packed; sessions that do not fit are named in it.
 const REPORT_BYTES: usize = 128 * 1024 * 1024;
+/// Of all files of a report that is read, unpacked.
+const UNPACKED_BYTES: u64 = 256 * 1024 * 1024;
 
 type Archive = ([(HeaderName, HeaderValue); 2], Vec<u8>);
 
@@ -152,4 +161,157 @@ fn compact(rfc3339: &str) -> String {
 /// Readable JSON: people look into a report.
 fn text(value: &Value) -> Vec<u8> {
     serde_json::to_vec_pretty(value).unwrap_or_default()
+}
+
+/// What was taken out of a report.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Loaded {
+    loaded_sessions: Vec<String>,
+    count: usize,
+}
+
+/// A session as a report has it.
+struct Reported {
+    start: Start,
+    spans: Vec<Value>,
+    logs: Vec<Value>,
+}
+
+/// Begins the sessions of a bug report anew, and ends them.
+///
+/// A session that there is goes on under a new trace; spans and records beyond the limits of a session, and what is none, are passed over.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/api/debug/load", tag = "dev", operation_id = "dev_debug_load",
+    request_body(content = crate::openapi::ReportForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, description = "the sessions that were loaded", body = Answer<Loaded>),
+        (status = 413, description = "the body is too large, or what it unpacks to", body = crate::openapi::DevRefusal),
+        (status = 422, description = "there is no file", body = crate::openapi::DevRefusal),
+        (status = 429, description = "too much is taken in at this moment", body = crate::openapi::DevRefusal),
+    ),
+))]
+pub(crate) async fn load(
+    State(evaluate): State<Evaluate>,
+    Tenant(tenant): Tenant,
+    request: Request,
+) -> Result<Json<Answer<Loaded>>, Refusal> {
+    let form = Form::read(&evaluate.intake, request).await?;
+    let files = form.files("file");
+    let files = files.map_err(|problem| Refusal::misshapen(vec![problem]))?;
+    let archive = files
+        .last()
+        .map(|file| file.bytes.clone())
+        .unwrap_or_default();
+    let _turn = evaluate.reports.acquire().await;
+    let read = tokio::task::spawn_blocking(move || reported(&archive)).await;
+    let sessions = read.map_err(|error| {
+        tracing::error!(%error, "failed to read a report");
+        ApiError::internal()
+    })??;
+    let mut loaded_sessions = Vec::with_capacity(sessions.len());
+    for session in sessions {
+        let name = session.start.session.clone();
+        begin(&evaluate.app, &tenant, session).await?;
+        loaded_sessions.push(name);
+    }
+    Ok(Answer::of(Loaded {
+        count: loaded_sessions.len(),
+        loaded_sessions,
+    }))
+}
+
+/// The sessions of a report.
+fn reported(archive: &[u8]) -> Result<Vec<Reported>, Refusal> {
+    const FILES: [&str; 3] = ["spans.json", "logs.json", "session_meta.json"];
+    // `<report>/sessions/<session>/<file>`
+    let of = |name: &str| -> Option<(String, String)> {
+        let (folder, file) = name.rsplit_once('/')?;
+        let (sessions, session) = folder.rsplit_once('/')?;
+        let is_one = sessions.ends_with("/sessions") && FILES.contains(&file);
+        is_one.then(|| (session.to_owned(), file.to_owned()))
+    };
+    let files = unpack(archive, UNPACKED_BYTES, |name| of(name).is_some());
+    let files = files.map_err(|unreadable| match unreadable {
+        Unreadable::Broken => Refusal::unusable("Invalid ZIP file"),
+        Unreadable::TooLarge => {
+            let megabytes = UNPACKED_BYTES / (1024 * 1024);
+            Refusal::too_large(format!("The archive unpacks to more than {megabytes}MB"))
+        }
+    })?;
+    let mut sessions: BTreeMap<String, BTreeMap<String, Vec<u8>>> = BTreeMap::new();
+    for (name, content) in files {
+        if let Some((session, file)) = of(&name) {
+            sessions.entry(session).or_default().insert(file, content);
+        }
+    }
+    if sessions.is_empty() {
+        return Err(Refusal::unusable("No sessions found in ZIP"));
+    }
+    let mut reported = Vec::new();
+    for (folder, files) in sessions {
+        let read = |file: &str| -> Result<Option<Value>, Refusal> {
+            let content = files.get(file).map(|it| serde_json::from_slice(it));
+            content.transpose().map_err(|error| {
+                Refusal::unusable(format!("sessions/{folder}/{file} is no JSON: {error}"))
+            })
+        };
+        let list = |value: Option<Value>| match value {
+            Some(Value::Array(list)) => list,
+            _ => Vec::new(),
+        };
+        let Some(spans) = read("spans.json")? else {
+            continue;
+        };
+        let meta = read("session_meta.json")?.unwrap_or_default();
+        let text = |name: &str| meta[name].as_str().map(str::to_owned);
+        reported.push(Reported {
+            start: Start {
+                session: text("session_id").unwrap_or_else(|| folder.clone()),
+                trace: text("trace_id").unwrap_or_else(|| folder.clone()),
+                eval_set_id: text("eval_set_id"),
+                metadata: match &meta["metadata"] {
+                    Value::Object(metadata) => metadata.clone(),
+                    _ => Map::new(),
+                },
+            },
+            spans: list(Some(spans)),
+            logs: list(read("logs.json")?),
+        });
+    }
+    Ok(reported)
+}
+
+/// Begins a session, fills it and ends it, as its agent would over a WebSocket.
+async fn begin(app: &App, tenant: &TenantId, session: Reported) -> Result<(), Refusal> {
+    let name = session.start.session.clone();
+    let mut reader = Reader::new(session_nonce(&name));
+    let spans = session.spans.iter();
+    let spans = spans.filter_map(|span| reader.span(&name, &span.to_string()).ok());
+    let mut spans: Vec<_> = spans.collect();
+    let logs = session.logs.iter();
+    let logs = logs.filter_map(|log| reader.log(&log.to_string()).ok());
+    let mut logs: Vec<_> = logs.collect();
+    let log = &app.log;
+    log.live_start(tenant, &session.start).await?;
+    let count = |list: &Vec<Incoming>| u64::try_from(list.len()).unwrap_or(u64::MAX);
+    let taken = log.live_take(tenant, &name, count(&spans), count(&logs));
+    if let Some(taken) = taken.await? {
+        spans.truncate(usize::try_from(taken.spans).unwrap_or(usize::MAX));
+        logs.truncate(usize::try_from(taken.logs).unwrap_or(usize::MAX));
+        spans.append(&mut logs);
+        if !spans.is_empty() {
+            log.live_append(tenant, &name, &taken.into, spans).await?;
+        }
+    }
+    log.live_end(tenant, &name).await?;
+    Ok(())
+}
+
+/// Tells spans without an id of one session from those of another.
+fn session_nonce(session: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    session.hash(&mut hasher);
+    hasher.finish()
 }

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 use tailspan_core::{
     attributes,
-    id::hex,
+    id::TraceId,
+    live::wire_form::{wire_log, wire_span},
     observed::{Observation, What},
     wire::{self, any_value},
 };
@@ -19,27 +20,12 @@ pub(crate) const MOST_BYTES: usize = 64 * 1024 * 1024;
 const INPUT: &str = "gen_ai.input.messages";
 const OUTPUT: &str = "gen_ai.output.messages";
 
-/// How the original holds a span, by the way it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// Numbers as numbers, kinds and codes by ordinal.
-    Frame,
-    /// The JSON of protobuf: 64-bit numbers as text, kinds and codes by name.
-    Export,
-}
-
-struct HeldSpan {
-    span: wire::Span,
-    scope: wire::Scope,
-    form: Form,
-}
-
 /// What the traces of a session hold.
 #[derive(Default)]
 pub(crate) struct Held {
-    spans: Vec<HeldSpan>,
+    spans: Vec<Observation>,
     place_of: HashMap<bytes::Bytes, usize>,
-    logs: Vec<wire::LogRecord>,
+    logs: Vec<Observation>,
     bytes: usize,
 }
 
@@ -52,29 +38,23 @@ struct Messages {
 
 impl Held {
     /// Adds what was observed; of a span that came again the later version. `false`: it is more than is taken out at once.
-    pub(crate) fn add(&mut self, observation: Observation, form: Form) -> bool {
-        let scope = &observation.context.scope;
-        match observation.what {
+    pub(crate) fn add(&mut self, observation: Observation) -> bool {
+        match &observation.what {
             What::Span(span) => {
-                self.bytes += prost::Message::encoded_len(&*span);
-                let held = HeldSpan {
-                    span: *span,
-                    scope: scope.clone(),
-                    form,
-                };
-                let place = self.place_of.get(&held.span.span_id).copied();
+                self.bytes += prost::Message::encoded_len(&**span);
+                let id = span.span_id.clone();
+                let place = self.place_of.get(&id).copied();
                 match place.and_then(|place| self.spans.get_mut(place)) {
-                    Some(former) => *former = held,
+                    Some(former) => *former = observation,
                     None => {
-                        let id = held.span.span_id.clone();
                         self.place_of.insert(id, self.spans.len());
-                        self.spans.push(held);
+                        self.spans.push(observation);
                     }
                 }
             }
             What::Log(log) => {
-                self.bytes += prost::Message::encoded_len(&*log);
-                self.logs.push(*log);
+                self.bytes += prost::Message::encoded_len(&**log);
+                self.logs.push(observation);
             }
             // The dialect has no words for them.
             What::Native(_) => {}
@@ -93,7 +73,7 @@ impl Held {
     /// The spans, each under the trace id that the session goes by.
     pub(crate) fn spans(&self, trace_id: &str) -> Vec<Value> {
         let spans = self.spans.iter();
-        spans.map(|held| span_json(held, trace_id)).collect()
+        spans.filter_map(|span| span_json(span, trace_id)).collect()
     }
 
     /// The log records of the dialect.
@@ -106,12 +86,16 @@ impl Held {
         let messages = self.messages();
         let mut lines = String::new();
         for (place, held) in self.spans.iter().enumerate() {
-            let mut span = span_json(held, trace_id);
-            if let (Some(messages), Some(list)) =
-                (messages.get(&place), span["attributes"].as_array_mut())
-            {
+            let Some(mut span) = span_json(held, trace_id) else {
+                continue;
+            };
+            if let (Some(messages), Some(list)) = (
+                messages.get(&place),
+                span.get_mut("attributes").and_then(Value::as_array_mut),
+            ) {
                 for (key, messages) in [(INPUT, &messages.input), (OUTPUT, &messages.output)] {
-                    if !messages.is_empty() && !has(&held.span, key) {
+                    let is_told = list.iter().any(|it| it["key"] == key);
+                    if !messages.is_empty() && !is_told {
                         let text = Value::Array(messages.clone()).to_string();
                         list.push(json!({"key": key, "value": {"stringValue": text}}));
                     }
@@ -128,6 +112,7 @@ impl Held {
         let mut messages: HashMap<usize, Messages> = HashMap::new();
         let calls = self.model_calls();
         for log in &self.logs {
+            let What::Log(log) = &log.what else { continue };
             let Some((is_input, message)) = message(log) else {
                 continue;
             };
@@ -147,14 +132,16 @@ impl Held {
     /// Calls of models by their start: start, end, place.
     fn model_calls(&self) -> Vec<(u64, u64, usize)> {
         let spans = self.spans.iter().enumerate();
-        let calls = spans.filter(|(_, held)| has(&held.span, "gen_ai.request.model"));
-        let mut calls: Vec<_> = calls
-            .map(|(place, HeldSpan { span, .. })| {
-                let end = match span.end_time_unix_nano {
-                    0 => u64::MAX,
-                    end => end,
-                };
-                (span.start_time_unix_nano, end, place)
+        let mut calls: Vec<_> = spans
+            .filter_map(|(place, held)| match &held.what {
+                What::Span(span) if has(span, "gen_ai.request.model") => {
+                    let end = match span.end_time_unix_nano {
+                        0 => u64::MAX,
+                        end => end,
+                    };
+                    Some((span.start_time_unix_nano, end, place))
+                }
+                _ => None,
             })
             .collect();
         calls.sort_unstable();
@@ -233,135 +220,26 @@ fn message(log: &wire::LogRecord) -> Option<(bool, Value)> {
     (message.len() > 1).then_some((is_input, Value::Object(message)))
 }
 
-fn log_json(log: &wire::LogRecord) -> Option<Value> {
-    let name = event_name(log);
-    if !name.starts_with("gen_ai.") {
-        return None;
-    }
-    let mut told = json!({
-        "event_name": name,
-        "timestamp": time_of(log).to_string(),
-        "body": body(log),
-        "attributes": attributes::list_to_json(&log.attributes),
-    });
-    if let (false, Value::Object(fields)) = (log.span_id.is_empty(), &mut told) {
-        fields.insert("span_id".to_owned(), Value::from(hex(&log.span_id)));
+/// A record as the dialect has it, which knows only those of model calls.
+fn log_json(log: &Observation) -> Option<Value> {
+    let mut told: Value = serde_json::from_str(&wire_log(log)?).ok()?;
+    if let What::Log(record) = &log.what {
+        let name = event_name(record);
+        if !name.starts_with("gen_ai.") {
+            return None;
+        }
+        if told["event_name"] == "" {
+            told["event_name"] = Value::from(name);
+        }
     }
     Some(told)
 }
 
-const KINDS: [&str; 6] = [
-    "SPAN_KIND_UNSPECIFIED",
-    "SPAN_KIND_INTERNAL",
-    "SPAN_KIND_SERVER",
-    "SPAN_KIND_CLIENT",
-    "SPAN_KIND_PRODUCER",
-    "SPAN_KIND_CONSUMER",
-];
-const CODES: [&str; 3] = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
-
-fn span_json(held: &HeldSpan, trace_id: &str) -> Value {
-    let HeldSpan { span, scope, form } = held;
-    let named = |names: &[&str], number: i32| {
-        let name = usize::try_from(number).ok().and_then(|at| names.get(at));
-        name.copied().unwrap_or_default().to_owned()
-    };
-    let parent = hex(&span.parent_span_id);
-    let mut attributes: Vec<Value> = Vec::with_capacity(span.attributes.len() + 2);
-    for (key, said) in [
-        ("otel.scope.name", &scope.name),
-        ("otel.scope.version", &scope.version),
-    ] {
-        if !said.is_empty() && !has(span, key) {
-            attributes.push(json!({"key": key, "value": {"stringValue": said}}));
-        }
-    }
-    attributes.extend(span.attributes.iter().map(|it| pair_json(it, *form)));
-    let status = span.status.as_ref();
-    let (code, says) = status.map_or((0, ""), |status| (status.code, status.message.as_str()));
-    let mut status = Map::new();
-    let (kind, parent) = match form {
-        Form::Frame => {
-            status.insert("code".to_owned(), Value::from(code));
-            // OTel's API counts kinds from internal, OTLP from unspecified.
-            let kind = Value::from(span.kind.saturating_sub(1).max(0));
-            (kind, Some(parent).filter(|id| !id.is_empty()).into())
-        }
-        Form::Export => {
-            if code != 0 {
-                status.insert("code".to_owned(), Value::from(named(&CODES, code)));
-            }
-            (Value::from(named(&KINDS, span.kind)), Value::from(parent))
-        }
-    };
-    if !says.is_empty() {
-        status.insert("message".to_owned(), Value::from(says));
-    }
-    let mut told = json!({
-        "traceId": trace_id,
-        "spanId": hex(&span.span_id),
-        "parentSpanId": parent,
-        "name": span.name,
-        "kind": kind,
-        "startTimeUnixNano": span.start_time_unix_nano.to_string(),
-        "endTimeUnixNano": span.end_time_unix_nano.to_string(),
-        "attributes": attributes,
-        "status": status,
-    });
-    if let (false, Value::Object(fields)) = (span.events.is_empty(), &mut told) {
-        let events = span.events.iter().map(|event| {
-            let attributes = event.attributes.iter().map(|it| pair_json(it, *form));
-            json!({
-                "timeUnixNano": event.time_unix_nano.to_string(),
-                "name": event.name,
-                "attributes": attributes.collect::<Vec<_>>(),
-            })
-        });
-        fields.insert("events".to_owned(), events.collect());
-    }
-    told
-}
-
-fn pair_json(pair: &wire::KeyValue, form: Form) -> Value {
-    let value = pair.value.as_ref().and_then(|value| value.value.as_ref());
-    json!({"key": pair.key, "value": value.map_or_else(|| json!({}), |value| value_json(value, form, 0))})
-}
-
-/// An attribute's value in OTLP's JSON.
-fn value_json(value: &any_value::Value, form: Form, depth: usize) -> Value {
-    /// As deep as anything is read.
-    const DEEPEST: usize = 64;
-    use any_value::Value as Any;
-    if depth > DEEPEST {
-        return json!({});
-    }
-    let inner = |value: &wire::AnyValue| match &value.value {
-        Some(value) => value_json(value, form, depth + 1),
-        None => json!({}),
-    };
-    match value {
-        Any::String(text) => json!({ "stringValue": text }),
-        Any::Bool(truth) => json!({ "boolValue": truth }),
-        Any::Int(number) if form == Form::Frame => json!({ "intValue": number }),
-        Any::Int(number) => json!({"intValue": number.to_string()}),
-        Any::Double(number) if number.is_finite() => json!({ "doubleValue": number }),
-        Any::Double(number) => json!({"doubleValue": number.to_string()}),
-        Any::Array(array) => {
-            let values: Vec<_> = array.values.iter().map(inner).collect();
-            json!({"arrayValue": {"values": values}})
-        }
-        Any::Map(map) => {
-            let pairs = map.values.iter().map(|pair| {
-                let value = pair.value.as_ref().map_or_else(|| json!({}), inner);
-                json!({"key": pair.key, "value": value})
-            });
-            json!({"kvlistValue": {"values": pairs.collect::<Vec<_>>()}})
-        }
-        any @ Any::Bytes(_) => {
-            let value = wire::AnyValue {
-                value: Some(any.clone()),
-            };
-            json!({"bytesValue": attributes::to_json(&value)})
-        }
-    }
+/// A span as the dialect has it, under the trace id that its session goes by.
+fn span_json(span: &Observation, trace_id: &str) -> Option<Value> {
+    let nobodys = TraceId::from_otel(&[1; 16])?;
+    let mut told: Value = serde_json::from_str(&wire_span(&nobodys, span)?).ok()?;
+    told.as_object_mut()?
+        .insert("traceId".to_owned(), Value::from(trace_id));
+    Some(told)
 }

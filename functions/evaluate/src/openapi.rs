@@ -7,7 +7,7 @@ use serde_json::Value;
 use tailspan_service::openapi::ErrorBody;
 use utoipa::{OpenApi, ToSchema};
 
-use crate::{about, convert, debug, sessions, sets};
+use crate::{about, convert, debug, golden, run, sessions, sets};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
@@ -18,12 +18,18 @@ use crate::{about, convert, debug, sessions, sets};
         about::metrics,
         sets::validate,
         convert::convert,
+        run::of_files,
+        run::of_files_streamed,
+        run::of_json,
+        run::of_json_streamed,
         sessions::list,
         sessions::create_eval_set,
+        golden::evaluate_sessions,
         sessions::prepare_evaluation,
         sessions::download,
         sessions::get_trace,
         debug::bundle,
+        debug::load,
     ),
     components(schemas(DevRefusal))
 )]
@@ -196,4 +202,95 @@ pub(crate) struct MetricInfo {
     pub description: String,
     /// Whether it can be computed here.
     pub working: bool,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct EvaluateForm {
+    /// `.json` or `.jsonl`, at most 10 MiB each.
+    #[schema(value_type = Vec<String>, format = Binary, min_items = 1)]
+    pub trace_files: Vec<String>,
+    /// JSON text: `metrics` (not empty), `threshold` (0 to 1), `judgeModel`, `trajectoryMatchType`, `trace_format`, `customEvaluators`.
+    #[schema(example = "{\"metrics\": [\"response_match_score\"]}")]
+    pub config: String,
+    /// JSON, at most 10 MiB.
+    #[schema(format = Binary, nullable = false, content_media_type = "application/octet-stream")]
+    pub eval_set_file: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EvaluateJson {
+    /// An OTLP export, also as Tempo wraps it.
+    pub traces: HashMap<String, Value>,
+    #[schema(nullable = false)]
+    pub config: Option<HashMap<String, Value>>,
+    /// In the JSON of Google's ADK; also as `eval_set`.
+    pub eval_set: Option<HashMap<String, Value>>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunReport {
+    pub trace_results: Vec<TraceReport>,
+    /// What could not be read.
+    pub errors: Vec<String>,
+    #[schema(required)]
+    pub performance_metrics: Option<HashMap<String, Value>>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TraceReport {
+    pub trace_id: String,
+    pub num_invocations: usize,
+    pub metric_results: Vec<MetricReport>,
+    pub conversion_warnings: Vec<String>,
+    #[schema(required)]
+    pub performance_metrics: Option<HashMap<String, Value>>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MetricReport {
+    pub metric_name: String,
+    #[schema(required)]
+    pub score: Option<f64>,
+    pub eval_status: MetricStatus,
+    pub per_invocation_scores: Vec<Option<f64>>,
+    /// Why there is no score.
+    #[schema(required)]
+    pub error: Option<String>,
+    #[schema(required)]
+    pub details: Option<HashMap<String, Value>>,
+    #[schema(required)]
+    pub duration_ms: Option<f64>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum MetricStatus {
+    Passed,
+    Failed,
+    NotEvaluated,
+}
+
+/// All complete sessions are compared with the golden one.
+#[derive(ToSchema)]
+pub(crate) struct ToEvaluate {
+    pub golden_session_id: String,
+    pub eval_set_id: String,
+    /// The tool trajectory when absent.
+    #[schema(nullable = false)]
+    pub metrics: Option<Vec<String>>,
+    #[schema(nullable = false)]
+    pub judge_model: Option<String>,
+    #[schema(pattern = "^(EXACT|IN_ORDER|ANY_ORDER)$")]
+    pub trajectory_match_type: Option<String>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct ReportForm {
+    /// An archive as `/api/debug/bundle` makes it.
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    pub file: String,
 }

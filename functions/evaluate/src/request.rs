@@ -13,6 +13,8 @@ use crate::answer::Refusal;
 
 /// Of a JSON body that is only names and choices.
 pub(crate) const SMALL_BODY_BYTES: usize = 1024 * 1024;
+/// Of a JSON body that brings traces.
+pub(crate) const JSON_BODY_BYTES: usize = 50 * 1024 * 1024;
 /// Of one uploaded file.
 pub(crate) const FILE_BYTES: usize = 10 * 1024 * 1024;
 /// Of all files of a request.
@@ -107,6 +109,11 @@ impl Fields {
                 None
             }
         }
+    }
+
+    /// Whatever stands under a name.
+    pub(crate) fn any(&mut self, name: &str) -> Option<Value> {
+        self.fields.remove(name)
     }
 
     /// An object; `None` when it is absent or null.
@@ -265,6 +272,12 @@ impl Form {
             true => Err(absent(name)),
             false => Ok(files),
         }
+    }
+
+    /// The last file of a name; one that nobody chose is none.
+    pub(crate) fn file(&self, name: &str) -> Option<&Part> {
+        let files = self.parts.iter().filter(|part| part.name == name);
+        files.rev().find(|part| !part.called().is_empty())
     }
 
     /// The last text of a name.

@@ -35,7 +35,7 @@ use tailspan_service::{
 use crate::{
     Evaluate,
     answer::{Answer, Refusal},
-    lines::{Form, Held, MOST_BYTES},
+    lines::{Held, MOST_BYTES},
     request::{Fields, SMALL_BODY_BYTES},
 };
 
@@ -388,11 +388,7 @@ pub(crate) async fn held(
 ) -> Result<Held, Refusal> {
     let mut held = Held::default();
     for of in &session.traces {
-        let form = match session.into.as_ref() == Some(&of.trace) {
-            true => Form::Frame,
-            false => Form::Export,
-        };
-        add_trace(app, tenant, &of.trace, form, &mut held).await?;
+        add_trace(app, tenant, &of.trace, &mut held).await?;
     }
     Ok(held)
 }
@@ -401,7 +397,6 @@ async fn add_trace(
     app: &App,
     tenant: &TenantId,
     trace: &TraceId,
-    form: Form,
     held: &mut Held,
 ) -> Result<(), Refusal> {
     let mut after = Cursor::START;
@@ -413,7 +408,7 @@ async fn add_trace(
         };
         for chunk in &page.chunks {
             for recorded in app.log.recorded(tenant, trace, chunk).await? {
-                if recorded.seq > state.base && !held.add(recorded.observation, form) {
+                if recorded.seq > state.base && !held.add(recorded.observation) {
                     let megabytes = MOST_BYTES / (1024 * 1024);
                     return Err(Refusal::too_large(format!(
                         "The session holds more than {megabytes}MB: read its traces in pages, at /traces/{trace}/events"

@@ -77,7 +77,7 @@ impl TraceFile {
 }
 
 /// What a stranger's file of this size may hold: packed, it must not become many times that.
-fn limits(bytes: usize) -> Limits {
+pub(crate) fn limits(bytes: usize) -> Limits {
     Limits {
         body_bytes: bytes.max(1024 * 1024).saturating_mul(4),
         ..Limits::default()
@@ -85,7 +85,7 @@ fn limits(bytes: usize) -> Limits {
 }
 
 impl Uploaded {
-    fn of(trace: &FileTrace) -> Self {
+    pub(crate) fn of(trace: &FileTrace) -> Self {
         let starts = trace
             .items
             .iter()

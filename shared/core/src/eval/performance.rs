@@ -134,6 +134,36 @@ impl Performance {
         performance
     }
 
+    /// Adds what another trace of the same session took.
+    pub fn add(&mut self, other: Self) {
+        self.overall_ms.extend(other.overall_ms);
+        self.llm_ms.extend(other.llm_ms);
+        self.tool_ms.extend(other.tool_ms);
+        self.prompt_tokens = self.prompt_tokens.saturating_add(other.prompt_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
+        self.tokens_per_call.extend(other.tokens_per_call);
+        self.cache_creation_tokens = self
+            .cache_creation_tokens
+            .saturating_add(other.cache_creation_tokens);
+        self.cache_read_tokens = self
+            .cache_read_tokens
+            .saturating_add(other.cache_read_tokens);
+        self.llm_calls += other.llm_calls;
+        self.tool_calls += other.tool_calls;
+        self.invocations += other.invocations;
+        self.models.extend(other.models);
+        self.tool_names.extend(other.tool_names);
+        self.cost_usd = match (self.cost_usd, other.cost_usd) {
+            (Some(one), Some(more)) => Some(one + more),
+            (one, more) => one.or(more),
+        };
+        self.unpriced_llm_calls += other.unpriced_llm_calls;
+        self.errors.extend(other.errors);
+        self.errors.truncate(MAX_ERRORS);
+        self.errors_count += other.errors_count;
+        self.has_failed |= other.has_failed;
+    }
+
     pub fn total_tokens(&self) -> u64 {
         self.prompt_tokens.saturating_add(self.output_tokens)
     }

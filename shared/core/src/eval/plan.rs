@@ -38,6 +38,20 @@ impl Subject {
         }
     }
 
+    /// Of a session, whose traces are these: their turns one after the other, and all that they took.
+    pub fn joined(trace_id: &str, traces: Vec<Self>) -> Self {
+        let mut joined = Self {
+            trace_id: trace_id.to_owned(),
+            ..Self::default()
+        };
+        for trace in traces {
+            joined.turns.extend(trace.turns);
+            joined.performance.add(trace.performance);
+            joined.warnings.extend(trace.warnings);
+        }
+        joined
+    }
+
     /// The frame of what is found of it. A trace without turns has its one result already, and no evaluator is asked.
     pub fn begin(&self) -> TraceResult {
         let mut result = TraceResult {
