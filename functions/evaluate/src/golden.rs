@@ -163,5 +163,10 @@ async fn subject(app: &App, tenant: &TenantId, session: &LiveSession) -> Result<
             traces.push(Subject::of(of.trace.as_str(), &folded.state, prices));
         }
     }
-    Ok(Subject::joined(&session.trace, traces))
+    let mut subject = Subject::joined(&session.trace, traces);
+    // As those of the golden session are read: a turn may be spread over traces.
+    let turns = turns(app, tenant, session).await?;
+    subject.turns = turns.iter().map(Turn::from).collect();
+    subject.performance.invocations = subject.turns.len();
+    Ok(subject)
 }
