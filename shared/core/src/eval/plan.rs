@@ -9,7 +9,7 @@ use super::metrics::{self, Means};
 use super::outcome::{MetricResult, TraceResult};
 use super::performance::Performance;
 use super::program;
-use super::rouge::rouge_1;
+use super::rouge::rouge_1_of_any_script;
 use super::trajectory::{canonical, matches};
 use super::turn::{ToolUse, Turn};
 use crate::fold::State;
@@ -29,7 +29,15 @@ pub struct Subject {
 impl Subject {
     /// Of a folded trace.
     pub fn of(trace_id: &str, state: &State, prices: &Prices) -> Self {
-        let turns: Vec<Turn> = invocations(state).iter().map(Turn::from).collect();
+        // A step of an agent in which nothing was said or done is no turn to be compared with one.
+        let said_something = |turn: &Turn| {
+            !(turn.user_text().is_empty()
+                && turn.response_text().is_empty()
+                && turn.tool_calls.is_empty())
+        };
+        let turns = invocations(state);
+        let turns = turns.iter().map(Turn::from).filter(said_something);
+        let turns: Vec<Turn> = turns.collect();
         Self {
             trace_id: trace_id.to_owned(),
             performance: Performance::of(state, turns.len(), prices),
@@ -162,7 +170,7 @@ fn computed(
                 .iter()
                 .map(|pair| match pair {
                     (Some(actual), Some(expected)) => {
-                        rouge_1(&actual.response_text(), &expected.response_text())
+                        rouge_1_of_any_script(&actual.response_text(), &expected.response_text())
                     }
                     _ => 0.0,
                 })
