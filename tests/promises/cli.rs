@@ -580,7 +580,12 @@ async fn stop(mut child: Child) -> String {
 
 #[tokio::test]
 async fn serve_dev_says_where_everything_is_and_tells_of_sessions() {
-    let (_data, child, mut told) = serve(&["--dev", "--headless", "-v"]).await;
+    let sets = tempfile::tempdir().expect("a directory");
+    std::fs::copy(golden("golden.json"), sets.path().join("golden.json")).expect("copied");
+    std::fs::write(sets.path().join("broken.json"), "{}").expect("written");
+    let folder = sets.path().display().to_string();
+    let (_data, child, mut told) =
+        serve(&["--dev", "--headless", "-v", "--eval-sets", &folder]).await;
     let mut banner = Vec::new();
     while !banner
         .last()
@@ -637,7 +642,12 @@ async fn serve_dev_says_where_everything_is_and_tells_of_sessions() {
         }
     }
     // -v: what happens is logged.
-    assert!(stop(child).await.contains("DEBUG"));
+    let logged = stop(child).await;
+    assert!(logged.contains("DEBUG"));
+    assert!(
+        logged.contains("1 eval sets in") && logged.contains("broken.json is no eval set"),
+        "{logged}"
+    );
 }
 
 #[tokio::test]
@@ -664,15 +674,29 @@ async fn a_golden_run_is_evaluated_as_a_pipeline_expects() {
     let folder = tempfile::tempdir().expect("a directory");
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (xml, results) = (path("report.xml"), path("results.json"));
-    let metrics = ["-m", "tool_trajectory_avg_score", "-m", "response_match_score"];
+    let metrics = [
+        "-m",
+        "tool_trajectory_avg_score",
+        "-m",
+        "response_match_score",
+    ];
 
     let files = ["-o", "summary", "-o", xml.as_str(), "-o", results.as_str()];
     let words = [&["run", &trace, "--eval-set", &set][..], &metrics, &files].concat();
     let passed = ask(nobody, &words).await;
     assert_eq!(passed.code, Some(0), "{}{}", passed.out, passed.err);
-    assert!(passed.out.contains("[PASS] tool_trajectory_avg_score: 1.0000 (PASSED)"), "{}", passed.out);
+    assert!(
+        passed
+            .out
+            .contains("[PASS] tool_trajectory_avg_score: 1.0000 (PASSED)"),
+        "{}",
+        passed.out
+    );
     let report = std::fs::read_to_string(&xml).expect("written");
-    assert!(report.contains("tests=\"2\" failures=\"0\" errors=\"0\""), "{report}");
+    assert!(
+        report.contains("tests=\"2\" failures=\"0\" errors=\"0\""),
+        "{report}"
+    );
     let read = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
     let written = read(&std::fs::read_to_string(&results).expect("written"));
     assert_eq!(written["traces"][0]["metrics"][0]["eval_status"], "PASSED");
@@ -680,11 +704,22 @@ async fn a_golden_run_is_evaluated_as_a_pipeline_expects() {
 
     // Below its threshold: the exit code, the JSON and the report say so.
     let strict = ["--threshold", "0.99", "--output", "json"];
-    let failed = ask(nobody, &[&["run", &trace, "-e", &set][..], &metrics, &strict].concat()).await;
+    let failed = ask(
+        nobody,
+        &[&["run", &trace, "-e", &set][..], &metrics, &strict].concat(),
+    )
+    .await;
     assert_eq!(failed.code, Some(1));
-    assert_eq!(read(&failed.out)["traces"][0]["metrics"][1]["eval_status"], "FAILED");
+    assert_eq!(
+        read(&failed.out)["traces"][0]["metrics"][1]["eval_status"],
+        "FAILED"
+    );
     let strict = ["--threshold", "0.99", "--output", "junit"];
-    let failed = ask(nobody, &[&["run", &trace, "-e", &set][..], &metrics, &strict].concat()).await;
+    let failed = ask(
+        nobody,
+        &[&["run", &trace, "-e", &set][..], &metrics, &strict].concat(),
+    )
+    .await;
     assert!(failed.out.contains("<failure"), "{}", failed.out);
 
     // Without an eval set the default metric has nothing to compare with.
@@ -692,14 +727,29 @@ async fn a_golden_run_is_evaluated_as_a_pipeline_expects() {
     // One file that is broken fails the run, and the rest is told.
     let broken = path("broken.json");
     std::fs::write(&broken, "{\"resourceSpans\":[\n1]}").expect("written");
-    let some = ask(nobody, &["run", &broken, &trace, "-e", &set, "--output", "json"]).await;
+    let some = ask(
+        nobody,
+        &["run", &broken, &trace, "-e", &set, "--output", "json"],
+    )
+    .await;
     assert_eq!(some.code, Some(1));
     let some = read(&some.out);
-    assert!(some["errors"][0].as_str().is_some_and(|error| error.contains("line 2")), "{some}");
+    assert!(
+        some["errors"][0]
+            .as_str()
+            .is_some_and(|error| error.contains("line 2")),
+        "{some}"
+    );
     assert_eq!(some["traces"][0]["metrics"][0]["score"], 1.0);
     // What is not there, or not said right, is no result.
-    for words in [&["run", "gone.json"][..], &["run", &trace, "-e", "gone.json"], &["run"], &["run", &trace, "-o", "tabel"],
-        &["run", &trace, "-f", "xml"], &["run", &trace, "--trajectory-match-type", "sorted"]] {
+    for words in [
+        &["run", "gone.json"][..],
+        &["run", &trace, "-e", "gone.json"],
+        &["run"],
+        &["run", &trace, "-o", "tabel"],
+        &["run", &trace, "-f", "xml"],
+        &["run", &trace, "--trajectory-match-type", "sorted"],
+    ] {
         assert_eq!(ask(nobody, words).await.code, Some(2), "{words:?}");
     }
 }
@@ -729,4 +779,25 @@ async fn runs_come_from_directories_and_standard_input_too() {
     drop(input);
     let told = child.wait_with_output().await.expect("ended");
     assert!(told.status.success(), "{told:?}");
+}
+
+#[tokio::test]
+async fn serve_does_not_start_with_evaluators_or_eval_sets_that_cannot_be_read() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let wrong = folder.path().join("wrong.yaml");
+    std::fs::write(&wrong, "evaluators: 3").expect("written");
+    let gone = folder.path().join("gone").display().to_string();
+    for words in [
+        ["--config", wrong.to_str().expect("UTF-8")],
+        ["--eval-sets", &gone],
+    ] {
+        let nobody: SocketAddr = "127.0.0.1:1".parse().expect("an address");
+        let told = ask(
+            nobody,
+            &[&["serve", "-p", "0", "--otlp-port", "0"][..], &words].concat(),
+        )
+        .await;
+        assert_eq!(told.code, Some(1), "{words:?}");
+        assert!(told.err.contains("TAILSPAN_EVAL"), "{}", told.err);
+    }
 }

@@ -157,6 +157,14 @@ pub struct ServeOptions {
     #[arg(long, env = "TAILSPAN_SESSION_TTL", value_name = "TIME", value_parser = parse_seconds)]
     pub session_ttl: Option<u64>,
 
+    /// A folder of eval sets, checked at the start: a session's eval_set_id names one of them
+    #[arg(long, env = "TAILSPAN_EVAL_SETS", value_name = "DIR")]
+    pub eval_sets: Option<PathBuf>,
+
+    /// A YAML file of evaluators that run when a run ends
+    #[arg(long, env = "TAILSPAN_EVALUATORS", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Serve no pages for people, only what programs ask for
     #[arg(long, env = "TAILSPAN_HEADLESS")]
     pub headless: bool,

@@ -1,6 +1,7 @@
 //! `tailspan serve`: one process from start to drain.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
+use tailspan_core::eval::EvalSet;
 use tailspan_core::id::TenantId;
 use tailspan_service::App;
 use tailspan_service::config::Config;
@@ -42,6 +44,9 @@ const OWN_FILES: u64 = 256;
 /// The settings, the data directory, the server or a port cannot be had; each with what to do about it.
 pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
     let mut config = config(options)?;
+    if let Some(folder) = &config.eval_sets {
+        check_eval_sets(folder)?;
+    }
     let token = token(options, &config);
     if let Some(token) = &token {
         config.tokens.insert(token.clone(), TenantId::default());
@@ -74,8 +79,10 @@ pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
 /// The variables that all processes share, with what the command line says about them.
 fn config(options: &ServeOptions) -> anyhow::Result<Config> {
     let retention = options.retention.map(|seconds| seconds.to_string());
-    let prices = options.prices.as_ref();
-    let prices = prices.map(|path| path.to_string_lossy().into_owned());
+    let named = |path: &Option<PathBuf>| {
+        let path = path.as_ref()?;
+        Some(path.to_string_lossy().into_owned())
+    };
     let max_sessions = options.max_sessions.or(options.dev.then_some(DEV_SESSIONS));
     let session_seconds = options.session_ttl;
     let config = Config::from_vars(|name| match name {
@@ -87,12 +94,33 @@ fn config(options: &ServeOptions) -> anyhow::Result<Config> {
         }
         "TAILSPAN_RETENTION_SECONDS" if retention.is_some() => retention.clone(),
         "TAILSPAN_REDIS_URL" => options.redis_url.clone(),
-        "TAILSPAN_PRICES" => prices.clone(),
+        "TAILSPAN_PRICES" => named(&options.prices),
+        "TAILSPAN_EVAL_SETS" => named(&options.eval_sets),
+        "TAILSPAN_EVALUATORS" => named(&options.config),
         // Somebody's REDIS_URL is another program's data: only one that was meant for us is used.
         "REDIS_URL" => None,
         _ => std::env::var(name).ok(),
     })?;
     Ok(config)
+}
+
+/// Reads every eval set of a folder, so that a broken one is told now and not when a run is scored with it. The folder may hold other things.
+fn check_eval_sets(folder: &Path) -> anyhow::Result<()> {
+    let failed = || format!("cannot read the eval sets in {}", folder.display());
+    let mut sets = 0;
+    for entry in std::fs::read_dir(folder).with_context(failed)? {
+        let path = entry.with_context(failed)?.path();
+        if path.extension().is_none_or(|ending| ending != "json") {
+            continue;
+        }
+        let read = std::fs::read(&path).map_err(|error| error.to_string());
+        match read.and_then(|json| EvalSet::parse(&json).map_err(|error| error.to_string())) {
+            Ok(_) => sets += 1,
+            Err(error) => tracing::warn!("{} is no eval set: {error}", path.display()),
+        }
+    }
+    tracing::info!("{sets} eval sets in {}", folder.display());
+    Ok(())
 }
 
 /// The token to ask for: the given one, else on an address that others reach a new one, unless told to ask for none.
