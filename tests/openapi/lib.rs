@@ -312,6 +312,7 @@ fn event_streams(operation: &mut Map<String, Value>) {
         "Seed" => "SeedFrame",
         "Dev" if id.is_some_and(|id| id.starts_with("dev_evaluate")) => "EvaluationFrame",
         _ if matches!(id, Some("stream_tenant" | "stream_session")) => "FeedFrame",
+        _ if id == Some("stream_updates") => "UpdateFrame",
         _ => "Frame",
     };
     let answers = operation
@@ -396,6 +397,13 @@ fn frames(schemas: &mut Value) {
         json!({"type": "string", "enum": ["message", "performance_metrics"]}),
         json!({"type": "string", "contentMediaType": "application/json"}),
     );
+    schemas["UpdateFrame"] = frame(
+        "What was said or done in a live session; `gap` tells of what cannot be shown any more.",
+        json!({"type": "string", "enum": ["message", "gap"]}),
+        json!({"type": "string", "contentMediaType": "application/json"}),
+    );
+    schemas["UpdateFrame"]["properties"]["id"]["pattern"] =
+        json!("^[0-9]+-[0-9]+\\.[0-9]+(\\.[0-9]+)?$");
     schemas["CompletionFrame"] = frame(
         "One frame of a completion.",
         json!({"type": "string", "description": "of a frame of the agent's, if it has a name"}),

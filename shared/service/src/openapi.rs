@@ -63,6 +63,7 @@ pub const CODES: &[&str] = &[
     "unauthorized",
     "unavailable",
     "unsupported_media_type",
+    "upgrade_required",
 ];
 
 impl PartialSchema for ErrorCode {
