@@ -7,7 +7,10 @@ use std::{
     io::{BufReader, Read as _, Write as _},
     net::TcpStream,
     path::Path,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -183,12 +186,11 @@ fn side(
     page.spans(SPANS)?;
     let mut other = Agent::connect(address)?;
     other.send(&start("other"))?;
-    let calm = other.timed(&mut page, 1, || Ok(false))?;
+    let calm = other.timed(&mut page, 1, || false)?;
     agent.send(&frame(
         &json!({"type": "session_end", "session_id": "second"}),
     ))?;
-    let meanwhile = other.timed(&mut page, 2, || agent.has_answer())?;
-    agent.answer()?;
+    let meanwhile = other.timed(&mut page, 2, || agent.answers.try_recv().is_ok())?;
     page.complete()?;
     kept.push((2, resident()?));
 
@@ -306,16 +308,16 @@ fn span(dice: &mut Dice, session: &str, at: u64) -> Vec<u8> {
     }}))
 }
 
-/// The client's end of a WebSocket.
+/// The client's end of a WebSocket. What comes is read by a thread of its own: who does not answer pings is let go.
 struct Agent {
-    reader: BufReader<TcpStream>,
+    socket: Arc<Mutex<TcpStream>>,
+    answers: Receiver<Value>,
 }
 
 impl Agent {
     fn connect(address: &str) -> Result<Self> {
         let mut socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(STALLED))?;
         socket.set_write_timeout(Some(STALLED))?;
         let request = format!(
             "GET /ws/traces HTTP/1.1\r\nhost: {address}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
@@ -330,13 +332,20 @@ impl Agent {
         }
         let head = String::from_utf8_lossy(&head);
         ensure!(head.starts_with("HTTP/1.1 101"), "no websocket: {head}");
-        Ok(Self {
-            reader: BufReader::new(socket),
-        })
+        let reader = BufReader::new(socket.try_clone()?);
+        let socket = Arc::new(Mutex::new(socket));
+        let (sender, answers) = channel();
+        let pongs = Arc::clone(&socket);
+        thread::spawn(move || {
+            if let Err(error) = hear(reader, &pongs, &sender) {
+                eprintln!("a websocket ended: {error}");
+            }
+        });
+        Ok(Self { socket, answers })
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.reader.get_mut().write_all(bytes)?)
+        Ok(locked(&self.socket).write_all(bytes)?)
     }
 
     /// Begins a session and tells of so many spans, each a frame, as fast as they are taken.
@@ -357,49 +366,8 @@ impl Agent {
         self.answer()
     }
 
-    /// The next text; pings are answered.
     fn answer(&mut self) -> Result<Value> {
-        loop {
-            let mut head = [0; 2];
-            self.reader.read_exact(&mut head)?;
-            let length = match head[1] & 0x7f {
-                126 => {
-                    let mut length = [0; 2];
-                    self.reader.read_exact(&mut length)?;
-                    u64::from(u16::from_be_bytes(length))
-                }
-                127 => {
-                    let mut length = [0; 8];
-                    self.reader.read_exact(&mut length)?;
-                    u64::from_be_bytes(length)
-                }
-                short => u64::from(short),
-            };
-            let mut payload = vec![0; usize::try_from(length)?];
-            self.reader.read_exact(&mut payload)?;
-            match head[0] & 0x0f {
-                1 => return Ok(serde_json::from_slice(&payload)?),
-                9 => {
-                    let mut pong = vec![0x8a, 0x80 | head[1], 0, 0, 0, 0];
-                    pong.extend(payload);
-                    self.send(&pong)?;
-                }
-                8 => bail!("the connection was closed"),
-                _ => {}
-            }
-        }
-    }
-
-    /// Whether something came that was not read yet.
-    fn has_answer(&self) -> Result<bool> {
-        if !self.reader.buffer().is_empty() {
-            return Ok(true);
-        }
-        let socket = self.reader.get_ref();
-        socket.set_nonblocking(true)?;
-        let peeked = socket.peek(&mut [0]);
-        socket.set_nonblocking(false)?;
-        Ok(matches!(peeked, Ok(1..)))
+        Ok(self.answers.recv_timeout(STALLED)?)
     }
 
     /// How long spans of a session of its own take to the page, one each period: so many, or until something else is over.
@@ -407,7 +375,7 @@ impl Agent {
         &mut self,
         page: &mut Page,
         seed: u64,
-        is_over: impl Fn() -> Result<bool>,
+        mut is_over: impl FnMut() -> bool,
     ) -> Result<Vec<Duration>> {
         let mut dice = Dice(seed);
         let mut times = Vec::new();
@@ -419,12 +387,57 @@ impl Agent {
                 seed * 100_000 + at * SPANS_A_TURN + 1,
             ))?;
             times.push(page.span()?.saturating_duration_since(begun));
-            if is_over()? || seed == 1 && at + 1 >= CALM_SPANS {
+            if is_over() || seed == 1 && at + 1 >= CALM_SPANS {
                 break;
             }
             thread::sleep(PERIOD.saturating_sub(begun.elapsed()));
         }
         Ok(times)
+    }
+}
+
+fn locked(socket: &Mutex<TcpStream>) -> MutexGuard<'_, TcpStream> {
+    socket.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads frames to the end: texts are passed on, pings answered.
+fn hear(
+    mut reader: BufReader<TcpStream>,
+    socket: &Mutex<TcpStream>,
+    answers: &Sender<Value>,
+) -> Result<()> {
+    loop {
+        let mut head = [0; 2];
+        if reader.read_exact(&mut head).is_err() {
+            return Ok(());
+        }
+        let length = match head[1] & 0x7f {
+            126 => {
+                let mut length = [0; 2];
+                reader.read_exact(&mut length)?;
+                u64::from(u16::from_be_bytes(length))
+            }
+            127 => {
+                let mut length = [0; 8];
+                reader.read_exact(&mut length)?;
+                u64::from_be_bytes(length)
+            }
+            short => u64::from(short),
+        };
+        let mut payload = vec![0; usize::try_from(length)?];
+        reader.read_exact(&mut payload)?;
+        match head[0] & 0x0f {
+            1 => {
+                let _ = answers.send(serde_json::from_slice(&payload)?);
+            }
+            9 => {
+                let mut pong = vec![0x8a, 0x80 | head[1], 0, 0, 0, 0];
+                pong.extend(payload);
+                locked(socket).write_all(&pong)?;
+            }
+            8 => bail!("closed with {payload:?}"),
+            _ => {}
+        }
     }
 }
 
