@@ -216,7 +216,8 @@ def main():
         mesh.start()
         for round_number in range(1, options.rounds + 1):
             run = Run(options)
-            print(f"demo: run {round_number} of {options.rounds} is moving; watch it from another terminal:", flush=True)
+            print(f"demo: run {round_number} of {options.rounds} is moving; watch it in a browser, or from another terminal:", flush=True)
+            print(f"  {options.url}/runs/{run.trace_id}" + (f"?token={options.token}" if options.token else ""), flush=True)
             print(f"  curl -N {auth}{options.url}/traces/{run.trace_id}/stream", flush=True)
             if round_number == 1:
                 print(f"  curl -N {auth}{options.url}/traces/{MESH_TRACE}/stream", flush=True)

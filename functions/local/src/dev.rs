@@ -20,7 +20,7 @@ pub(crate) fn banner(app: &App, url: &str, otlp: &str, headless: bool) -> Vec<St
     let socket = url.replacen("http", "ws", 1);
     let pages = match headless {
         true => "none (--headless)".to_owned(),
-        false => format!("{url}/docs"),
+        false => format!("{url}/"),
     };
     vec![
         format!(

@@ -1,6 +1,7 @@
 //! The whole of Tailspan in one process: its own Redis, every router, every background loop.
 
 pub mod cli;
+mod dashboard;
 mod dev;
 pub mod embedded;
 mod guard;

@@ -169,6 +169,10 @@ pub struct ServeOptions {
     #[arg(long, env = "TAILSPAN_HEADLESS")]
     pub headless: bool,
 
+    /// Serve the built dashboard of this folder instead of the one in the program, for whoever works on it
+    #[arg(long, env = "TAILSPAN_DASHBOARD", value_name = "DIR")]
+    pub dashboard: Option<PathBuf>,
+
     /// Ask for this token (Authorization: Bearer, or ?token=) instead of one made at the start
     #[arg(long, env = "TAILSPAN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,

@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::dashboard::{self, Pages};
 use crate::dev;
 use crate::embedded::{self, Embedded};
 use crate::guard::{self, Allowed};
@@ -152,6 +153,10 @@ async fn serve(
     token: Option<&str>,
     embedded: Option<&Embedded>,
 ) -> anyhow::Result<()> {
+    let pages = match &options.dashboard {
+        Some(folder) => Pages::of_folder(folder)?,
+        None => Pages::built_in(),
+    };
     // Before anything is heard or stored: a signal from here on is a drain.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -171,9 +176,10 @@ async fn serve(
     };
     let ingest = guarded(tailspan_ingest::router(app.clone()));
     let mut all = every_router(&app);
-    if options.headless {
-        all = all.layer(middleware::from_fn(without_pages));
-    }
+    all = match options.headless {
+        true => all.layer(middleware::from_fn(without_pages)),
+        false => all.merge(dashboard::router(pages)),
+    };
     let all = guarded(all);
 
     let otlp_port = match otlp_listeners.as_slice() {
