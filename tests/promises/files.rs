@@ -151,3 +151,100 @@ async fn what_cannot_be_exported_or_imported_is_told() {
     assert_eq!(code, Some(1));
     assert!(error.contains("stdin: line 2"), "{error}");
 }
+
+async fn import(instance: &Instance, query: &str, file: impl Into<reqwest::Body>) -> (u16, Value) {
+    let url = instance.url(&format!("/traces/import{query}"));
+    let response = http().post(url).body(file).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_posted_file_is_stored_as_its_traces() {
+    let redis = RedisServer::start().await;
+    let instance = start(&redis).await;
+    let span = |trace: &str, id: &str| {
+        json!({"traceId": trace, "spanId": id, "name": "chat m",
+            "startTimeUnixNano": "1800000000000000001", "endTimeUnixNano": "1800000000500000002"})
+    };
+    let native = json!({"trace_id": "native-run", "event_type": "task_started", "name": "n"});
+    let other = "00000000000000000000000000000abc";
+    let mut lines: Vec<Value> = (1..=4500)
+        .map(|n| span(TRACE, &format!("{n:016x}")))
+        .collect();
+    lines.extend([span("abc", "0000000000000001"), native]);
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+    let lines = lines.join("\n");
+
+    let (status, told) = import(&instance, "", lines.clone()).await;
+    assert_eq!(status, 200, "{told}");
+    let of = |told: &Value, at: usize| {
+        let trace = &told["traces"][at];
+        let number = |key: &str| trace[key].as_u64().unwrap();
+        let id = trace["trace_id"].as_str().unwrap().to_owned();
+        (id, number("accepted"), number("duplicates"))
+    };
+    assert_eq!(of(&told, 0), (TRACE.to_owned(), 4500, 0));
+    assert_eq!(of(&told, 1), (other.to_owned(), 1, 0));
+    assert_eq!(told["traces"][1]["spelled"], "abc");
+    assert_eq!(of(&told, 2), ("native-run".to_owned(), 1, 0));
+    let (_, page) = get(&instance, &format!("/traces/{TRACE}/events?limit=1")).await;
+    assert!(page.contains("\"total\":4500"), "{page}");
+    // A stream goes on after it.
+    let cursor = told["traces"][0]["cursor"].as_str().unwrap();
+    assert!(cursor.starts_with("4500-"), "{cursor}");
+
+    // Again: nothing is added, whichever way it comes.
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, lines.as_bytes()).unwrap();
+    let (_, told) = import(&instance, "", packed.finish().unwrap()).await;
+    assert_eq!(of(&told, 0), (TRACE.to_owned(), 4500, 4500));
+    assert_eq!(of(&told, 2), ("native-run".to_owned(), 1, 1));
+    let (code, _, _) = tailspan(&instance, &["import", "-"], lines.as_bytes()).await;
+    assert_eq!(code, Some(0));
+    let (_, page) = get(&instance, "/traces/native-run/events").await;
+    assert!(page.contains("\"total\":1"), "{page}");
+
+    // What was deleted stays so, unless it is to begin anew.
+    let deleted = http().delete(instance.url(&format!("/traces/{other}?force=true")));
+    assert_eq!(deleted.send().await.unwrap().status(), 204);
+    let (status, told) = import(&instance, "", span("abc", "01").to_string()).await;
+    assert_eq!((status, &told["traces"][0]["deleted"]), (200, &json!(true)));
+    assert_eq!(of(&told, 0), (other.to_owned(), 0, 0));
+    let (_, told) = import(&instance, "?replace=true", span("abc", "01").to_string()).await;
+    assert_eq!(of(&told, 0), (other.to_owned(), 1, 0));
+    assert_eq!(get(&instance, &format!("/traces/{other}")).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_posted_file_that_cannot_be_read_says_where_and_stores_nothing() {
+    let redis = RedisServer::start().await;
+    let instance = start(&redis).await;
+    let good = json!({"traceId": TRACE, "spanId": "0000000000000001", "name": "n", "startTimeUnixNano": "1"});
+    let (status, told) = import(&instance, "", format!("{good}\n{{\"traceId\": oops}}\n")).await;
+    assert_eq!(status, 400);
+    assert_eq!(told["error"]["code"], "invalid_file");
+    assert_eq!(told["error"]["line"], 2, "{told}");
+    assert!(told["error"]["column"].is_u64(), "{told}");
+    assert_eq!(get(&instance, &format!("/traces/{TRACE}")).await.0, 404);
+
+    for (query, file, code) in [
+        ("", "", "invalid_file"),
+        ("", "a,b\n1,2", "invalid_file"),
+        ("", "{\"resourceSpans\": []}", "invalid_file"),
+        (
+            "?format=jaeger-json",
+            "{\"resourceSpans\": []}",
+            "invalid_file",
+        ),
+        ("?format=csv", "{}", "invalid_parameter"),
+    ] {
+        let (status, told) = import(&instance, query, file).await;
+        assert_eq!(
+            (status, told["error"]["code"].as_str()),
+            (400, Some(code)),
+            "{query} {file}"
+        );
+    }
+    let large = vec![b' '; (64 << 20) + 1];
+    assert_eq!(import(&instance, "", large).await.0, 413);
+}

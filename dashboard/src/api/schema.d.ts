@@ -605,6 +605,26 @@ export interface paths {
     patch?: never;
     trace?: never;
   };
+  '/traces/import': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    get?: never;
+    put?: never;
+    /**
+     * A trace file, stored as traces.
+     * @description Jaeger JSON, OTLP JSON (also as Tempo wraps it) and lines of exports, spans, log records or native events are told apart by what they hold, also within gzip and zstd. A file is taken as a whole or not at all; sent again, it adds nothing.
+     */
+    post: operations['import_file'];
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
   '/traces/{trace_id}': {
     parameters: {
       query?: never;
@@ -1543,6 +1563,7 @@ export interface components {
       | 'invalid_cursor'
       | 'invalid_event_id'
       | 'invalid_event_type'
+      | 'invalid_file'
       | 'invalid_parameter'
       | 'invalid_span_id'
       | 'invalid_trace_id'
@@ -1832,6 +1853,24 @@ export interface components {
       to?: number;
       trace_id?: string;
     };
+    FileNotTaken: {
+      error: components['schemas']['FileSaid'];
+    };
+    FileSaid: {
+      code: components['schemas']['ErrorCode'];
+      /**
+       * Format: int64
+       * @description In bytes, from 1.
+       */
+      column?: number;
+      /**
+       * Format: int64
+       * @description Where in the file, unpacked, from 1; absent where it is not known.
+       */
+      line?: number;
+      /** @description What is wrong, and with which span. */
+      message: string;
+    };
     /** @description One remark. */
     Finding: {
       class: components['schemas']['Class'];
@@ -1920,6 +1959,36 @@ export interface components {
       status: string;
       /** @description Of the program. */
       version: string;
+    };
+    /** @description What became of a file. */
+    Imported: {
+      /** @description In the order of the file; at least one. */
+      traces: components['schemas']['ImportedTrace'][];
+    };
+    ImportedTrace: {
+      /**
+       * Format: int64
+       * @description Spans, log records and native events of the file that are in the trace now.
+       */
+      accepted: number;
+      /** @description Where a stream goes on after it; absent when nothing was stored. */
+      cursor?: string;
+      /** @description The trace was deleted and takes nothing of the file. */
+      deleted: boolean;
+      /**
+       * Format: int64
+       * @description Of the accepted: those that were there before.
+       */
+      duplicates: number;
+      /**
+       * Format: int64
+       * @description The trace's last event.
+       */
+      last_seq: number;
+      /** @description The id, as the file spells it. */
+      spelled: string;
+      /** @description Where it is stored. */
+      trace_id: components['schemas']['TraceId'];
     };
     /** @description One user turn. */
     Invocation: {
@@ -3377,6 +3446,15 @@ export interface components {
       };
       content: {
         'application/json': components['schemas']['DevRefusal'];
+      };
+    };
+    /** @description the file cannot be read: nothing of it was stored */
+    FileInvalid: {
+      headers: {
+        [name: string]: unknown;
+      };
+      content: {
+        'application/json': components['schemas']['FileNotTaken'];
       };
     };
     /** @description the token does not reach this far, or the request comes by a name or from a page that may not use this server */
@@ -5220,6 +5298,49 @@ export interface operations {
       401: components['responses']['Unauthorized'];
       403: components['responses']['Forbidden'];
       410: components['responses']['TraceDeleted'];
+      413: components['responses']['TooLarge'];
+      415: components['responses']['UnsupportedMediaType'];
+      429: components['responses']['TooMany'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
+  import_file: {
+    parameters: {
+      query?: {
+        /** @description `jaeger-json`, `otlp-json` or `otlp-protobuf`; without it the file's content tells. */
+        format?: string;
+        /** @description Begin the file's traces anew, also those that were deleted. */
+        replace?: boolean;
+      };
+      header?: {
+        /** @description `gzip`, `deflate`, `zstd`, or several, comma separated, in the order in which they were applied. */
+        'Content-Encoding'?: 'gzip' | 'deflate' | 'zstd' | 'identity';
+        /** @description How much of it is recorded; it can only be less than what the operator lets be recorded, and holds for the rest of each trace. */
+        'X-Trace-Level'?: components['schemas']['Verbosity'] | null;
+      };
+      path?: never;
+      cookie?: never;
+    };
+    /** @description the file, whatever its content type says; at most 64 MiB unpacked */
+    requestBody: {
+      content: {
+        'application/octet-stream': number[];
+      };
+    };
+    responses: {
+      /** @description the traces of the file */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['Imported'];
+        };
+      };
+      400: components['responses']['FileInvalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
       413: components['responses']['TooLarge'];
       415: components['responses']['UnsupportedMediaType'];
       429: components['responses']['TooMany'];

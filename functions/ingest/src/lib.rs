@@ -6,7 +6,9 @@
 //! | `POST /v1/metrics` | OTLP | checked and answered, so that exporters stay quiet; nothing is kept |
 //! | `POST /traces/{trace_id}/events` | one JSON event, an array, or one a line | what became of them, as JSON |
 //! | `POST /traces/events` | the same | the trace is that of `X-Trace-ID` or `traceparent`, else a new one |
+//! | `POST /traces/import` | a trace file | which traces it holds, and what became of them |
 
+mod files;
 mod level;
 mod native;
 #[cfg(feature = "openapi")]
@@ -47,6 +49,7 @@ pub fn router(app: App) -> Router {
     let ingest = Ingest::new(app);
     otlp_routes()
         .route("/traces/{trace_id}/events", post(native::to_trace))
+        .route("/traces/import", post(files::import))
         // A trace may be called "events", so this is the place of every trace, taken for POST alone.
         .route(
             "/traces/{trace_id}",

@@ -9,6 +9,7 @@ use tailspan_service::openapi::{ErrorBody, ErrorSaid};
 use utoipa::{IntoParams, OpenApi, ToResponse, ToSchema};
 
 use crate::{
+    files::{self, Imported},
     native::{self, Answer},
     otlp,
 };
@@ -21,11 +22,12 @@ use crate::{
         otlp::logs,
         otlp::metrics,
         native::to_trace,
-        native::to_own_trace
+        native::to_own_trace,
+        files::import
     ),
     components(
-        schemas(Answer, NothingTaken, OtlpRefusal),
-        responses(StoredEvents, NothingStored)
+        schemas(Answer, NothingTaken, OtlpRefusal, Imported, FileNotTaken),
+        responses(StoredEvents, NothingStored, FileInvalid)
     )
 )]
 pub struct Document;
@@ -329,6 +331,28 @@ pub(crate) struct NothingTaken {
     /// Every event, when every event was rejected; the first one's reason is the error's code.
     #[schema(nullable = false)]
     pub rejected: Option<Vec<RejectedEvent>>,
+}
+
+/// the file cannot be read: nothing of it was stored
+#[derive(ToResponse)]
+pub(crate) struct FileInvalid(FileNotTaken);
+
+#[derive(ToSchema)]
+pub(crate) struct FileNotTaken {
+    pub error: FileSaid,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct FileSaid {
+    pub code: tailspan_service::openapi::ErrorCode,
+    /// What is wrong, and with which span.
+    pub message: String,
+    /// Where in the file, unpacked, from 1; absent where it is not known.
+    #[schema(minimum = 1, nullable = false)]
+    pub line: Option<u64>,
+    /// In bytes, from 1.
+    #[schema(minimum = 1, nullable = false)]
+    pub column: Option<u64>,
 }
 
 /// What an OTLP route answers instead of taking: the server itself speaks JSON.

@@ -37,6 +37,7 @@ pub const CODES: &[&str] = &[
     "invalid_cursor",
     "invalid_event_id",
     "invalid_event_type",
+    "invalid_file",
     "invalid_parameter",
     "invalid_span_id",
     "invalid_trace_id",

@@ -1,4 +1,4 @@
-//! A file's traces as the requests that bring them into a server.
+//! A file's traces as the requests that bring them into a server, and as the parts that a server appends by itself.
 
 use std::collections::VecDeque;
 
@@ -8,6 +8,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::FileTrace;
 use crate::{
+    limits::Limits,
+    native,
     observed::{Canonical, Context, Incoming},
     wire,
 };
@@ -53,6 +55,33 @@ pub fn refusal(answer: &[u8]) -> Option<String> {
 
 /// The requests of a trace. Spans go last: they say when the run is over.
 pub fn requests(trace: &FileTrace) -> impl Iterator<Item = Request> + '_ {
+    batches(trace).map(|batch| request(trace, &batch))
+}
+
+/// The trace in the parts of [`requests`], each item with the identity that it has after such a request: whichever way a file comes, what is
+/// known of it is not stored twice.
+pub fn parts(trace: &FileTrace) -> impl Iterator<Item = Vec<Incoming>> + '_ {
+    batches(trace).map(|batch| match native_body(&batch) {
+        None => batch.into_iter().cloned().collect(),
+        Some(body) => {
+            let key = key(&body);
+            let sender = native::Sender {
+                idempotency_key: Some(&key),
+                parent_span_id: None,
+            };
+            let limits = Limits {
+                body_bytes: body.len(),
+                ..Limits::default()
+            };
+            let format = native::Format::Json;
+            native::decode(&trace.trace_id, body.as_bytes(), format, sender, &limits)
+                .map_or_else(|_| batch.into_iter().cloned().collect(), |it| it.events)
+        }
+    })
+}
+
+/// Items of one sort, as many as one request has: native events, log records, then spans.
+fn batches(trace: &FileTrace) -> impl Iterator<Item = Vec<&Incoming>> + '_ {
     let of = |wanted: fn(&Canonical) -> bool| -> VecDeque<&Incoming> {
         let items = trace.items.iter();
         items.filter(|item| wanted(&item.what)).collect()
@@ -64,33 +93,41 @@ pub fn requests(trace: &FileTrace) -> impl Iterator<Item = Request> + '_ {
     ];
     std::iter::from_fn(move || {
         let items = sorts.iter_mut().find(|items| !items.is_empty())?;
-        Some(next(trace, items))
+        let (mut bytes, mut batch) = (0, Vec::new());
+        while let Some(item) = items.front() {
+            bytes += item.what.len();
+            if !batch.is_empty() && (bytes > BYTES || batch.len() >= ITEMS) {
+                break;
+            }
+            batch.extend(items.pop_front());
+        }
+        Some(batch)
     })
 }
 
-fn next(trace: &FileTrace, items: &mut VecDeque<&Incoming>) -> Request {
-    let (mut bytes, mut batch) = (0, Vec::new());
-    while let Some(item) = items.front() {
-        bytes += item.what.len();
-        if !batch.is_empty() && (bytes > BYTES || batch.len() >= ITEMS) {
-            break;
-        }
-        batch.extend(items.pop_front());
-    }
-    let is_native = |item: &&Incoming| matches!(item.what, Canonical::Native(_));
-    if batch.first().is_some_and(is_native) {
-        let texts: Vec<&str> = batch
-            .iter()
-            .filter_map(|item| match &item.what {
-                Canonical::Native(text) => Some(text.as_ref()),
-                _ => None,
-            })
-            .collect();
-        let body = format!("[{}]", texts.join(","));
+/// The body that posts native events; `None` for items of another sort.
+fn native_body(batch: &[&Incoming]) -> Option<String> {
+    let texts: Option<Vec<&str>> = batch
+        .iter()
+        .map(|item| match &item.what {
+            Canonical::Native(text) => Some(text.as_ref()),
+            _ => None,
+        })
+        .collect();
+    Some(format!("[{}]", texts?.join(",")))
+}
+
+/// What makes native events without an `event_id` recognisable: the batch that they are in.
+fn key(body: &str) -> String {
+    format!("import-{:016x}", xxh3_64(body.as_bytes()))
+}
+
+fn request(trace: &FileTrace, batch: &[&Incoming]) -> Request {
+    if let Some(body) = native_body(batch) {
         return Request {
             path: format!("/traces/{}/events", trace.trace_id),
             content_type: "application/json",
-            key: Some(format!("import-{:016x}", xxh3_64(body.as_bytes()))),
+            key: Some(key(&body)),
             body: body.into_bytes(),
             items: batch.len(),
         };
@@ -101,7 +138,7 @@ fn next(trace: &FileTrace, items: &mut VecDeque<&Incoming>) -> Request {
     Request {
         path: if is_log { "/v1/logs" } else { "/v1/traces" }.to_owned(),
         content_type: "application/x-protobuf",
-        body: export(trace, &batch).encode_to_vec(),
+        body: export(trace, batch).encode_to_vec(),
         items: batch.len(),
         key: None,
     }
