@@ -34,7 +34,7 @@ test('callers stand to the left of those that they call, and nothing stands on a
   expect(x('b')).toBe(x('c'));
   expect(x('c')).toBeLessThan(x('d'));
   expect(overlaps(layout)).toBe(0);
-  for (const edge of graph.edges) expect(line(layout, edge)?.path).toMatch(/^M[-\d.]+ [-\d.]+[QL]/);
+  for (const edge of graph.edges) expect(line(layout, edge)?.path).toMatch(/^M[-\d.]+ [-\d.]+C/);
 });
 
 test('what stands stays while a run moves, and what is new finds room', () => {

@@ -134,7 +134,7 @@ export function line(layout: Layout, edge: GraphEdge): Line | null {
   const to = layout.places.get(edge.to);
   if (from === undefined || to === undefined) return null;
   const bends = layout.bends.get(edge.key);
-  if (bends !== undefined) return through(bends);
+  if (bends !== undefined) return through(from, bends.slice(1, -1), to);
   if (to.x - from.x >= NODE_WIDTH) {
     const [x1, x2] = [from.x + NODE_WIDTH / 2, to.x - NODE_WIDTH / 2];
     const middle = (x1 + x2) / 2;
@@ -152,18 +152,18 @@ export function line(layout: Layout, edge: GraphEdge): Line | null {
   };
 }
 
-/** A soft line through points. */
-function through(points: readonly Point[]): Line {
+/** A soft line that leaves and enters nodes at their sides, and points on its way level. */
+function through(from: Point, bends: readonly Point[], to: Point): Line {
+  const side = to.x >= from.x ? NODE_WIDTH / 2 : -NODE_WIDTH / 2;
+  const points = [{ x: from.x + side, y: from.y }, ...bends, { x: to.x - side, y: to.y }];
   const [first, ...rest] = points;
-  const last = points.at(-1);
-  const middle = points[Math.floor(points.length / 2)];
-  if (first === undefined || last === undefined || middle === undefined) return { path: '', label: { x: 0, y: 0 } };
-  let path = `M${first.x.toFixed(1)} ${first.y.toFixed(1)}`;
-  for (const [at, point] of rest.slice(0, -1).entries()) {
-    const next = rest[at + 1] ?? last;
-    const end = at === rest.length - 2 ? last : { x: (point.x + next.x) / 2, y: (point.y + next.y) / 2 };
-    path += `Q${point.x.toFixed(1)} ${point.y.toFixed(1)} ${end.x.toFixed(1)} ${end.y.toFixed(1)}`;
+  let path = `M${(first?.x ?? 0).toFixed(1)} ${(first?.y ?? 0).toFixed(1)}`;
+  let last = first ?? from;
+  for (const point of rest) {
+    const middle = ((last.x + point.x) / 2).toFixed(1);
+    path += `C${middle} ${last.y.toFixed(1)} ${middle} ${point.y.toFixed(1)} ${point.x.toFixed(1)} ${point.y.toFixed(1)}`;
+    last = point;
   }
-  if (rest.length === 1) path += `L${last.x.toFixed(1)} ${last.y.toFixed(1)}`;
-  return { path, label: middle };
+  const label = bends[Math.floor((bends.length - 1) / 2)] ?? { x: (from.x + to.x) / 2, y: (from.y + to.y) / 2 };
+  return { path, label };
 }

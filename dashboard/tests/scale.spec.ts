@@ -1,0 +1,245 @@
+// What a large run costs the page: figures, printed and not asserted, for they are the machine's as well.
+//
+//   TAILSPAN_LONG=1     also a minute of 500 events a second, and what it leaves in memory
+
+import type { CDPSession, Page } from '@playwright/test';
+import { expect, newTrace, span, test, type OtlpSpan, type Server } from './harness';
+
+const BATCH = 1000;
+
+/** A run as agents make them: a root, agents in it, model calls and tools in those. Times are milliseconds since 1970. */
+function steps(trace: string, count: number, begin: number): OtlpSpan[] {
+  const agents = Math.max(1, Math.floor(count / 100));
+  const id = (at: number): string => (at + 1).toString(16).padStart(16, '0');
+  const length = count * 10;
+  const found = [
+    span({
+      trace,
+      id: id(0),
+      name: 'invoke_agent conductor',
+      start: begin,
+      end: begin + length,
+      attributes: { 'gen_ai.operation.name': 'invoke_agent', 'gen_ai.agent.name': 'conductor' },
+    }),
+  ];
+  for (let at = 1; at < count; at += 1) {
+    const isAgent = at <= agents;
+    const agent = isAgent ? at : 1 + ((at - agents - 1) % agents);
+    const start =
+      begin + (isAgent ? (at / agents) * length * 0.5 : 1 + (agent / agents) * length * 0.5 + (at % 97) * 20);
+    const isTool = at % 3 === 0;
+    const about = isAgent
+      ? { 'gen_ai.operation.name': 'invoke_agent', 'gen_ai.agent.name': `worker-${agent}` }
+      : isTool
+        ? { 'gen_ai.operation.name': 'execute_tool', 'gen_ai.tool.name': `look_up_${at % 7}` }
+        : {
+            'gen_ai.operation.name': 'chat',
+            'gen_ai.request.model': 'gpt-4.1',
+            'gen_ai.usage.input_tokens': 1000 + (at % 500),
+            'gen_ai.usage.output_tokens': at % 300,
+          };
+    found.push(
+      span({
+        trace,
+        id: id(at),
+        parent: isAgent ? id(0) : id(agent),
+        name: isAgent ? `invoke_agent worker-${agent}` : isTool ? `execute_tool look_up_${at % 7}` : 'chat gpt-4.1',
+        start,
+        end: start + (isAgent ? 2000 : 15),
+        attributes: about,
+        ...(at % 211 === 0 ? { error: 'the index does not answer' } : {}),
+      }),
+    );
+  }
+  return found;
+}
+
+async function send(server: Server, spans: readonly OtlpSpan[]): Promise<void> {
+  for (let at = 0; at < spans.length; at += BATCH) await server.spans(spans.slice(at, at + BATCH));
+}
+
+async function ended(server: Server, trace: string): Promise<void> {
+  const status = async (): Promise<string> =>
+    (await server.json<{ status: string }>(`/traces/${trace}/summary`)).status;
+  await expect.poll(status, { timeout: 30_000 }).toMatch(/completed|failed/);
+}
+
+/** Opens a run and waits until all of its steps are there; how long that took, in ms. */
+async function opened(page: Page, url: string, trace: string, count: number): Promise<number> {
+  const before = performance.now();
+  await page.goto(`${url}/runs/${trace}`);
+  await hasRows(page, count);
+  return performance.now() - before;
+}
+
+async function hasRows(page: Page, count: number): Promise<void> {
+  await page.waitForFunction((wanted) => {
+    const grid = document.querySelector('[role=treegrid]');
+    return Number(grid?.getAttribute('aria-rowcount') ?? 0) >= wanted && grid?.querySelector('[aria-level]') !== null;
+  }, count + 1);
+}
+
+/** From now on the page takes down its long tasks, ms. */
+async function watchTasks(page: Page): Promise<void> {
+  await page.evaluate(() => {
+    const tasks: number[] = [];
+    Object.assign(window, { tasks });
+    new PerformanceObserver((list) => tasks.push(...list.getEntries().map((entry) => entry.duration))).observe({
+      entryTypes: ['longtask'],
+    });
+  });
+}
+
+/** The long tasks since the last call. */
+async function longTasks(page: Page): Promise<string> {
+  // An observer is told after the task: two frames later all that were before are there.
+  const tasks = await page.evaluate(
+    () =>
+      new Promise<number[]>((answer) =>
+        requestAnimationFrame(() =>
+          requestAnimationFrame(() =>
+            setTimeout(() => answer((window as unknown as { tasks: number[] }).tasks.splice(0))),
+          ),
+        ),
+      ),
+  );
+  return tasks.length === 0
+    ? 'no task over 50 ms'
+    : `${tasks.length} tasks over 50 ms, the longest ${Math.max(...tasks)} ms`;
+}
+
+const median = (of: number[]): number => [...of].sort((one, other) => one - other)[Math.floor(of.length / 2)] ?? NaN;
+const rounded = (of: number[]): string => of.map((each) => each.toFixed(0)).join(', ');
+
+test('ten thousand steps open, scroll and close like a few hundred', async ({ page, server }) => {
+  test.setTimeout(240_000);
+  const sizes = [500, 10_000];
+  const begin = Date.now() - 3_600_000;
+  const traces = new Map<number, string>();
+  for (const count of sizes) {
+    const trace = newTrace();
+    traces.set(count, trace);
+    await send(server, steps(trace, count, begin));
+    await ended(server, trace);
+  }
+  const took = new Map<number, number[]>(sizes.map((count) => [count, []]));
+  for (let round = 0; round < 6; round += 1) {
+    for (const count of sizes) {
+      const ms = await opened(page, server.url, traces.get(count) ?? '', count);
+      // The first round fills the browser's caches.
+      if (round > 0) took.get(count)?.push(ms);
+    }
+  }
+  const [few, many] = sizes.map((count) => took.get(count) ?? []);
+  console.log(`opening 500 steps: ${rounded(few ?? [])} ms; 10,000: ${rounded(many ?? [])} ms`);
+  console.log(`opening, medians: ${(median(many ?? []) / median(few ?? [])).toFixed(2)} times as long`);
+
+  const grid = page.getByRole('treegrid');
+  await expect(grid).toHaveAttribute('aria-rowcount', '10001');
+  await watchTasks(page);
+  const frames = await grid.evaluate(
+    (box) =>
+      new Promise<number>((answer) => {
+        let frames = 0;
+        const step = (): void => {
+          frames += 1;
+          box.scrollTop += 1000;
+          if (box.scrollTop + box.clientHeight >= box.scrollHeight - 1) answer(frames);
+          else requestAnimationFrame(step);
+        };
+        step();
+      }),
+  );
+  console.log(`scrolling through 10,000 rows in ${frames} frames: ${await longTasks(page)}`);
+  await expect(page.locator('[role=treegrid] [aria-rowindex="10001"]')).toBeVisible();
+
+  await grid.focus();
+  for (const [key, rows] of [
+    ['_', 101],
+    ['*', 10_001],
+  ] as const) {
+    await page.keyboard.press(key);
+    await expect(grid).toHaveAttribute('aria-rowcount', String(rows));
+  }
+  await page.keyboard.press('Home');
+  await expect(page.locator('[role=treegrid] [aria-rowindex="2"]')).toBeVisible();
+  console.log(`closing and opening all of it: ${await longTasks(page)}`);
+
+  await page.keyboard.press('/');
+  await page.keyboard.type('look_up_3');
+  await page.keyboard.press('Enter');
+  await expect(page.getByRole('status').filter({ hasText: /^1 of / })).toBeVisible();
+  console.log(`searching it: ${await longTasks(page)}`);
+});
+
+async function heap(cdp: CDPSession): Promise<number> {
+  await cdp.send('HeapProfiler.collectGarbage');
+  const { usedSize } = await cdp.send('Runtime.getHeapUsage');
+  return usedSize / 2 ** 20;
+}
+
+/** Posts 50 spans every 100 ms for so many seconds; says how many of the batches were late by more than one. */
+async function pour(
+  server: Server,
+  seconds: number,
+  batch: (at: number) => OtlpSpan[],
+  marks: Record<number, () => Promise<void>>,
+): Promise<number> {
+  const begin = performance.now();
+  let late = 0;
+  for (let at = 0; at < seconds * 10; at += 1) {
+    const wait = begin + at * 100 - performance.now();
+    if (wait > 0) await new Promise((resume) => setTimeout(resume, wait));
+    else if (wait < -100) late += 1;
+    await server.spans(batch(at));
+    await marks[(at + 1) / 10]?.();
+  }
+  return late;
+}
+
+test.describe('a minute of 500 events a second', () => {
+  test.skip(process.env.TAILSPAN_LONG !== '1', 'takes minutes: TAILSPAN_LONG=1');
+
+  for (const kind of ['about steps that are known', 'each a new step'] as const) {
+    test(kind, async ({ page, server }) => {
+      test.setTimeout(300_000);
+      const trace = newTrace();
+      const known = kind === 'each a new step' ? 1 : 10_000;
+      const begin = Date.now();
+      const open = steps(trace, known, begin).map(({ endTimeUnixNano: _, ...each }) => each);
+      await send(server, open);
+      await opened(page, server.url, trace, known);
+      const cdp = await page.context().newCDPSession(page);
+      await watchTasks(page);
+      const heaps: number[] = [];
+      let sent = 0;
+      const batch = (): OtlpSpan[] =>
+        Array.from({ length: 50 }, () => {
+          sent += 1;
+          if (kind === 'each a new step') {
+            const parent = open[0]?.spanId ?? '';
+            return span({
+              trace,
+              parent,
+              name: `execute_tool look_up_${sent % 7}`,
+              attributes: { 'gen_ai.operation.name': 'execute_tool', 'gen_ai.tool.name': `look_up_${sent % 7}` },
+            });
+          }
+          const each = open[1 + (sent % (known - 1))];
+          if (each === undefined) throw new Error('there are no steps');
+          // Another content under the same id is an update.
+          return { ...each, attributes: [...each.attributes, { key: 'progress', value: { intValue: String(sent) } }] };
+        });
+      const measure = async (): Promise<void> => void heaps.push(await heap(cdp));
+      const late = await pour(server, 60, batch, { 20: measure, 60: measure });
+      const [after20 = NaN, after60 = NaN] = heaps;
+      const rows = Number(await page.getByRole('treegrid').getAttribute('aria-rowcount')) - 1;
+      console.log(
+        `500 events/s, ${kind}: heap ${after20.toFixed(1)} MiB after 20 s, ${after60.toFixed(1)} MiB after 60 s, ${(after60 / after20).toFixed(2)} times; ` +
+          `${rows} steps; ${await longTasks(page)}; ${late} of 600 batches were sent late`,
+      );
+      if (kind === 'each a new step')
+        console.log(`  that is ${(((after60 - after20) * 2 ** 20) / 20_000 / 1024).toFixed(2)} KiB for each new step`);
+    });
+  }
+});
