@@ -144,8 +144,7 @@ fn input_messages(attributes: &Attributes) -> Vec<Message> {
         return read;
     }
     for key in keys::INPUT_MESSAGES {
-        if let Some(value) = attributes.json(key) {
-            let mut read = messages::read(&value, "user");
+        if let Some(mut read) = messages_in(attributes, key, "user") {
             if matches!(*key, "pydantic_ai.all_messages" | "all_messages_events") {
                 // The whole conversation with its answer: what came after the last question is the output.
                 let asked = read.iter().rposition(|message| message.role == "user");
@@ -170,14 +169,22 @@ fn input_messages(attributes: &Attributes) -> Vec<Message> {
         .unwrap_or_default()
 }
 
+/// The messages in an attribute. `None`: it says nothing.
+fn messages_in(attributes: &Attributes, key: &str, default_role: &str) -> Option<Vec<Message>> {
+    if let Some(read) = attributes.str(key).and_then(messages::usual) {
+        return Some(read);
+    }
+    Some(messages::read(&attributes.json(key)?, default_role))
+}
+
 fn output_messages(attributes: &Attributes) -> Vec<Message> {
     if let Some(response) = attributes.json("gcp.vertex.agent.llm_response")
         && let Some(content) = response.get("content")
     {
         return messages::read(content, "assistant");
     }
-    if let Some(value) = attributes.json("gen_ai.output.messages") {
-        return messages::read(&value, "assistant");
+    if let Some(read) = messages_in(attributes, "gen_ai.output.messages", "assistant") {
+        return read;
     }
     if let Some(answer) = vercel_answer(attributes) {
         return vec![answer];

@@ -4,6 +4,10 @@
 //! messages differ in names, hardly in structure: a message has a role, text, calls it asks for or a call it answers. Reading by shape
 //! also reads the dialects that mix them.
 
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::python;
@@ -24,6 +28,51 @@ pub(super) fn read(value: &Value, default_role: &str) -> Vec<Message> {
         messages.drain(..messages.len() - MAX_MESSAGES);
     }
     messages
+}
+
+/// A message as the convention itself has it, told in text alone. Nearly all that is sent is of this form, and is read without a tree of values in between.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Usual<'a> {
+    #[serde(borrow)]
+    role: Cow<'a, str>,
+    #[serde(borrow)]
+    parts: Vec<UsualPart<'a>>,
+    #[serde(default, rename = "finish_reason")]
+    _finish_reason: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsualPart<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow)]
+    content: Cow<'a, str>,
+}
+
+/// The messages in JSON text, as [`read`] has them. `None`: they have another form.
+pub(super) fn usual(text: &str) -> Option<Vec<Message>> {
+    if !text.starts_with('[') {
+        return None;
+    }
+    let all: Vec<Usual<'_>> = serde_json::from_str(text).ok()?;
+    let mut parts = all.iter().flat_map(|message| &message.parts);
+    if !parts.all(|part| part.r#type == "text") {
+        return None;
+    }
+    let messages = all.iter().map(|message| {
+        let mut read = Message {
+            role: role(&message.role),
+            ..Message::default()
+        };
+        for part in &message.parts {
+            add_words(&part.content, &mut read, 2);
+        }
+        read
+    });
+    let too_many = all.len().saturating_sub(MAX_MESSAGES);
+    Some(messages.skip(too_many).collect())
 }
 
 /// What the Responses API has as an item of its own belongs to the answer that follows it.
@@ -325,38 +374,40 @@ fn message_of_blocks(blocks: &[Value], default_role: &str) -> Option<Message> {
     .then_some(read)
 }
 
+/// Adds a text, or what it is a text of, to a message.
+fn add_words(text: &str, to: &mut Message, depth: usize) {
+    let of_blocks = |value: &Value| match value {
+        Value::Array(items) => !items.is_empty() && items.iter().all(is_block),
+        _ => false,
+    };
+    // Blocks may be written as JSON text; any other JSON is simply what was said.
+    let written = text.trim_start().starts_with('[').then(|| parse_text(text));
+    if let Some(blocks) = written.filter(of_blocks) {
+        return add_content(&blocks, to, depth);
+    }
+    match python::parse(text) {
+        Some(blocks) if of_blocks(&blocks) => add_content(&blocks, to, depth),
+        // An answer's items, printed instead of written (`ResponseFunctionToolCall(name=.., arguments=..)`).
+        Some(printed @ Value::Object(_))
+            if depth < 4 && text.starts_with(|c: char| c.is_ascii_uppercase()) =>
+        {
+            let before = (to.text.len(), to.tool_calls.len());
+            add_content(&printed, to, depth + 1);
+            if before == (to.text.len(), to.tool_calls.len()) {
+                add_text(text, to);
+            }
+        }
+        _ => add_text(text, to),
+    }
+}
+
 /// Adds one content (text, a part, or a list of parts) to a message.
 fn add_content(content: &Value, to: &mut Message, depth: usize) {
     if depth > MAX_WRAPPERS {
         return;
     }
     match content {
-        Value::String(text) => match parse_text(text) {
-            // Blocks may be written as JSON text; any other JSON is simply what was said.
-            Value::Array(items) if !items.is_empty() && items.iter().all(is_block) => {
-                items
-                    .iter()
-                    .for_each(|item| add_content(item, to, depth + 1));
-            }
-            _ => match python::parse(text) {
-                Some(Value::Array(items)) if !items.is_empty() && items.iter().all(is_block) => {
-                    items
-                        .iter()
-                        .for_each(|item| add_content(item, to, depth + 1));
-                }
-                // An answer's items, printed instead of written (`ResponseFunctionToolCall(name=.., arguments=..)`).
-                Some(printed @ Value::Object(_))
-                    if depth < 4 && text.starts_with(|c: char| c.is_ascii_uppercase()) =>
-                {
-                    let before = (to.text.len(), to.tool_calls.len());
-                    add_content(&printed, to, depth + 1);
-                    if before == (to.text.len(), to.tool_calls.len()) {
-                        add_text(text, to);
-                    }
-                }
-                _ => add_text(text, to),
-            },
-        },
+        Value::String(text) => add_words(text, to, depth),
         Value::Array(items) => items
             .iter()
             .for_each(|item| add_content(item, to, depth + 1)),
@@ -613,9 +664,61 @@ pub(super) fn role(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    /// Texts that other readers take apart: blocks, calls and values, written as JSON and printed by Python.
+    fn words() -> impl Strategy<Value = String> {
+        let special = prop_oneof![
+            Just(r#"[{"type":"text","text":"in a block"}]"#.to_owned()),
+            Just(r#" [{"type":"tool_call","name":"f","arguments":{}}]"#.to_owned()),
+            Just("[{'type': 'text', 'text': 'printed'}]".to_owned()),
+            Just("ResponseFunctionToolCall(name='f', arguments='{}')".to_owned()),
+            Just("{\"a\": 1}".to_owned()),
+            Just("[]".to_owned()),
+        ];
+        prop_oneof![3 => any::<String>(), 2 => special]
+    }
+
+    proptest! {
+        #[test]
+        fn the_usual_form_is_read_as_any_other(
+            messages in proptest::collection::vec(
+                (
+                    prop_oneof![Just("user"), Just("assistant"), Just("system"), Just("tool"), Just("model"), Just("")],
+                    proptest::collection::vec(words(), 0..4),
+                    proptest::option::of(Just("stop")),
+                ),
+                0..4,
+            ),
+        ) {
+            let parts = |texts: &[String]| -> Vec<Value> {
+                texts.iter().map(|text| json!({"type": "text", "content": text})).collect()
+            };
+            let all = messages.iter().map(|(role, texts, reason)| match reason {
+                Some(reason) => json!({"role": role, "parts": parts(texts), "finish_reason": reason}),
+                None => json!({"role": role, "parts": parts(texts)}),
+            });
+            let text = Value::Array(all.collect()).to_string();
+            prop_assert_eq!(usual(&text), Some(read(&parse_text(&text), "user")));
+        }
+    }
+
+    #[test]
+    fn what_has_another_form_is_not_read_as_the_usual_one() {
+        for text in [
+            r#"[{"role":"user","content":"x"}]"#,
+            r#"[{"role":"user","parts":[{"type":"tool_call","name":"f","arguments":{}}]}]"#,
+            r#"[{"role":"user","parts":[{"type":"reasoning","content":"x"}]}]"#,
+            r#"[{"role":"user","parts":[{"type":"text","content":"x"}],"id":"1"}]"#,
+            r#"[{"role":"user","parts":[]"#,
+            "x",
+        ] {
+            assert_eq!(usual(text), None, "{text}");
+        }
+    }
 
     /// One conversation in every shape: a question, a call, its result, an answer.
     fn check(messages: &Value) {

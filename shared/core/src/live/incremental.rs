@@ -1197,14 +1197,14 @@ fn said_after(history: u64, who: char, text: u64) -> u64 {
 /// The last so many things, by the hash of what they are known by.
 #[derive(Debug)]
 struct Recent<V> {
-    by_key: HashMap<u64, V>,
+    by_key: HashMap<u64, V, foldhash::fast::RandomState>,
     order: VecDeque<u64>,
 }
 
 impl<V> Default for Recent<V> {
     fn default() -> Self {
         Self {
-            by_key: HashMap::new(),
+            by_key: HashMap::default(),
             order: VecDeque::new(),
         }
     }
