@@ -1,6 +1,6 @@
 //! Doing what frames ask for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use tailspan_core::{
@@ -95,7 +95,13 @@ async fn append(app: &App, tenant: &TenantId, of: Append) -> Vec<String> {
 }
 
 /// Ends a session; its answer, if it is one.
+///
+/// What was said is read before anybody is told of the end: listeners of this process then have it at once, and what they are told of other sessions does not wait behind it.
 async fn end(app: &App, tenant: &TenantId, session: &str) -> Option<String> {
+    let before = said(app, tenant, session).await;
+    if let Ok(None) = before {
+        return None;
+    }
     match retried(|| app.log.live_end(tenant, session)).await {
         Ok(true) => {}
         Ok(false) => return None,
@@ -104,19 +110,24 @@ async fn end(app: &App, tenant: &TenantId, session: &str) -> Option<String> {
             return Some(lost(&format!("session {session} was not ended"), &error));
         }
     }
-    let said = async {
-        let key = SessionKey::of(session);
-        match app.log.live_session(tenant, &key).await? {
-            Some(session) => app.log.live_invocations(tenant, &session).await,
-            None => Ok(Vec::new()),
+    let said = match said(app, tenant, session).await {
+        Ok(said) => said,
+        Err(error) => {
+            // The dialect's client waits for this frame, and knows no other for it.
+            warn!(%tenant, %error, "failed to read what was said in a live session");
+            before.unwrap_or_default()
         }
     };
-    let invocations = said.await.unwrap_or_else(|error| {
-        // The dialect's client waits for this frame, and knows no other for it.
-        warn!(%tenant, %error, "failed to read what was said in a live session");
-        Vec::new()
-    });
-    Some(protocol::complete(&invocations))
+    Some(protocol::complete(said.as_deref().unwrap_or("[]")))
+}
+
+/// What was said in a session. `None`: there is no such session.
+async fn said(app: &App, tenant: &TenantId, session: &str) -> Result<Option<Arc<str>>, LogError> {
+    let key = SessionKey::of(session);
+    match app.log.live_session(tenant, &key).await? {
+        Some(session) => app.log.live_told(tenant, &session).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 fn lost(what: &str, error: &LogError) -> String {

@@ -2,7 +2,7 @@
 //!
 //! A viewer reads the log of notices and, for each notice, the events it is of; so it holds one chunk at most, and its cursor is a place in that log.
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{collections::VecDeque, convert::Infallible, fmt::Write as _};
 
 use axum::{
     body::{Body, Bytes},
@@ -465,7 +465,9 @@ impl<T: Tell> Follower<T> {
                     part: at,
                 },
             };
-            into.push_str(&format!("id: {place}\ndata: {data}\n\n"));
+            let _ = write!(into, "id: {place}\ndata: ");
+            into.push_str(&data);
+            into.push_str("\n\n");
         }
         self.cursor = after;
     }

@@ -242,8 +242,8 @@ impl Updates {
                 let mut frames = told(name, &last.unwrap_or_default());
                 let now = app.log.live_session(tenant, session).await?;
                 let turns = match now.filter(|now| now.life == life) {
-                    Some(now) => app.log.live_invocations(tenant, &now).await?,
-                    None => Vec::new(),
+                    Some(now) => app.log.live_told(tenant, &now).await?,
+                    None => "[]".into(),
                 };
                 frames.push(frames::session_complete(name, &turns));
                 Ok(frames)

@@ -4,7 +4,7 @@
 //! that one script changes it and writes the notice of it into the tenant's log ([`Happened::Session`](tailspan_core::feed::Happened)). Sessions of exported traces are made by the script that writes
 //! notices (`note.lua`), those of a WebSocket here.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Map, Value};
@@ -21,8 +21,10 @@ use crate::{
     log::{
         Log, LogError,
         append::Appended,
+        beside,
         notice::{NOTICES_KEPT, Named, Notice},
         now_unix_ms, now_unix_us,
+        read::Snapshot,
     },
     redis::{Arg, RedisError, Reply, Script},
 };
@@ -242,25 +244,30 @@ impl Log {
         Ok(is_there)
     }
 
-    /// What was said in a session, turn by turn, in the dialect's form.
+    /// What was said in a session, turn by turn: the text of a JSON list in the dialect's form. Whoever asks while nothing new came is given the same text.
     ///
     /// # Errors
     /// [`LogError`].
-    pub async fn live_invocations(
+    pub async fn live_told(
         &self,
         tenant: &TenantId,
         session: &LiveSession,
-    ) -> Result<Vec<Value>, LogError> {
-        let mut all = Vec::new();
+    ) -> Result<Arc<str>, LogError> {
+        let who = (tenant.clone(), session.key.clone());
+        let _turn = self.folds.telling.take(who).await;
+        let mut states = Vec::new();
         for of in &session.traces {
-            all.extend(self.folded(tenant, &of.trace).await?);
+            let folded = self.folded_keeping(tenant, &of.trace, Snapshot::Later);
+            states.extend(folded.await?.map(|folded| folded.state));
         }
-        // A thousand turns take tens of milliseconds, in which others' frames must go on.
-        tokio::task::spawn_blocking(move || {
-            compat::of_session(all.iter().map(|folded| folded.state.as_ref()))
-        })
-        .await
-        .map_err(|error| LogError::Internal(error.to_string()))
+        if let Some(text) = self.folds.told(&states) {
+            return Ok(text);
+        }
+        let of = states.clone();
+        let text = beside(move || compat::session_text(of.iter().map(Arc::as_ref))).await?;
+        let text: Arc<str> = text.into();
+        self.folds.keep_told(&states, &text);
+        Ok(text)
     }
 
     /// Remembers whose a connection is that a gateway holds, for longer than one can live there.

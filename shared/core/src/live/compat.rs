@@ -23,6 +23,11 @@ pub fn of_session<'a>(traces: impl IntoIterator<Item = &'a State>) -> Vec<Value>
         .collect()
 }
 
+/// [`of_session`] as JSON text.
+pub fn session_text<'a>(traces: impl IntoIterator<Item = &'a State>) -> String {
+    Value::Array(of_session(traces)).to_string()
+}
+
 /// One turn: `invocationId`, `userText`, `agentText`, `toolCalls`, `toolResponses`, `modelInfo`, all always there.
 pub fn invocation(turn: &Invocation) -> Value {
     json!({

@@ -1,5 +1,8 @@
 //! What a listener of `/stream/ui-updates` is told, as one line of JSON each: exact to the field (docs/protocol.md, "Live updates").
 
+use std::borrow::Cow;
+
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::incremental::{Increment, Told};
@@ -45,9 +48,10 @@ pub fn span_received(session: &str, span: &str) -> String {
     format!(r#"{{"type":"span_received","sessionId":{session},"span":{span}}}"#)
 }
 
-pub fn session_complete(session: &str, invocations: &[Value]) -> String {
-    json!({"type": "session_complete", "sessionId": session, "invocations": invocations})
-        .to_string()
+/// `invocations` is the text of a JSON list.
+pub fn session_complete(session: &str, invocations: &str) -> String {
+    let session = Value::from(session);
+    format!(r#"{{"type":"session_complete","sessionId":{session},"invocations":{invocations}}}"#)
 }
 
 /// `absorbed_by`: the session that has its traces now; absent where there is none.
@@ -59,17 +63,76 @@ pub fn session_removed(session: &str, absorbed_by: Option<&str>) -> String {
     frame.to_string()
 }
 
+/// A frame about one [`Increment`], its fields in the dialect's order.
+#[derive(Serialize)]
+#[serde(
+    tag = "type",
+    rename_all = "snake_case",
+    rename_all_fields = "camelCase"
+)]
+enum Frame<'a> {
+    UserInput {
+        invocation_id: &'a str,
+        text: &'a str,
+        timestamp: f64,
+        session_id: &'a str,
+    },
+    AgentResponse {
+        invocation_id: &'a str,
+        text: &'a str,
+        timestamp: f64,
+        session_id: &'a str,
+    },
+    ToolCall {
+        invocation_id: &'a str,
+        tool_call: Call<'a>,
+        timestamp: f64,
+        session_id: &'a str,
+    },
+    ToolResult {
+        invocation_id: &'a str,
+        tool_call_id: &'a str,
+        tool_name: &'a str,
+        response: &'a Value,
+        is_error: bool,
+        timestamp: f64,
+        session_id: &'a str,
+    },
+    TokenUpdate {
+        invocation_id: &'a str,
+        input_tokens: u64,
+        output_tokens: u64,
+        model: &'a str,
+        session_id: &'a str,
+    },
+}
+
+#[derive(Serialize)]
+struct Call<'a> {
+    id: &'a str,
+    name: &'a str,
+    args: Cow<'a, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+}
+
 pub fn increment(session: &str, increment: &Increment) -> String {
-    let invocation = increment.invocation_id.as_str();
+    let (invocation_id, session_id) = (increment.invocation_id.as_str(), session);
     let frame = match &increment.what {
-        Told::UserInput { text, at_ns } => json!({
-            "type": "user_input", "invocationId": invocation, "text": text,
-            "timestamp": seconds(*at_ns), "sessionId": session,
-        }),
-        Told::AgentResponse { text, at_ns } => json!({
-            "type": "agent_response", "invocationId": invocation, "text": text,
-            "timestamp": seconds(*at_ns), "sessionId": session,
-        }),
+        Told::UserInput { text, at_ns } => Frame::UserInput {
+            invocation_id,
+            text,
+            timestamp: seconds(*at_ns),
+            session_id,
+        },
+        Told::AgentResponse { text, at_ns } => Frame::AgentResponse {
+            invocation_id,
+            text,
+            timestamp: seconds(*at_ns),
+            session_id,
+        },
         Told::ToolCall {
             id,
             name,
@@ -77,48 +140,55 @@ pub fn increment(session: &str, increment: &Increment) -> String {
             tool_type,
             description,
             at_ns,
-        } => {
-            let mut call = json!({"id": id, "name": name, "args": arguments(args)});
-            for (key, text) in [("type", tool_type), ("description", description)] {
-                if let (Some(text), Some(call)) = (text, call.as_object_mut()) {
-                    call.insert(key.to_owned(), text.as_str().into());
-                }
-            }
-            json!({
-                "type": "tool_call", "invocationId": invocation, "toolCall": call,
-                "timestamp": seconds(*at_ns), "sessionId": session,
-            })
-        }
+        } => Frame::ToolCall {
+            invocation_id,
+            tool_call: Call {
+                id,
+                name,
+                args: arguments(args),
+                r#type: tool_type.as_deref(),
+                description: description.as_deref(),
+            },
+            timestamp: seconds(*at_ns),
+            session_id,
+        },
         Told::ToolResult {
             id,
             name,
             response,
             is_error,
             at_ns,
-        } => json!({
-            "type": "tool_result", "invocationId": invocation, "toolCallId": id, "toolName": name,
-            "response": response, "isError": is_error, "timestamp": seconds(*at_ns),
-            "sessionId": session,
-        }),
+        } => Frame::ToolResult {
+            invocation_id,
+            tool_call_id: id,
+            tool_name: name,
+            response,
+            is_error: *is_error,
+            timestamp: seconds(*at_ns),
+            session_id,
+        },
         Told::Tokens {
             input,
             output,
             model,
-        } => json!({
-            "type": "token_update", "invocationId": invocation, "inputTokens": input,
-            "outputTokens": output, "model": model.as_deref().unwrap_or("unknown"),
-            "sessionId": session,
-        }),
+        } => Frame::TokenUpdate {
+            invocation_id,
+            input_tokens: *input,
+            output_tokens: *output,
+            model: model.as_deref().unwrap_or("unknown"),
+            session_id,
+        },
     };
-    frame.to_string()
+    // Keys are texts, so it is written; the dialect has no frame without a type.
+    serde_json::to_string(&frame).unwrap_or_default()
 }
 
 /// Arguments are an object there; any other value stands under `input`, as in `session_complete`.
-fn arguments(args: &Value) -> Value {
+fn arguments(args: &Value) -> Cow<'_, Value> {
     match args {
-        Value::Object(_) => args.clone(),
-        Value::Null => json!({}),
-        other => json!({ "input": other }),
+        Value::Object(_) => Cow::Borrowed(args),
+        Value::Null => Cow::Owned(json!({})),
+        other => Cow::Owned(json!({ "input": other })),
     }
 }
 
@@ -211,7 +281,7 @@ mod tests {
             r#"{"type":"span_received","sessionId":"s","span":{"name":"x"}}"#
         );
         assert_eq!(
-            session_complete("s", &[]),
+            session_complete("s", "[]"),
             r#"{"type":"session_complete","sessionId":"s","invocations":[]}"#
         );
     }

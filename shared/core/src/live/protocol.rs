@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::wire_form::Reader as ItemReader;
+use super::wire_form::{Reader as ItemReader, Usual};
 use crate::observed::{Canonical, Incoming};
 
 /// Bytes of a frame; larger ones end the connection with [`TOO_BIG`].
@@ -77,6 +77,18 @@ struct Frame<'a> {
     span: Option<&'a RawValue>,
     #[serde(borrow, default)]
     log: Option<&'a RawValue>,
+}
+
+/// Nearly all frames: a span in the form of the dialect's own client, read at one go.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpanFrame<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow)]
+    session_id: Cow<'a, str>,
+    #[serde(borrow)]
+    span: Usual<'a>,
 }
 
 /// A field that should be a text.
@@ -141,6 +153,9 @@ impl Reader {
         if !text.trim_start().starts_with('{') {
             return Err("a frame must be a JSON object".to_owned());
         }
+        if let Some(message) = self.usual_span(text) {
+            return Ok(message);
+        }
         let frame: Frame<'_> = serde_json::from_str(text)
             .map_err(|error| format!("a frame must be a JSON object: {error}"))?;
         let kind = frame.r#type.required("type")?;
@@ -177,6 +192,19 @@ impl Reader {
             }),
             _ => Ok(Message::Other),
         }
+    }
+}
+
+impl Reader {
+    /// `None`: the frame is to be looked at part by part.
+    fn usual_span(&mut self, text: &str) -> Option<Message> {
+        let frame: SpanFrame<'_> = serde_json::from_str(text).ok()?;
+        if frame.r#type != "span" || frame.session_id.len() > LONGEST_NAME {
+            return None;
+        }
+        let item = Box::new(self.items.usual(frame.span)?);
+        let session = frame.session_id.into_owned();
+        Some(Message::Item { session, item })
     }
 }
 
@@ -296,9 +324,9 @@ pub fn error(message: &str) -> String {
     json!({"type": "error", "message": message}).to_string()
 }
 
-/// The frame that answers a session's end; of several sessions on one connection it is told by its place.
-pub fn complete(invocations: &[Value]) -> String {
-    json!({"type": "session_complete", "invocations": invocations}).to_string()
+/// The frame that answers a session's end; of several sessions on one connection it is told by its place. `invocations` is the text of a JSON list.
+pub fn complete(invocations: &str) -> String {
+    format!(r#"{{"type":"session_complete","invocations":{invocations}}}"#)
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ pub struct Log {
     pub(crate) patience: Patience,
     pub(crate) prices: Arc<Prices>,
     pub(crate) trace_levels: Arc<TraceLevels>,
-    folds: Arc<folds::Folds>,
+    pub(crate) folds: Arc<folds::Folds>,
     pub(crate) live: LiveLimits,
 }
 
@@ -137,6 +137,17 @@ impl Log {
             "PUBLISH"
         }
     }
+}
+
+/// Does work of more than a millisecond beside the runtime's threads, on which others' frames wait.
+///
+/// # Errors
+/// [`LogError::Internal`]: it panicked, or the process ends.
+pub(crate) async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, LogError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| LogError::Internal(error.to_string()))
 }
 
 /// Milliseconds since 1970 on this machine's clock. The log orders by number, never by time: a jump of the clock moves arrival times and deadlines, not events.

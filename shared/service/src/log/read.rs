@@ -14,7 +14,7 @@ use tailspan_core::{
 use tokio::sync::OnceCell;
 use tracing::{error, warn};
 
-use super::{Log, LogError};
+use super::{Log, LogError, beside};
 use crate::{
     keys::TraceKeys,
     redis::{Arg, Reply, Script},
@@ -51,6 +51,17 @@ impl PageSize {
 const PIECES_AT_ONCE: usize = 512;
 /// A snapshot is renewed when a quarter as many events came after it as it holds, and at least this many.
 const LEAST_EVENTS_FOR_SNAPSHOT: u64 = 256;
+/// So many are folded on the spot.
+const FEW_EVENTS: usize = 64;
+
+/// Whether a fold is kept in Redis, for other processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Snapshot {
+    /// When much came since the last one.
+    OfMuch,
+    /// The run's settlement, which follows, keeps one.
+    Later,
+}
 
 /// A trace's counted state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -347,14 +358,64 @@ impl Log {
         tenant: &TenantId,
         trace: &TraceId,
     ) -> Result<Option<Folded>, LogError> {
+        self.folded_keeping(tenant, trace, Snapshot::OfMuch).await
+    }
+
+    /// As [`Log::folded`], and says what is kept of it.
+    pub(crate) async fn folded_keeping(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        keep: Snapshot,
+    ) -> Result<Option<Folded>, LogError> {
         loop {
-            let Some(found) = self.state(tenant, trace).await?.filter(|state| !state.dead) else {
+            let Some(mut found) = self.living(tenant, trace).await? else {
                 return Ok(None);
             };
-            if let Some(folded) = self.fold_life(tenant, trace, &found).await? {
+            if let Some(folded) = self.folded_before(tenant, trace, &found) {
+                return Ok(Some(folded));
+            }
+            let turn = self
+                .folds
+                .folding
+                .take((tenant.clone(), trace.clone()))
+                .await;
+            if turn.waited {
+                match self.living(tenant, trace).await? {
+                    Some(now) => found = now,
+                    None => return Ok(None),
+                }
+                if let Some(folded) = self.folded_before(tenant, trace, &found) {
+                    return Ok(Some(folded));
+                }
+            }
+            if let Some(folded) = self.fold_life(tenant, trace, &found, keep).await? {
                 return Ok(Some(folded));
             }
         }
+    }
+
+    /// How a trace stands that was not deleted.
+    async fn living(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+    ) -> Result<Option<TraceState>, LogError> {
+        let state = self.state(tenant, trace).await?;
+        Ok(state.filter(|state| !state.dead))
+    }
+
+    fn folded_before(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        found: &TraceState,
+    ) -> Option<Folded> {
+        Some(Folded {
+            state: self.folds.get(tenant, trace, found)?,
+            through: found.seq,
+            trace: found.clone(),
+        })
     }
 
     /// Folds the life of a trace that was `found`. `None`: it was deleted or begun again meanwhile.
@@ -363,14 +424,8 @@ impl Log {
         tenant: &TenantId,
         trace: &TraceId,
         found: &TraceState,
+        keep: Snapshot,
     ) -> Result<Option<Folded>, LogError> {
-        if let Some(state) = self.folds.get(tenant, trace, found) {
-            return Ok(Some(Folded {
-                state,
-                through: found.seq,
-                trace: found.clone(),
-            }));
-        }
         let keys = self.keys.trace(tenant, trace);
         let (mut state, mut through) = match found.fold_through {
             Some(_) => self
@@ -402,11 +457,16 @@ impl Log {
                 break now;
             }
             for chunk in &page.chunks {
-                for recorded in self.recorded(tenant, trace, chunk).await? {
-                    if recorded.seq > through {
-                        state.apply(&recorded);
-                    }
-                }
+                let mut recorded = self.recorded(tenant, trace, chunk).await?;
+                recorded.retain(|recorded| recorded.seq > through);
+                let apply = move || {
+                    recorded.iter().for_each(|recorded| state.apply(recorded));
+                    state
+                };
+                state = match chunk.count() {
+                    0..=FEW_EVENTS => apply(),
+                    _ => beside(apply).await?,
+                };
                 through = through.max(chunk.span.last);
             }
             if through >= now.seq {
@@ -420,7 +480,9 @@ impl Log {
         };
         self.folds.keep(tenant, trace, &folded);
         let tail = through - snapshot_through;
-        if tail >= LEAST_EVENTS_FOR_SNAPSHOT && tail > (snapshot_through - found.base) / 4 {
+        let is_much =
+            tail >= LEAST_EVENTS_FOR_SNAPSHOT && tail > (snapshot_through - found.base) / 4;
+        if is_much && keep == Snapshot::OfMuch {
             self.keep_fold(tenant, trace, &folded).await;
         }
         Ok(Some(folded))
@@ -429,9 +491,12 @@ impl Log {
     /// Keeps a snapshot. Losing it costs time, not truth.
     pub(super) async fn keep_fold(&self, tenant: &TenantId, trace: &TraceId, folded: &Folded) {
         let keys = self.keys.trace(tenant, trace);
+        let (state, through) = (Arc::clone(&folded.state), folded.through);
+        let encoded = beside(move || fold::encode_snapshot(&state, through)).await;
+        let Ok(encoded) = encoded else { return };
         let args = vec![
             Arg::from(folded.through),
-            Arg::from(fold::encode_snapshot(&folded.state, folded.through)),
+            Arg::from(encoded),
             Arg::from(self.ttl_seconds()),
             Arg::from(&folded.trace.life),
         ];
