@@ -224,23 +224,33 @@ async function heap(cdp: CDPSession): Promise<number> {
   return usedSize / 2 ** 20;
 }
 
-/** Posts 50 spans every 100 ms for so many seconds; says how many of the batches were late by more than one. */
+/** Sends as an exporter does: again, while the program says that it cannot take it just now. */
+async function patiently(server: Server, spans: readonly OtlpSpan[]): Promise<void> {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      return await server.spans(spans);
+    } catch (error) {
+      if (attempt === 30 || !String(error).includes('answered 503')) throw error;
+      await new Promise((resume) => setTimeout(resume, 1000));
+    }
+  }
+}
+
+/** Posts 50 spans every 100 ms for so many seconds, later where the program takes longer; says how long it took in all, in s. */
 async function pour(
   server: Server,
   seconds: number,
-  batch: (at: number) => OtlpSpan[],
+  batch: () => OtlpSpan[],
   marks: Record<number, () => Promise<void>>,
 ): Promise<number> {
   const begin = performance.now();
-  let late = 0;
   for (let at = 0; at < seconds * 10; at += 1) {
     const wait = begin + at * 100 - performance.now();
     if (wait > 0) await new Promise((resume) => setTimeout(resume, wait));
-    else if (wait < -100) late += 1;
-    await server.spans(batch(at));
+    await patiently(server, batch());
     await marks[(at + 1) / 10]?.();
   }
-  return late;
+  return (performance.now() - begin) / 1000;
 }
 
 test.describe('a minute of 500 events a second', () => {
@@ -248,7 +258,7 @@ test.describe('a minute of 500 events a second', () => {
 
   for (const kind of ['about steps that are known', 'each a new step'] as const) {
     test(kind, async ({ page, server }) => {
-      test.setTimeout(300_000);
+      test.setTimeout(900_000);
       const trace = newTrace();
       const known = kind === 'each a new step' ? 1 : 10_000;
       const begin = Date.now();
@@ -277,12 +287,12 @@ test.describe('a minute of 500 events a second', () => {
           return { ...each, attributes: [...each.attributes, { key: 'progress', value: { intValue: String(sent) } }] };
         });
       const measure = async (): Promise<void> => void heaps.push(await heap(cdp));
-      const late = await pour(server, 60, batch, { 20: measure, 60: measure });
+      const took = await pour(server, 60, batch, { 20: measure, 60: measure });
       const [after20 = NaN, after60 = NaN] = heaps;
       const rows = Number(await page.getByRole('treegrid').getAttribute('aria-rowcount')) - 1;
       console.log(
         `500 events/s, ${kind}: heap ${after20.toFixed(1)} MiB after 20 s, ${after60.toFixed(1)} MiB after 60 s, ${(after60 / after20).toFixed(2)} times; ` +
-          `${rows} steps; ${await longTasks(page)}; ${late} of 600 batches were sent late`,
+          `${rows} steps; ${await longTasks(page)}; sent in ${took.toFixed(0)} s`,
       );
       if (kind === 'each a new step')
         console.log(`  that is ${(((after60 - after20) * 2 ** 20) / 20_000 / 1024).toFixed(2)} KiB for each new step`);
