@@ -18,7 +18,7 @@ test('an open step grows to now, an ended one does not', () => {
     bar: { left: 20, width: 10 },
     grows: false,
     critical: [{ left: 20, width: 5 }],
-    said: 'from 0 ms, took 10.0 ms, the run waited 5.00 ms for it',
+    said: 'from 0.0 ms, took 10 ms, the run waited 5.0 ms for it',
   });
 });
 
@@ -27,7 +27,7 @@ test('what is stalled says since when, what is lost that it never ended', () => 
   expect(drawn(stalled, runOf([stalled]), shown, 60, [])).toMatchObject({
     bar: { left: 20, width: 40 },
     silent: { left: 40, width: 20 },
-    note: 'silent for 20.0 ms',
+    note: 'silent for 20 ms',
   });
   const lost = span('a', { start: 20, state: 'lost', stalledSince: 30 });
   expect(drawn(lost, runOf([lost], 'lost'), shown, 99, [])).toMatchObject({

@@ -1,8 +1,9 @@
 /** How a step is drawn on the axis, and what is said of it. Times are milliseconds since the epoch. */
 
+import { duration } from './amounts';
 import type { Segment } from './critical';
 import type { Run, Span, SpanState } from './run';
-import { duration, placed, type Bar, type Stretch } from './timescale';
+import { placed, type Bar, type Stretch } from './timescale';
 
 export interface Drawn {
   /** `null`: it lies outside of what is shown. */
@@ -49,7 +50,7 @@ export function drawn(span: Span, run: Run, shown: Stretch, now: number, critica
     note,
     noteBefore: bar !== null && bar.left + bar.width > 72,
     said: [
-      `from ${duration(span.start - from)}`,
+      `from ${duration(Math.max(0, span.start - from))}`,
       grows ? `open for ${length}` : `took ${length}`,
       note ?? (look === 'failed' ? 'failed' : null),
       span.ghost ? 'not told yet, times are those of what is in it' : null,
@@ -61,7 +62,7 @@ export function drawn(span: Span, run: Run, shown: Stretch, now: number, critica
 }
 
 function noteOf(span: Span, now: number): string | null {
-  if (span.state === 'stalled') return `silent for ${duration(now - (span.stalledSince ?? span.start))}`;
+  if (span.state === 'stalled') return `silent for ${duration(Math.max(0, now - (span.stalledSince ?? span.start)))}`;
   if (span.state === 'lost') return 'never ended';
   if (span.state === 'failed') return 'failed';
   return null;

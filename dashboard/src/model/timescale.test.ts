@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { around, duration, extent, panned, placed, ticks, within, zoomed } from './timescale';
+import { around, extent, panned, placed, ticks, within, zoomed } from './timescale';
 
 const whole = { from: 1000, to: 2000 };
 
@@ -45,18 +45,4 @@ test.each([
 test('ticks deep in a run tell their moments apart', () => {
   const labels = ticks({ from: 1_900_000, to: 1_900_500 }, 1000, 5).map((tick) => tick.label);
   expect(new Set(labels).size).toBe(labels.length);
-});
-
-test.each([
-  [0, '0 ms'],
-  [0.0421, '42.1 µs'],
-  [7.123, '7.12 ms'],
-  [42, '42.0 ms'],
-  [999.7, '1.00 s'],
-  [59_990, '1m 00s'],
-  [61_000, '1m 01s'],
-  [3_661_000, '1h 01m'],
-  [-5, '0 ms'],
-])('%d ms is said as %s', (ms, text) => {
-  expect(duration(ms)).toBe(text);
 });

@@ -136,20 +136,3 @@ function digits(value: number, step: number): string {
   const places = Math.min(6, Math.max(0, Math.ceil(-Math.log10(step) - 1e-9)));
   return value.toFixed(places);
 }
-
-/** A length of time as people read it: three digits and a unit. */
-export function duration(ms: number): string {
-  const size = Math.max(0, ms);
-  if (size < 0.001) return '0 ms';
-  if (size < 1) return `${significant(size * 1000)} µs`;
-  if (size < 999.5) return `${significant(size)} ms`;
-  if (size < 59_950) return `${significant(size / 1000)} s`;
-  const seconds = Math.round(size / 1000);
-  if (seconds < 3600) return `${Math.floor(seconds / 60)}m ${String(seconds % 60).padStart(2, '0')}s`;
-  return `${Math.floor(seconds / 3600)}h ${String(Math.floor(seconds / 60) % 60).padStart(2, '0')}m`;
-}
-
-function significant(value: number): string {
-  if (value >= 99.95) return value.toFixed(0);
-  return value >= 9.995 ? value.toFixed(1) : value.toFixed(2);
-}

@@ -492,11 +492,11 @@ function isOpen(span: Span): number {
   return span.end === null && !span.ghost ? 1 : 0;
 }
 
-/** What a search looks in; an error's text may be megabytes, of which nobody types more than the beginning. */
+/** What a search looks in: the beginning of each, for a stranger's text may be megabytes. */
 function textOf(span: Span): string {
-  const parts = [span.name, span.agent, span.model, span.tool, span.error?.slice(0, 500), span.id];
+  const parts = [span.name, span.agent, span.model, span.tool, span.error, span.id];
   return parts
-    .filter((part) => part !== null && part !== undefined)
+    .map((part) => part?.slice(0, 500) ?? '')
     .join('\n')
     .toLowerCase();
 }
