@@ -386,3 +386,58 @@ async fn nothing_beyond_its_level_is_shown_anywhere() {
     );
     worker.abort();
 }
+
+#[tokio::test]
+async fn a_model_call_is_told_with_its_whole_history_and_without_attributes_if_asked() {
+    let redis = RedisServer::start().await;
+    let instance = Instance::start(&redis.url()).await;
+    let said = json!([
+        {"role": "user", "parts": [{"type": "text", "content": "first"}]},
+        {"role": "assistant", "parts": [{"type": "text", "content": "answer"}]},
+        {"role": "user", "parts": [{"type": "text", "content": "second"}]},
+    ]);
+    let call = span(
+        1,
+        0,
+        "chat m",
+        vec![
+            text("gen_ai.operation.name", "chat"),
+            text("gen_ai.request.model", "m"),
+            text("gen_ai.input.messages", &said.to_string()),
+        ],
+    );
+    let body = json!({"resourceSpans": [{"scopeSpans": [{"spans": [call]}]}]});
+    let sent = http().post(instance.url("/v1/traces")).json(&body).send();
+    assert_eq!(sent.await.unwrap().status(), 200);
+    let events = async |query: &str| -> Value {
+        let url = instance.url(&format!("/traces/{TRACE}/events?{query}"));
+        let response = http().get(url).send().await.unwrap();
+        let mut page: Value = response.json().await.unwrap();
+        page["events"][0].take()
+    };
+    let words = |event: &Value| -> Vec<String> {
+        let messages = event["input"].as_array().unwrap().iter();
+        messages
+            .map(|message| message["content"].as_str().unwrap().to_owned())
+            .collect()
+    };
+
+    let whole = events("level=debug").await;
+    assert_eq!(words(&whole), ["second"]);
+    assert!(whole.get("attributes").is_some());
+    let short = events("level=debug&exclude=attributes").await;
+    assert_eq!(words(&short), ["second"]);
+    for part in ["attributes", "span_events", "resource"] {
+        assert_eq!(short.get(part), None, "{part}");
+    }
+    let all = events("include=history&exclude=attributes").await;
+    assert_eq!(words(&all), ["first", "answer", "second"]);
+    assert_eq!(all.get("attributes"), None);
+    let both = events("include=attributes,history").await;
+    assert_eq!(words(&both), ["first", "answer", "second"]);
+    assert!(both.get("attributes").is_some());
+
+    let turns = http().get(instance.url(&format!("/traces/{TRACE}/invocations")));
+    let turns: Value = turns.send().await.unwrap().json().await.unwrap();
+    assert_eq!(turns[0]["startedAt"], "2027-01-15T08:00:00.001000Z");
+}

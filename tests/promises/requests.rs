@@ -195,6 +195,8 @@ async fn what_cannot_be_read_of_a_query_is_told() {
         "level=",
         "level=DEBUG",
         "include=attributes&level=standard",
+        "include=history&level=detailed",
+        "include=attributes&exclude=attributes",
     ] {
         for route in ["", "/events", "/summary", "/invocations", "/stream"] {
             let path = format!("/traces/{TRACE}{route}?{query}");
@@ -250,6 +252,9 @@ async fn what_cannot_be_read_of_a_query_is_told() {
     for (route, query) in [
         (&events, "include=everything"),
         (&events, "include="),
+        (&events, "include=attributes,everything"),
+        (&events, "exclude=history"),
+        (&events, "exclude="),
         (&events, "event_types="),
         (&events, "event_types=,%20,"),
         (&events, "event_types=a&event_types=b"),

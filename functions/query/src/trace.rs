@@ -8,6 +8,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use tailspan_core::{
+    event,
     id::{TenantId, TraceId},
     invocations::{Invocation, invocations},
     settle::{Status, decide},
@@ -105,11 +106,23 @@ pub(crate) fn summary_of(app: &App, trace: &TraceId, folded: &Folded, level: Ver
     summary(&folded.state, trace.as_str(), status(app, folded), prices).at(level)
 }
 
+/// A turn of the user, and when it began.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(crate) struct TimedTurn {
+    #[serde(flatten)]
+    turn: Invocation,
+    /// Every step that began then or later, and before the next turn, is of this one.
+    #[serde(rename = "startedAt")]
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
+    started_at: String,
+}
+
 /// The turns of the user, each with what was answered and the tools that were called; whole unless a lower level is asked for.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/traces/{trace_id}/invocations", tag = "traces", params(TraceSegment, LensParams),
     responses(
-        (status = 200, description = "the turns, in their order", body = Vec<Invocation>),
+        (status = 200, description = "the turns, in their order", body = Vec<TimedTurn>),
         (status = 404, response = TraceNotFound),
     ),
 ))]
@@ -118,11 +131,16 @@ pub(crate) async fn get_invocations(
     Tenant(tenant): Tenant,
     TracePath(trace): TracePath,
     Params(lens): Params<LensParams>,
-) -> Result<Json<Vec<Invocation>>, ApiError> {
+) -> Result<Json<Vec<TimedTurn>>, ApiError> {
     let level = lens.level()?.unwrap_or(Verbosity::Debug);
     let folded = folded(&app, &tenant, &trace).await?;
-    let turns = invocations(&folded.state).into_iter();
-    Ok(Json(turns.map(|turn| turn.at(level)).collect()))
+    let timed = |turn: Invocation| TimedTurn {
+        started_at: event::rfc3339_ns(turn.source.from_ns),
+        turn: turn.at(level),
+    };
+    Ok(Json(
+        invocations(&folded.state).into_iter().map(timed).collect(),
+    ))
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -199,6 +199,8 @@ pub struct Analysis {
     pub time: Shares,
     pub parallelism: Parallelism,
     pub cost_by_agent: Vec<AgentCost>,
+    /// The dearest first.
+    pub cost_by_model: Vec<ModelCost>,
     /// How often each event type came.
     pub event_distribution: BTreeMap<String, u64>,
     /// Seconds, by the name of the tool, agent, model or step.
@@ -340,6 +342,36 @@ pub struct AgentCost {
     pub unpriced_llm_calls: usize,
 }
 
+/// As [`AgentCost`], of the calls of one model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ModelCost {
+    /// As it was asked for, else as it answered; without the prefix of a provider. Absent: calls of no known model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    pub llm_calls: usize,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cached_tokens: u64,
+    /// US dollars, over the calls whose cost is known; absent when none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    pub unpriced_llm_calls: usize,
+}
+
+#[derive(Debug, Default)]
+struct Spent {
+    llm_calls: usize,
+    usage: Usage,
+    costs: Costs,
+}
+
+impl Spent {
+    fn usd(&self) -> Option<f64> {
+        self.costs.known.map(Cost::usd)
+    }
+}
+
 /// As in seed 001, with the numbers that it lacked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -469,6 +501,7 @@ pub fn analyze(state: &State, trace_id: &str, asked: &Asked) -> Analysis {
         time: seen.shares(),
         parallelism: seen.parallelism(missed_ns),
         cost_by_agent: seen.cost_by_agent(),
+        cost_by_model: seen.cost_by_model(),
         event_distribution: state.event_types.counts(),
         component_execution_times,
         bottlenecks,
@@ -744,21 +777,52 @@ impl<'a> Seen<'a> {
     }
 
     fn cost_by_agent(&self) -> Vec<AgentCost> {
-        let mut agents: Vec<(AgentCost, Usage, Costs)> = Vec::new();
-        let mut place_of: HashMap<Option<&str>, usize> = HashMap::new();
+        let agent = |call: &LlmCall| self.run.agent_of.get(call.step).cloned().flatten();
+        let told = |(agent, spent): (Option<String>, Spent)| AgentCost {
+            agent,
+            llm_calls: spent.llm_calls,
+            input_tokens: spent.usage.input,
+            output_tokens: spent.usage.output,
+            cached_tokens: spent.usage.cache_read,
+            cost_usd: spent.usd(),
+            unpriced_llm_calls: spent.costs.unpriced,
+        };
+        self.spent_by(agent).into_iter().map(told).collect()
+    }
+
+    fn cost_by_model(&self) -> Vec<ModelCost> {
+        let model = |call: &LlmCall| {
+            let named = call.request_model.or(call.response_model)?;
+            Some(plain_model(named).to_owned())
+        };
+        let told = |(model, spent): (Option<String>, Spent)| ModelCost {
+            model,
+            llm_calls: spent.llm_calls,
+            input_tokens: spent.usage.input,
+            output_tokens: spent.usage.output,
+            cached_tokens: spent.usage.cache_read,
+            cost_usd: spent.usd(),
+            unpriced_llm_calls: spent.costs.unpriced,
+        };
+        self.spent_by(model).into_iter().map(told).collect()
+    }
+
+    /// What the model calls spent, by a name that each of them has or lacks; the dearest first.
+    fn spent_by(
+        &self,
+        name_of: impl Fn(&LlmCall) -> Option<String>,
+    ) -> Vec<(Option<String>, Spent)> {
+        let mut all: Vec<(Option<String>, Spent)> = Vec::new();
+        let mut place_of: HashMap<Option<String>, usize> = HashMap::new();
         for call in &self.calls {
-            let agent = self.run.agent_of.get(call.step).and_then(Option::as_deref);
-            let place = *place_of.entry(agent).or_insert_with(|| {
-                let named = AgentCost {
-                    agent: agent.map(str::to_owned),
-                    ..AgentCost::default()
-                };
-                agents.push((named, Usage::default(), Costs::default()));
-                agents.len() - 1
+            let name = name_of(call);
+            let place = *place_of.entry(name.clone()).or_insert_with(|| {
+                all.push((name, Spent::default()));
+                all.len() - 1
             });
-            if let Some((named, usage, costs)) = agents.get_mut(place) {
-                named.llm_calls += 1;
-                usage.add(&call.usage);
+            if let Some((_, spent)) = all.get_mut(place) {
+                spent.llm_calls += 1;
+                spent.usage.add(&call.usage);
                 let cost = call.cost(self.asked.prices);
                 let is_known = cost.is_some();
                 // What runs, or failed before it cost anything, lacks no price.
@@ -766,27 +830,15 @@ impl<'a> Seen<'a> {
                 let costs_nothing = call.usage.is_zero()
                     && step.is_some_and(|step| step.is_open() || step.facts.failure.is_some());
                 if is_known || !costs_nothing {
-                    costs.add(cost);
+                    spent.costs.add(cost);
                 }
             }
         }
-        let mut costs: Vec<AgentCost> = agents
-            .into_iter()
-            .map(|(named, usage, costs)| AgentCost {
-                input_tokens: usage.input,
-                output_tokens: usage.output,
-                cached_tokens: usage.cache_read,
-                cost_usd: costs.known.map(Cost::usd),
-                unpriced_llm_calls: costs.unpriced,
-                ..named
-            })
-            .collect();
-        let tokens = |cost: &AgentCost| cost.input_tokens.saturating_add(cost.output_tokens);
-        costs.sort_by(|a, b| {
-            let usd = |cost: &AgentCost| cost.cost_usd.unwrap_or(0.0);
-            (usd(b).total_cmp(&usd(a))).then(tokens(b).cmp(&tokens(a)))
+        all.sort_by(|(_, a), (_, b)| {
+            let usd = |spent: &Spent| spent.usd().unwrap_or(0.0);
+            (usd(b).total_cmp(&usd(a))).then(b.usage.total().cmp(&a.usage.total()))
         });
-        costs
+        all
     }
 
     fn execution_times(&self) -> BTreeMap<String, Vec<f64>> {

@@ -224,6 +224,18 @@ pub fn view(trace_id: &TraceId, recorded: &Recorded) -> Event {
     event
 }
 
+/// All messages that a model call was sent, also those before its new ones; `None` where no messages are told.
+pub(crate) fn history(recorded: &Recorded) -> Option<Value> {
+    let (observation, _) = convention::told(&recorded.observation);
+    let context = &observation.context;
+    let messages = match &observation.what {
+        What::Span(span) => convention::read_span(span, context).input,
+        What::Log(record) => convention::read_log(record, context).input,
+        What::Native(_) => return None,
+    };
+    said(&messages)
+}
+
 /// What a model call cost.
 pub(crate) fn cost_usd(event: &Event, prices: &Prices) -> Option<f64> {
     let is_call = event.kind == Some(Kind::Llm.as_str())
@@ -565,7 +577,7 @@ pub(crate) fn duration_ms(start_ns: u64, end_ns: u64) -> f64 {
 }
 
 /// RFC 3339, UTC, with microseconds.
-pub(crate) fn rfc3339_ns(unix_ns: u64) -> String {
+pub fn rfc3339_ns(unix_ns: u64) -> String {
     let moment = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ns))
         .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     format!(

@@ -17,6 +17,10 @@ pub struct Lens {
     /// `None`: our own form (docs/protocol.md, "Events").
     pub format: Option<Format>,
     pub filter: Filter,
+    /// At `debug`: without the producer's own words, which repeat in the attributes what the event tells, often many times over.
+    pub without_attributes: bool,
+    /// At `debug`: the `input` of a model call is all that it was sent, not only what is new in it.
+    pub with_history: bool,
 }
 
 /// Which events; what is empty or `None` lets all pass.
@@ -59,11 +63,19 @@ impl Lens {
     /// What there is to see of an observation. `None`: it is filtered out, or the level does not tell of it.
     pub fn event(&self, trace: &TraceId, recorded: &Recorded, prices: &Prices) -> Option<Event> {
         let mut event = match self.level {
-            Verbosity::Debug => event::view_with_attributes(trace, recorded),
+            Verbosity::Debug if !self.without_attributes => {
+                event::view_with_attributes(trace, recorded)
+            }
             _ => event::view(trace, recorded),
         };
         if !self.filter.lets_pass(&event) {
             return None;
+        }
+        if self.with_history
+            && self.level == Verbosity::Debug
+            && let Some(history) = event::history(recorded)
+        {
+            event.input = Some(history);
         }
         event.cost_usd = event::cost_usd(&event, prices);
         // Who asks for a type by its name is shown that there are such events, whatever the level; it says what is told of them.

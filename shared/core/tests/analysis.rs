@@ -1132,6 +1132,16 @@ fn costs_are_told_by_agent() {
         [("right".to_owned(), 2, 1), ("left".to_owned(), 1, 0)]
     );
     assert!(costs[0].cost_usd > costs[1].cost_usd);
+    let by_model = told.analysis().cost_by_model;
+    let names: Vec<_> = by_model
+        .iter()
+        .map(|cost| (cost.model.as_deref().unwrap(), cost.llm_calls))
+        .collect();
+    assert_eq!(names, [("gpt-4o", 2), ("no-such-model", 1)]);
+    assert_eq!(
+        (by_model[0].input_tokens, by_model[1].cost_usd),
+        (3000, None)
+    );
 }
 
 mod any_run {

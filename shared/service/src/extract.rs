@@ -233,9 +233,22 @@ pub struct LensParams {
     /// The seed's name of `agent`.
     #[cfg_attr(feature = "openapi", param(min_length = 1, max_length = 512))]
     agent_id: Option<String>,
-    /// `attributes`: what `level=debug` shows too.
-    #[cfg_attr(feature = "openapi", param(pattern = "^attributes$"))]
+    /// `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`.
+    #[cfg_attr(
+        feature = "openapi",
+        param(pattern = "^(attributes|history|attributes,history)$")
+    )]
     include: Option<String>,
+    /// `attributes`: `level=debug` without them.
+    #[cfg_attr(feature = "openapi", param(pattern = "^attributes$"))]
+    exclude: Option<String>,
+}
+
+/// What is asked for beyond the level.
+#[derive(Clone, Copy, Default)]
+struct Include {
+    attributes: bool,
+    history: bool,
 }
 
 impl LensParams {
@@ -262,13 +275,46 @@ impl LensParams {
         let level = level
             .transpose()
             .map_err(|error| invalid(error.to_string()))?;
-        match (self.include.as_deref(), level) {
-            (None, level) => Ok(level),
-            (Some("attributes"), None | Some(Verbosity::Debug)) => Ok(Some(Verbosity::Debug)),
-            (Some("attributes"), Some(_)) => Err(invalid(
-                "attributes are shown at level=debug only".to_owned(),
+        let include = self.include()?;
+        if self.without_attributes()? && include.attributes {
+            return Err(invalid(
+                "attributes cannot be both included and excluded".to_owned(),
+            ));
+        }
+        match (include.attributes || include.history, level) {
+            (false, level) => Ok(level),
+            (true, None | Some(Verbosity::Debug)) => Ok(Some(Verbosity::Debug)),
+            (true, Some(_)) => Err(invalid(
+                "attributes and history are shown at level=debug only".to_owned(),
             )),
-            (Some(_), _) => Err(invalid("include must be attributes".to_owned())),
+        }
+    }
+
+    fn include(&self) -> Result<Include, ApiError> {
+        let mut include = Include::default();
+        for part in self.include.iter().flat_map(|parts| parts.split(',')) {
+            match part.trim() {
+                "attributes" => include.attributes = true,
+                "history" => include.history = true,
+                _ => {
+                    return Err(ApiError::invalid(
+                        "invalid_parameter",
+                        "include must be attributes, history or both, comma separated",
+                    ));
+                }
+            }
+        }
+        Ok(include)
+    }
+
+    fn without_attributes(&self) -> Result<bool, ApiError> {
+        match self.exclude.as_deref() {
+            None => Ok(false),
+            Some("attributes") => Ok(true),
+            Some(_) => Err(ApiError::invalid(
+                "invalid_parameter",
+                "exclude must be attributes",
+            )),
         }
     }
 
@@ -316,6 +362,8 @@ impl LensParams {
                 component: one_of("component", &self.component, &self.component_id)?,
                 agent: one_of("agent", &self.agent, &self.agent_id)?,
             },
+            without_attributes: self.without_attributes()?,
+            with_history: self.include()?.history,
         })
     }
 }
