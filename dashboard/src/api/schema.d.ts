@@ -1049,6 +1049,8 @@ export interface components {
         [key: string]: number[];
       };
       cost_by_agent: components['schemas']['AgentCost'][];
+      /** @description The dearest first. */
+      cost_by_model: components['schemas']['ModelCost'][];
       /** @description Steps for which the run waited, in order; the first 100 by their time on the path. */
       critical_path: components['schemas']['PathStep'][];
       /** @description Steps of the path that are not listed. */
@@ -1421,7 +1423,8 @@ export interface components {
       trace_id: string;
     };
     /** @description The `data` of a frame of a completion. `[DONE]` is the last one. */
-    CompletionData: components['schemas']['OurFrame'] | components['schemas']['FormattedFrame'] | Record<string, never>;
+    CompletionData:
+      components['schemas']['OurFrame'] | components['schemas']['FormattedFrame'] | Record<string, unknown>;
     CompletionError: {
       code: components['schemas']['ErrorCode'];
       message: string;
@@ -1481,7 +1484,7 @@ export interface components {
       event_id: string;
       event_type: string;
       inputs?: unknown;
-      metadata?: Record<string, never>;
+      metadata?: Record<string, unknown>;
       outputs?: unknown;
       thoughts?: string;
       /** Format: date-time */
@@ -1653,7 +1656,7 @@ export interface components {
       /** @description The agent's name, else the service's, else the producer's id of the agent; empty when nobody said. */
       agent_id: string;
       agent_name?: string | null;
-      attributes?: Record<string, never> | null;
+      attributes?: Record<string, unknown> | null;
       /** @description The rule that read it, as `convention:what`. */
       convention: string;
       /**
@@ -1661,7 +1664,7 @@ export interface components {
        * @description US dollars, of a model call, as far as its model has a price. A call that two spans tell of has it on both; the summary counts it once.
        */
       cost_usd?: number | null;
-      details?: Record<string, never>;
+      details?: Record<string, unknown>;
       /** Format: double */
       duration_ms?: number | null;
       /** Format: date-time */
@@ -1675,10 +1678,10 @@ export interface components {
       name?: string | null;
       output?: unknown;
       /** @description Of a model call: how the model was called. */
-      parameters?: Record<string, never>;
+      parameters?: Record<string, unknown>;
       parent_span_id?: string | null;
       provider?: string | null;
-      resource?: Record<string, never> | null;
+      resource?: Record<string, unknown> | null;
       retrieval?: components['schemas']['EventRetrieval'] | null;
       /**
        * Format: int64
@@ -1687,7 +1690,7 @@ export interface components {
       seq: number;
       service?: string | null;
       session_id?: string | null;
-      span_events?: Record<string, never>[] | null;
+      span_events?: Record<string, unknown>[] | null;
       span_id?: string | null;
       /** Format: date-time */
       start_time?: string | null;
@@ -2108,6 +2111,24 @@ export interface components {
     };
     /** @enum {string} */
     MetricStatus: 'PASSED' | 'FAILED' | 'NOT_EVALUATED';
+    /** @description As [`AgentCost`], of the calls of one model. */
+    ModelCost: {
+      /** Format: int64 */
+      cached_tokens: number;
+      /**
+       * Format: double
+       * @description US dollars, over the calls whose cost is known; absent when none is.
+       */
+      cost_usd?: number | null;
+      /** Format: int64 */
+      input_tokens: number;
+      llm_calls: number;
+      /** @description As it was asked for, else as it answered; without the prefix of a provider. Absent: calls of no known model. */
+      model?: string | null;
+      /** Format: int64 */
+      output_tokens: number;
+      unpriced_llm_calls: number;
+    };
     /** @description The models of one turn; what is empty is left out. */
     ModelInfo: {
       /** Format: int64 */
@@ -2466,6 +2487,8 @@ export interface components {
           [key: string]: number[];
         };
         cost_by_agent: components['schemas']['AgentCost'][];
+        /** @description The dearest first. */
+        cost_by_model: components['schemas']['ModelCost'][];
         /** @description Steps for which the run waited, in order; the first 100 by their time on the path. */
         critical_path: components['schemas']['PathStep'][];
         /** @description Steps of the path that are not listed. */
@@ -2704,16 +2727,16 @@ export interface components {
     };
     /** @description An observation in its producer's words. */
     Sent: {
-      attributes?: Record<string, never>;
-      resource?: Record<string, never> | null;
-      scope_attributes?: Record<string, never>;
-      span_events?: Record<string, never>[] | null;
+      attributes?: Record<string, unknown>;
+      resource?: Record<string, unknown> | null;
+      scope_attributes?: Record<string, unknown>;
+      span_events?: Record<string, unknown>[] | null;
     };
     SessionMetadata: {
       agent_id: string;
       /** Format: date-time */
       created_at?: string | null;
-      custom_data: Record<string, never>;
+      custom_data: Record<string, unknown>;
       session_id: string;
       tags: string[];
       tenant_id: string;
@@ -2984,7 +3007,7 @@ export interface components {
       /** @description Each text to its first 200 characters. */
       inputs?: unknown;
       /** @description Under `/v1/trace` only. */
-      metadata?: Record<string, never>;
+      metadata?: Record<string, unknown>;
       /** @description Each text to its first 500 characters. */
       outputs?: unknown;
       thoughts?: string;
@@ -3091,6 +3114,14 @@ export interface components {
       /** @description Calls that `cost_usd` lacks: their model has no price, or nobody told their tokens. Calls that run, or failed before they cost anything, are not among them. */
       unpriced_llm_calls: number;
       users: string[];
+    };
+    /** @description A turn of the user, and when it began. */
+    TimedTurn: components['schemas']['Invocation'] & {
+      /**
+       * Format: date-time
+       * @description Every step that began then or later, and before the next turn, is of this one.
+       */
+      startedAt: string;
     };
     /** @description The session that is to be expected of others, and what the eval set is to be called. */
     ToEvalSet: {
@@ -4814,7 +4845,7 @@ export interface operations {
           [name: string]: unknown;
         };
         content: {
-          'application/json': Record<string, never>;
+          'application/json': Record<string, unknown>;
         };
       };
       400: components['responses']['Invalid'];
@@ -4996,8 +5027,10 @@ export interface operations {
         agent?: string;
         /** @description The seed's name of `agent`. */
         agent_id?: string;
-        /** @description `attributes`: what `level=debug` shows too. */
-        include?: 'attributes';
+        /** @description `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`. */
+        include?: string;
+        /** @description `attributes`: `level=debug` without them. */
+        exclude?: 'attributes';
       };
       header?: {
         /** @description go on after this: the `id` of a frame; wins over `cursor` */
@@ -5093,8 +5126,10 @@ export interface operations {
         agent?: string;
         /** @description The seed's name of `agent`. */
         agent_id?: string;
-        /** @description `attributes`: what `level=debug` shows too. */
-        include?: 'attributes';
+        /** @description `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`. */
+        include?: string;
+        /** @description `attributes`: `level=debug` without them. */
+        exclude?: 'attributes';
       };
       header?: {
         /** @description go on after this: the `id` of a frame; wins over `cursor` */
@@ -5371,8 +5406,10 @@ export interface operations {
         agent?: string;
         /** @description The seed's name of `agent`. */
         agent_id?: string;
-        /** @description `attributes`: what `level=debug` shows too. */
-        include?: 'attributes';
+        /** @description `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`. */
+        include?: string;
+        /** @description `attributes`: `level=debug` without them. */
+        exclude?: 'attributes';
       };
       header?: never;
       path: {
@@ -5517,8 +5554,10 @@ export interface operations {
         agent?: string;
         /** @description The seed's name of `agent`. */
         agent_id?: string;
-        /** @description `attributes`: what `level=debug` shows too. */
-        include?: 'attributes';
+        /** @description `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`. */
+        include?: string;
+        /** @description `attributes`: `level=debug` without them. */
+        exclude?: 'attributes';
       };
       header?: never;
       path: {
@@ -5642,8 +5681,10 @@ export interface operations {
         agent?: string;
         /** @description The seed's name of `agent`. */
         agent_id?: string;
-        /** @description `attributes`: what `level=debug` shows too. */
-        include?: 'attributes';
+        /** @description `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`. */
+        include?: string;
+        /** @description `attributes`: `level=debug` without them. */
+        exclude?: 'attributes';
       };
       header?: never;
       path: {
@@ -5660,7 +5701,7 @@ export interface operations {
           [name: string]: unknown;
         };
         content: {
-          'application/json': components['schemas']['Invocation'][];
+          'application/json': components['schemas']['TimedTurn'][];
         };
       };
       400: components['responses']['Invalid'];
@@ -5730,8 +5771,10 @@ export interface operations {
         agent?: string;
         /** @description The seed's name of `agent`. */
         agent_id?: string;
-        /** @description `attributes`: what `level=debug` shows too. */
-        include?: 'attributes';
+        /** @description `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`. */
+        include?: string;
+        /** @description `attributes`: `level=debug` without them. */
+        exclude?: 'attributes';
       };
       header?: {
         /** @description go on after this event: the `id` of its frame; wins over `cursor` */
@@ -5788,8 +5831,10 @@ export interface operations {
         agent?: string;
         /** @description The seed's name of `agent`. */
         agent_id?: string;
-        /** @description `attributes`: what `level=debug` shows too. */
-        include?: 'attributes';
+        /** @description `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`. */
+        include?: string;
+        /** @description `attributes`: `level=debug` without them. */
+        exclude?: 'attributes';
       };
       header?: never;
       path: {
@@ -6213,8 +6258,10 @@ export interface operations {
         agent?: string;
         /** @description The seed's name of `agent`. */
         agent_id?: string;
-        /** @description `attributes`: what `level=debug` shows too. */
-        include?: 'attributes';
+        /** @description `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`. */
+        include?: string;
+        /** @description `attributes`: `level=debug` without them. */
+        exclude?: 'attributes';
       };
       header?: never;
       path: {
@@ -6384,8 +6431,10 @@ export interface operations {
         agent?: string;
         /** @description The seed's name of `agent`. */
         agent_id?: string;
-        /** @description `attributes`: what `level=debug` shows too. */
-        include?: 'attributes';
+        /** @description `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`. */
+        include?: string;
+        /** @description `attributes`: `level=debug` without them. */
+        exclude?: 'attributes';
       };
       header?: never;
       path: {
@@ -6446,8 +6495,10 @@ export interface operations {
         agent?: string;
         /** @description The seed's name of `agent`. */
         agent_id?: string;
-        /** @description `attributes`: what `level=debug` shows too. */
-        include?: 'attributes';
+        /** @description `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`. */
+        include?: string;
+        /** @description `attributes`: `level=debug` without them. */
+        exclude?: 'attributes';
       };
       header?: {
         /** @description go on after this event: the `id` of its frame; wins over `cursor` */
@@ -6528,8 +6579,10 @@ export interface operations {
         agent?: string;
         /** @description The seed's name of `agent`. */
         agent_id?: string;
-        /** @description `attributes`: what `level=debug` shows too. */
-        include?: 'attributes';
+        /** @description `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`. */
+        include?: string;
+        /** @description `attributes`: `level=debug` without them. */
+        exclude?: 'attributes';
       };
       header?: never;
       path: {

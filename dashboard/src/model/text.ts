@@ -92,6 +92,7 @@ const HIDDEN = new RegExp(
   ].join('|'),
   'gu',
 );
+const STARTS_COMBINING = /^(?![\u180b-\u180f])\p{M}/u;
 const PICTURE = /\p{Extended_Pictographic}/u;
 // Scripts in which joiners shape letters.
 const JOINED =
@@ -146,11 +147,11 @@ export function pieces(text: string): Piece[] {
       plain += run;
       continue;
     }
-    const shown = mark(run);
     if (marks >= MOST_MARKS) {
-      plain += shown.text;
+      plain += STARTS_COMBINING.test(run) ? '…' : picture(run.codePointAt(0) ?? 0) + (run.length > 1 ? '…' : '');
       continue;
     }
+    const shown = mark(run);
     marks += 1;
     flush();
     found.push(shown);
@@ -186,8 +187,7 @@ function isHarmless(text: string, run: string, from: number, to: number): boolea
 }
 
 function mark(run: string): Piece {
-  const first = run.codePointAt(0) ?? 0;
-  if (/^\p{M}/u.test(run) && !(first >= 0x180b && first <= 0x180f)) {
+  if (STARTS_COMBINING.test(run)) {
     const kept = run.slice(0, MOST_COMBINING);
     const more = Array.from(run).length - MOST_COMBINING;
     return {
