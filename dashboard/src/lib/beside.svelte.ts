@@ -28,7 +28,8 @@ export function beside(id: string, version: () => number): Beside {
   let cursor: string | null = null;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let busy = false;
-  let again = false;
+  /** The run has changed since the last question. */
+  let isWanted = false;
 
   async function calls(): Promise<void> {
     for (;;) {
@@ -50,7 +51,7 @@ export function beside(id: string, version: () => number): Beside {
 
   async function ask(): Promise<void> {
     busy = true;
-    again = false;
+    isWanted = false;
     try {
       await calls();
       const summary = await get<'/traces/{trace_id}/summary'>(`${path}/summary`, stop.signal);
@@ -70,22 +71,18 @@ export function beside(id: string, version: () => number): Beside {
       found.problem = error instanceof ApiError ? error.message : 'the server sent what cannot be read';
     }
     busy = false;
-    found.settled = !again;
-    if (again) timer = setTimeout(() => void ask(), PAUSE_MS);
+    found.settled = !isWanted;
+    timer = setTimeout(() => {
+      timer = undefined;
+      if (isWanted) void ask();
+    }, PAUSE_MS);
   }
 
   $effect(() => {
     if (version() === 0) return;
     found.settled = false;
-    if (busy || timer !== undefined) again = true;
-    else {
-      void ask();
-      // What changes within the pause waits for its end.
-      timer = setTimeout(() => {
-        timer = undefined;
-        if (again && !busy) void ask();
-      }, PAUSE_MS);
-    }
+    if (busy || timer !== undefined) isWanted = true;
+    else void ask();
   });
   onDestroy(() => {
     stop.abort();
