@@ -8,6 +8,9 @@ import { mkdir } from 'node:fs/promises';
 import { expect, newTrace, span, test, type OtlpSpan, type Server } from './harness';
 
 const PICTURES = 'test-results/views';
+// Every view in four ways is much for a busy machine.
+test.describe.configure({ timeout: 180_000 });
+
 const SIZES = { wide: { width: 1440, height: 900 }, narrow: { width: 390, height: 844 } } as const;
 
 interface Told {
@@ -135,7 +138,7 @@ async function seed(server: Server): Promise<void> {
 
 async function settled(page: Page): Promise<void> {
   await expect(page.locator('main')).not.toBeEmpty();
-  await expect(page.getByText(/^(Loading|Comparing)…$/)).toHaveCount(0);
+  await expect(page.getByText(/^(Loading|Reading|Comparing)…$/)).toHaveCount(0);
 }
 
 const VIEWS: Record<string, { path: string; ready: (page: Page) => Promise<void> }> = {
@@ -193,7 +196,7 @@ for (const [name, { path, ready }] of Object.entries(VIEWS))
         const overflow = await page.evaluate(
           () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
         );
-        expect(overflow, `the page scrolls sideways: ${size}`).toBe(0);
+        expect(overflow, `the page scrolls sideways: ${size}`).toBeLessThanOrEqual(0);
       }
   });
 
