@@ -28,8 +28,8 @@ export interface Line {
 
 export const NODE_WIDTH = 192;
 export const NODE_HEIGHT = 60;
-const LABEL_WIDTH = 104;
-const LABEL_HEIGHT = 20;
+const LABEL_WIDTH = 108;
+const LABEL_HEIGHT = 24;
 const GAP_X = 128;
 const GAP_Y = 28;
 
