@@ -222,7 +222,10 @@ for (const size of [
       expect(names.length).toBeGreaterThan(1);
       for (const name of names) {
         await views.filter({ hasText: name.trim() }).click();
-        await expect(page.getByRole('region', { name: name.trim(), exact: true })).toContainText(/script|img/u);
+        const panel = page.getByRole('region', { name: name.trim(), exact: true });
+        await expect(panel).not.toContainText(/Loading…|Reading…/u);
+        // Steps of native events are drawn under names that are not theirs alone.
+        if (trace === run) await expect(panel).toContainText(/script|img/u);
         await check();
       }
     }
