@@ -350,7 +350,7 @@ async function tabTo(page: Page, name: RegExp): Promise<void> {
   for (let presses = 0; presses < 80; presses += 1) {
     await page.keyboard.press('Tab');
     const focused = await page.evaluate(() => {
-      const element = document.activeElement;
+      const element = document.activeElement === document.body ? null : document.activeElement;
       return element?.getAttribute('aria-label') ?? (element instanceof HTMLElement ? element.innerText : '');
     });
     names.push(focused.slice(0, 40));
@@ -385,11 +385,13 @@ test('the main ways can be gone with the keyboard alone', async ({ page, server 
   await tabTo(page, /^Run A/);
   await page.keyboard.press('Enter');
   await expect(page.getByRole('searchbox', { name: 'Look for a run' })).toBeFocused();
+  await expect(page.getByRole('dialog', { name: 'Choose run A' }).getByRole('link').first()).toBeVisible();
   await tabTo(page, /planner/);
   await page.keyboard.press('Enter');
   await expect(page).toHaveURL(/[?]a=/);
   await tabTo(page, /^Run B/);
   await page.keyboard.press('Enter');
+  await expect(page.getByRole('dialog', { name: 'Choose run B' }).getByRole('link').first()).toBeVisible();
   await tabTo(page, /planner/);
   await page.keyboard.press('Enter');
   await expect(page).toHaveURL(/[?]a=.*&b=/);
