@@ -1,4 +1,4 @@
-// A real `tailspan serve` for each file of tests, with its own data and its own Redis, that can be stopped and started again.
+// A real `tailspan serve` for the tests, with its own data and its own Redis, that can be stopped and started again.
 //
 //   TAILSPAN_BIN        the program; default: debug/tailspan of CARGO_TARGET_DIR, else of ../target
 //   TAILSPAN_EMBEDDED   1: the pages in the program; else those in dist/ as they are now
@@ -113,7 +113,7 @@ export class Server {
   }
 
   /** Runs examples/demo/demo.py for so many runs; `done` settles when it has ended, `trace` is its first run. */
-  demo({ runs = 1, speed = 1 } = {}): { trace: Promise<string>; done: Promise<void>; stop: () => void } {
+  demo({ runs = 1, speed = 1 } = {}): Demo {
     const demo = resolve(here, '../../examples/demo/demo.py');
     const given = [demo, '--url', this.url, '--rounds', String(runs), '--speed', String(speed)];
     const child = spawn('python3', given, { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -128,8 +128,16 @@ export class Server {
       throw new Error('the demo names no run');
     })();
     const done = once(child, 'exit').then(() => {});
-    return { trace, done, stop: () => void child.kill('SIGKILL') };
+    return { trace, done, pause: () => void child.kill('SIGSTOP'), goOn: () => void child.kill('SIGCONT') };
   }
+}
+
+export interface Demo {
+  trace: Promise<string>;
+  done: Promise<void>;
+  /** Holds it where it is, however slow the browser: a test then sees the moments that it means. */
+  pause: () => void;
+  goOn: () => void;
 }
 
 export interface OtlpSpan {
@@ -200,8 +208,8 @@ async function freePort(): Promise<number> {
   throw new Error('no port is free');
 }
 
-/** `server`: one for each file of tests (a worker runs one file after the other). `page` begins at its address. */
-export const test = base.extend<{ baseURL: string }, { server: Server }>({
+/** `server`: one for all tests that do not mind what others sent; `fresh`: one of this test alone. `page` begins at the first. */
+export const test = base.extend<{ baseURL: string; fresh: Server }, { server: Server }>({
   server: [
     async ({}, use) => {
       const server = await Server.start();
@@ -210,5 +218,10 @@ export const test = base.extend<{ baseURL: string }, { server: Server }>({
     },
     { scope: 'worker' },
   ],
+  fresh: async ({}, use) => {
+    const server = await Server.start();
+    await use(server);
+    await server.remove();
+  },
   baseURL: async ({ server }, use) => use(server.url),
 });

@@ -10,6 +10,7 @@ mod cli;
 mod compaction;
 mod completion;
 mod containers;
+mod digest;
 mod embedded;
 mod evaluation;
 mod faults;

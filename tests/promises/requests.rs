@@ -13,9 +13,10 @@ use crate::support::{Instance, RedisServer, http};
 
 const TRACE: &str = "5b8efff798038103d269b633813fc60c";
 const SPAN: &str = "eee19b7ec3c1b174";
-const ROUTES: [&str; 7] = [
+const ROUTES: [&str; 8] = [
     "",
     "/events",
+    "/digest",
     "/summary",
     "/invocations",
     "/stream",

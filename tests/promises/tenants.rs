@@ -4,9 +4,10 @@ use tailspan_core::id::TenantId;
 
 use crate::support::{Instance, RedisServer, config, http};
 
-const ROUTES: [&str; 7] = [
+const ROUTES: [&str; 8] = [
     "/traces/shared",
     "/traces/shared/events",
+    "/traces/shared/digest",
     "/traces/shared/summary",
     "/traces/shared/invocations",
     "/traces/shared/spans/step/why",

@@ -663,6 +663,26 @@ export interface paths {
     patch?: never;
     trace?: never;
   };
+  '/traces/{trace_id}/digest': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /**
+     * The count and a digest of the events that a stream shows, to compare with those that were received.
+     * @description The whole trace is read for it.
+     */
+    get: operations['get_digest'];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
   '/traces/{trace_id}/events': {
     parameters: {
       query?: never;
@@ -1537,6 +1557,26 @@ export interface components {
       console_logs?: unknown[];
       network_errors?: unknown[];
       user_description?: string | null;
+    };
+    Digest: {
+      /**
+       * Format: int64
+       * @description Those that a stream with the same level, format and filters shows.
+       */
+      events: number;
+      /**
+       * Format: int64
+       * @description Those that cannot be shown any more: a stream tells of them by a `gap`.
+       */
+      left_out: number;
+      /** @description SHA-256 of the `data` of those frames, each followed by a line feed; hex. */
+      sha256: string;
+      /**
+       * Format: int64
+       * @description The number of the last event that was looked at; 0 when there is none.
+       */
+      through: number;
+      trace_id: components['schemas']['TraceId'];
     };
     /** @description The `data` of a frame `end`, after which the stream closes. */
     EndData: {
@@ -5017,7 +5057,7 @@ export interface operations {
         level?: 'minimal' | 'standard' | 'detailed' | 'debug';
         /** @description streaming, compact or detailed; ours when absent. */
         format?: 'streaming' | 'compact' | 'detailed';
-        /** @description Comma separated. */
+        /** @description Comma separated; `*` names all of them. */
         event_types?: string;
         /** @description A step's id or name. */
         component?: string;
@@ -5116,7 +5156,7 @@ export interface operations {
         level?: 'minimal' | 'standard' | 'detailed' | 'debug';
         /** @description streaming, compact or detailed; ours when absent. */
         format?: 'streaming' | 'compact' | 'detailed';
-        /** @description Comma separated. */
+        /** @description Comma separated; `*` names all of them. */
         event_types?: string;
         /** @description A step's id or name. */
         component?: string;
@@ -5396,7 +5436,7 @@ export interface operations {
         level?: 'minimal' | 'standard' | 'detailed' | 'debug';
         /** @description as a session with its events, or as lines of text */
         format?: 'streaming' | 'compact' | 'detailed' | 'timeline';
-        /** @description Comma separated. */
+        /** @description Comma separated; `*` names all of them. */
         event_types?: string;
         /** @description A step's id or name. */
         component?: string;
@@ -5531,6 +5571,54 @@ export interface operations {
       503: components['responses']['Unavailable'];
     };
   };
+  get_digest: {
+    parameters: {
+      query?: {
+        /** @description Up to the event of this number: the last one that the viewer has. All there is when it is not said. */
+        through?: number;
+        /** @description minimal, standard (the default), detailed or debug. */
+        level?: 'minimal' | 'standard' | 'detailed' | 'debug';
+        /** @description streaming, compact or detailed; ours when absent. */
+        format?: 'streaming' | 'compact' | 'detailed';
+        /** @description Comma separated; `*` names all of them. */
+        event_types?: string;
+        /** @description A step's id or name. */
+        component?: string;
+        /** @description The seed's name of `component`. */
+        component_id?: string;
+        /** @description An agent's id or name. */
+        agent?: string;
+        /** @description The seed's name of `agent`. */
+        agent_id?: string;
+        /** @description `attributes`: what `level=debug` shows too. */
+        include?: 'attributes';
+      };
+      header?: never;
+      path: {
+        /** @description The trace: 1 to 128 characters of A-Z a-z 0-9 _ -. An OTel id in upper case, or with the dashes of a UUID, is the same trace. */
+        trace_id: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description the count and the digest */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['Digest'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      404: components['responses']['TraceNotFound'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
   get_events: {
     parameters: {
       query?: {
@@ -5544,7 +5632,7 @@ export interface operations {
         level?: 'minimal' | 'standard' | 'detailed' | 'debug';
         /** @description streaming, compact or detailed; ours when absent. */
         format?: 'streaming' | 'compact' | 'detailed';
-        /** @description Comma separated. */
+        /** @description Comma separated; `*` names all of them. */
         event_types?: string;
         /** @description A step's id or name. */
         component?: string;
@@ -5671,7 +5759,7 @@ export interface operations {
         level?: 'minimal' | 'standard' | 'detailed' | 'debug';
         /** @description streaming, compact or detailed; ours when absent. */
         format?: 'streaming' | 'compact' | 'detailed';
-        /** @description Comma separated. */
+        /** @description Comma separated; `*` names all of them. */
         event_types?: string;
         /** @description A step's id or name. */
         component?: string;
@@ -5761,7 +5849,7 @@ export interface operations {
         level?: 'minimal' | 'standard' | 'detailed' | 'debug';
         /** @description streaming, compact or detailed; ours when absent. */
         format?: 'streaming' | 'compact' | 'detailed';
-        /** @description Comma separated. */
+        /** @description Comma separated; `*` names all of them. */
         event_types?: string;
         /** @description A step's id or name. */
         component?: string;
@@ -5821,7 +5909,7 @@ export interface operations {
         level?: 'minimal' | 'standard' | 'detailed' | 'debug';
         /** @description streaming, compact or detailed; ours when absent. */
         format?: 'streaming' | 'compact' | 'detailed';
-        /** @description Comma separated. */
+        /** @description Comma separated; `*` names all of them. */
         event_types?: string;
         /** @description A step's id or name. */
         component?: string;
@@ -6248,7 +6336,7 @@ export interface operations {
         level?: 'minimal' | 'standard' | 'detailed' | 'debug';
         /** @description streaming, compact or detailed; ours when absent. */
         format?: 'streaming' | 'compact' | 'detailed';
-        /** @description Comma separated. */
+        /** @description Comma separated; `*` names all of them. */
         event_types?: string;
         /** @description A step's id or name. */
         component?: string;
@@ -6421,7 +6509,7 @@ export interface operations {
         level?: 'minimal' | 'standard' | 'detailed' | 'debug';
         /** @description streaming, compact or detailed; ours when absent. */
         format?: 'streaming' | 'compact' | 'detailed';
-        /** @description Comma separated. */
+        /** @description Comma separated; `*` names all of them. */
         event_types?: string;
         /** @description A step's id or name. */
         component?: string;
@@ -6485,7 +6573,7 @@ export interface operations {
         level?: 'minimal' | 'standard' | 'detailed' | 'debug';
         /** @description streaming, compact or detailed; ours when absent. */
         format?: 'streaming' | 'compact' | 'detailed';
-        /** @description Comma separated. */
+        /** @description Comma separated; `*` names all of them. */
         event_types?: string;
         /** @description A step's id or name. */
         component?: string;
@@ -6569,7 +6657,7 @@ export interface operations {
         level?: 'minimal' | 'standard' | 'detailed' | 'debug';
         /** @description streaming, compact or detailed; ours when absent. */
         format?: 'streaming' | 'compact' | 'detailed';
-        /** @description Comma separated. */
+        /** @description Comma separated; `*` names all of them. */
         event_types?: string;
         /** @description A step's id or name. */
         component?: string;

@@ -1,6 +1,7 @@
 //! What is known of traces: lists, one trace, its events, its summary, its invocations; and of the process itself.
 
 mod analysis;
+mod digest;
 mod document;
 mod events;
 mod export;
@@ -48,6 +49,7 @@ pub fn router(app: App) -> Router {
             get(trace::get_trace).delete(trace::delete_trace),
         )
         .route("/traces/{trace_id}/events", get(events::get_events))
+        .route("/traces/{trace_id}/digest", get(digest::get_digest))
         .route("/traces/{trace_id}/summary", get(trace::get_summary))
         .route("/traces/{trace_id}/analysis", get(analysis::get_analysis))
         .route(

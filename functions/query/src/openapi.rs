@@ -4,7 +4,9 @@
 use tailspan_core::settle::Status;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
-use crate::{analysis, document, events, export, health, list, sessions, stats, trace, v1, why};
+use crate::{
+    analysis, digest, document, events, export, health, list, sessions, stats, trace, v1, why,
+};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
@@ -16,6 +18,7 @@ use crate::{analysis, document, events, export, health, list, sessions, stats, t
     trace::get_trace,
     trace::delete_trace,
     events::get_events,
+    digest::get_digest,
     trace::get_summary,
     analysis::get_analysis,
     trace::get_invocations,

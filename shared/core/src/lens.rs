@@ -47,7 +47,7 @@ impl Filter {
         };
         let component = event.details.get("component_id").and_then(Value::as_str);
         let types = &self.event_types;
-        (types.is_empty() || types.contains(&event.event_type))
+        (types.is_empty() || names(types, &event.event_type))
             && is(
                 &self.component,
                 &[event.span_id.as_deref(), event.name.as_deref(), component],
@@ -115,7 +115,7 @@ impl Lens {
         let name = happened.event_type();
         let is_wanted = match self.filter.event_types.as_slice() {
             [] => self.filter.is_open(),
-            types => types.iter().any(|wanted| wanted == name),
+            types => names(types, name),
         };
         let told = happened.told(trace_id, timestamp);
         is_wanted.then(|| match self.format {
@@ -123,6 +123,13 @@ impl Lens {
             Some(_) => json(&serde_json::json!({"event": name, "data": told})),
         })
     }
+}
+
+/// `*` names every type: all events, and of each no more than the level tells.
+fn names(wanted: &[String], event_type: &str) -> bool {
+    wanted
+        .iter()
+        .any(|wanted| wanted == event_type || wanted == "*")
 }
 
 /// Our own values have text keys and finite numbers: they can be written.

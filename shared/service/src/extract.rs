@@ -218,7 +218,7 @@ pub struct LensParams {
     /// streaming, compact or detailed; ours when absent.
     #[cfg_attr(feature = "openapi", param(pattern = "^(streaming|compact|detailed)$"))]
     format: Option<String>,
-    /// Comma separated.
+    /// Comma separated; `*` names all of them.
     #[cfg_attr(feature = "openapi", param(min_length = 1))]
     event_types: Option<String>,
     /// A step's id or name.
