@@ -6,6 +6,8 @@ import { conversation, Talk, type Conversation } from '../model/conversation';
 
 /** A stream says that something came; what came is asked for at most so often. */
 const PAUSE_MS = 600;
+/** So long the first view waits for the turns. */
+const PATIENCE_MS = 1_000;
 
 export class Talking {
   shown: Conversation | null = $state.raw(null);
@@ -47,7 +49,11 @@ export function talking(id: string): { talking: Talking; moved: () => void } {
     let pause = PAUSE_MS;
     try {
       await readEvents();
-      const turns = await get<'/traces/{trace_id}/invocations'>(`${path}/invocations`, stop.signal);
+      // Of a long run the turns take a while: its steps are shown until they are known.
+      const patience = setTimeout(() => (talking.shown ??= conversation(talk, [])), PATIENCE_MS);
+      const turns = await get<'/traces/{trace_id}/invocations'>(`${path}/invocations`, stop.signal).finally(() =>
+        clearTimeout(patience),
+      );
       talking.shown = conversation(talk, turns);
       talking.session = talk.session;
       talking.error = null;
