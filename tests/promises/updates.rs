@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tailspan_core::id::TenantId;
+use tailspan_core::id::{TenantId, TraceId};
 use tailspan_service::live::Start;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -451,6 +451,53 @@ async fn a_sub_agent_s_conversation_does_not_keep_the_trace() {
     )
     .await;
     until(&mut viewer, "otlp-000000000000: span c", 1).await;
+}
+
+#[tokio::test]
+async fn a_session_of_steps_below_a_root_elsewhere_is_complete_after_its_silence() {
+    let store = Store::node().await;
+    let mut config = store.config();
+    assert_eq!(config.patience.stalled_ms, 60_000);
+    config.patience.stalled_ms = 400;
+    let instance = Instance::with(config).await;
+    // No viewer of the trace settles it: the deadline alone.
+    let worker = tokio::spawn(tailspan_worker::run(instance.app.clone(), |_| {}));
+    let mut viewer = listen(&instance).await;
+    let name = [("agentevals.session_name", "below")];
+    let (first, second) = (
+        plain_chat(1, 2, 9, "How warm?", "21 degrees."),
+        plain_chat(1, 3, 9, "And cold?", "3 degrees."),
+    );
+    export(&instance, &name, &[first]).await;
+    let told = until(&mut viewer, "below: complete 1", 1).await;
+    assert_eq!(
+        told,
+        [
+            "started below",
+            "below: user How warm?",
+            "below: agent 21 degrees.",
+            "below: tokens 12 3",
+            "below: span chat gpt-4o",
+            "below: complete 1",
+        ]
+    );
+    // The trace itself stands as it is: nobody has seen its root end.
+    let id = TraceId::parse(&format!("{:032x}", 1)).unwrap();
+    let state = instance.app.log.state(&TenantId::default(), &id).await;
+    assert_eq!(state.unwrap().unwrap().ended(), None);
+    // What comes later opens the session again, and it is complete after the next silence.
+    export(&instance, &name, &[second]).await;
+    let told = until(&mut viewer, "below: complete 2", 1).await;
+    assert_eq!(
+        told,
+        [
+            "below: agent 3 degrees.",
+            "below: tokens 12 3",
+            "below: span chat gpt-4o",
+            "below: complete 2",
+        ]
+    );
+    worker.abort();
 }
 
 #[tokio::test]

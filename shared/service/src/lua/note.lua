@@ -90,6 +90,8 @@ while i < #ARGV do
     if is ~= was then
       if was then take('status:' .. was) end
       put('status:' .. is)
+      -- What is stalled is looked at again when it would be lost; one that goes on may be silent again before that.
+      if was == 'stalled' and is == 'running' then redis.call('ZADD', KEYS[4], 'LT', ARGV[3], trace) end
       -- Told once for each end: what comes late opens the status again.
       if not RANK[is] then
         redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'trace', trace, 'ended', is, 'last', noted)
