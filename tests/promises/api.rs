@@ -1,9 +1,13 @@
 //! The dev server's REST routes: sessions, files and what is refused, on any instance and for one tenant alone.
 
 use serde_json::{Value, json};
-use tailspan_core::id::TenantId;
+use tailspan_core::{
+    id::{SessionKey, TenantId},
+    live::wire_form::Reader,
+};
+use tailspan_service::live::Start;
 
-use crate::support::{Instance, RedisServer, config, http};
+use crate::support::{Instance, RedisServer, Viewer, config, http};
 
 /// An answer: its status, and its body where it is JSON.
 struct Said {
@@ -618,4 +622,99 @@ async fn sessions_are_compared_with_a_golden_one() {
     let wrong =
         json!({"golden_session_id": "gold", "eval_set_id": "e", "trajectory_match_type": "x"});
     assert_eq!(post(&instance, path, &wrong).await.detail().0, 422);
+}
+
+#[tokio::test]
+async fn what_a_comparison_finds_stands_once_with_its_session_and_is_streamed() {
+    let (redis, instance) = with_sessions(&[("gold", 17), ("other one", 3)]).await;
+    // A session of two traces, and one of frames.
+    post(&instance, "/v1/traces", &export("other one", 7, 17)).await;
+    let (log, tenant) = (&instance.app.log, TenantId::default());
+    let start = Start {
+        session: "frames".to_owned(),
+        trace: "t".to_owned(),
+        ..Start::default()
+    };
+    log.live_start(&tenant, &start).await.expect("begun");
+    let mut reader = Reader::new(1);
+    let call = &export("frames", 8, 17)["resourceSpans"][0]["scopeSpans"][0]["spans"][1];
+    let span = reader.span("frames", &call.to_string()).expect("a span");
+    let taken = log.live_take(&tenant, "frames", 1, 0).await.expect("asked");
+    let into = taken.expect("a place").into;
+    let appended = log.live_append(&tenant, "frames", &into, vec![span]).await;
+    appended.expect("appended");
+    for session in ["other one", "frames"] {
+        assert!(log.live_end(&tenant, session).await.expect("ended"));
+    }
+    let last_of = async |session: &str| {
+        let session = log.live_session(&tenant, &SessionKey::of(session)).await;
+        let session = session.expect("found").expect("is there");
+        assert!(session.complete);
+        session.traces.last().expect("a trace").trace.to_string()
+    };
+    let results = async |trace: &str| {
+        let path =
+            format!("/traces/{trace}/events?event_types=gen_ai.evaluation.result&level=debug");
+        let events = get(&instance, &path).await.json();
+        events["events"].as_array().expect("a list").clone()
+    };
+    let mut viewers = Vec::new();
+    for path in [
+        "/sessions/frames/stream",
+        "/traces/00000000000000000000000000000007/stream",
+    ] {
+        let url = instance.url(&format!("{path}?level=debug&until=closed"));
+        viewers.push(Viewer::open(&url, None).await.expect("open"));
+    }
+
+    let path = "/api/streaming/evaluate-sessions";
+    let body = json!({"golden_session_id": "gold", "eval_set_id": "e", "metrics": ["response_match_score", "error_free"]});
+    let compared = post(&instance, path, &body).await.data();
+    assert_eq!(compared["results"].as_array().map(Vec::len), Some(3));
+    let other = last_of("other one").await;
+    assert_eq!(other, format!("{:032x}", 7));
+    let found = results(&other).await;
+    let said = |result: &Value, key: &str| result["attributes"][key].clone();
+    for (at, metric) in ["response_match_score", "error_free"].iter().enumerate() {
+        let metrics = &compared["results"][1]["metricResults"];
+        assert_eq!(said(&found[at], "gen_ai.evaluation.name"), *metric);
+        let score = said(&found[at], "gen_ai.evaluation.score.value");
+        assert_eq!(score, metrics[at]["score"]);
+        assert_eq!(said(&found[at], "tailspan.evaluation.eval_set"), "e");
+        assert_eq!(said(&found[at], "tailspan.evaluation.session"), "other one");
+    }
+    assert_eq!(found.len(), 2);
+    assert_eq!(results(&format!("{:032x}", 2)).await.len(), 0);
+    for viewer in &mut viewers {
+        for metric in ["response_match_score", "error_free"] {
+            let event = loop {
+                let frame = viewer.soon().await.expect("in time").expect("goes on");
+                if frame.name.is_empty() && frame.json()["event_type"] == "gen_ai.evaluation.result"
+                {
+                    break frame.json();
+                }
+            };
+            assert_eq!(event["details"]["metric"], metric);
+        }
+    }
+
+    // Whoever asks again, anywhere, is answered and stores nothing; with another eval set it is another evaluation.
+    let elsewhere = Instance::start(&redis.url()).await;
+    assert_eq!(post(&elsewhere, path, &body).await.data(), compared);
+    assert_eq!(results(&other).await, found);
+    let mut of_others = body.clone();
+    of_others["golden_session_id"] = "frames".into();
+    post(&elsewhere, path, &of_others).await.data();
+    assert_eq!(results(&other).await.len(), 4);
+    assert_eq!(results(&last_of("frames").await).await.len(), 4);
+    // What came to the first trace changed the session.
+    let mut late = export("other one", 2, 5);
+    let spans = late["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array_mut();
+    let spans = spans.expect("a list");
+    spans.truncate(1);
+    spans[0]["spanId"] = "00000000000000aa".into();
+    post(&instance, "/v1/traces", &late).await;
+    assert!(log.live_end(&tenant, "other one").await.expect("ended"));
+    post(&instance, path, &body).await.data();
+    assert_eq!(results(&other).await.len(), 6);
 }

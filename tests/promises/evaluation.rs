@@ -15,7 +15,7 @@ use tailspan_core::{
 use tailspan_service::{
     App,
     config::Config,
-    evaluation::{Operator, evaluate_ended, keep_results},
+    evaluation::{Operator, Stood, evaluate_ended, keep_results},
     log::{
         feed::Scope,
         read::{Folded, TraceState},
@@ -207,7 +207,8 @@ async fn results_change_nothing_of_the_run_and_stand_once() {
             metric_results: vec![MetricResult::scored("counted", 0.1, 0.5)],
             ..TraceResult::default()
         };
-        keep_results(&attached.app, &tenant, &trace, &run, &config, None, &again)
+        let stood = Stood::trace(&trace, &run, &attached.app.config.prices);
+        keep_results(&attached.app, &tenant, &stood, &config, None, &again)
             .await
             .unwrap();
     }

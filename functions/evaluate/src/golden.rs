@@ -1,5 +1,7 @@
 //! `/api/streaming/evaluate-sessions`: every complete session compared with a golden one.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{Request, State},
@@ -9,9 +11,16 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tailspan_core::{
     eval::{Config, EvalSet, MetricResult, Subject, Turn},
-    id::TenantId,
+    id::{TenantId, TraceId},
+    invocations::of_session,
 };
-use tailspan_service::{App, evaluation, extract::Tenant, live::LiveSession, log::LogError};
+use tailspan_service::{
+    App,
+    evaluation::{self, Stood, keep_results},
+    extract::Tenant,
+    live::LiveSession,
+    log::{LogError, read::Folded},
+};
 
 use crate::{
     Evaluate,
@@ -73,6 +82,8 @@ impl From<MetricResult> for ComparedMetric {
 }
 
 /// Compares every complete session, the golden one too, with the golden one.
+///
+/// What is found is kept with the session: events `gen_ai.evaluation.result` in the log of its last trace, each evaluation once.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/api/streaming/evaluate-sessions", tag = "dev", operation_id = "dev_evaluate_sessions", request_body = crate::openapi::ToEvaluate,
     responses(
@@ -123,15 +134,15 @@ pub(crate) async fn evaluate_sessions(
     let sessions = app.log.live_sessions(&tenant).await?;
     let (app, tenant) = (app, &tenant);
     let complete = sessions.into_iter().filter(|session| session.complete);
-    let subjects: Vec<(String, Subject)> = stream::iter(complete.collect::<Vec<_>>())
-        .map(|session| async move {
-            let subject = subject(app, tenant, &session).await?;
-            Ok::<_, LogError>((session.name, subject))
-        })
+    let read: Vec<Read> = stream::iter(complete.collect::<Vec<_>>())
+        .map(|session| read(app, tenant, session))
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    let (names, subjects): (Vec<_>, Vec<_>) = subjects.into_iter().unzip();
+    let (stood, subjects): (Vec<_>, Vec<_>) = read
+        .into_iter()
+        .map(|it| ((it.name, it.stood), it.subject))
+        .unzip();
     let request = evaluation::Request {
         subjects: &subjects,
         eval_set: Some(&eval_set),
@@ -139,34 +150,58 @@ pub(crate) async fn evaluate_sessions(
         folder: evaluate.operator().map(|operator| &*operator.folder),
     };
     let result = app.evaluation.run(request, &|_| {}).await;
-    let results = names.into_iter().zip(result.trace_results);
-    let results = results.map(|(session_id, result)| ComparedSession {
-        session_id,
-        trace_id: result.trace_id,
-        num_invocations: result.num_invocations,
-        metric_results: result.metric_results.into_iter().map(Into::into).collect(),
-        error: None,
-    });
+    let mut results = Vec::with_capacity(stood.len());
+    for ((session_id, stood), result) in stood.into_iter().zip(result.trace_results) {
+        if let Some(stood) = &stood {
+            keep_results(app, tenant, stood, &config, Some(&eval_set), &result).await?;
+        }
+        results.push(ComparedSession {
+            session_id,
+            trace_id: result.trace_id,
+            num_invocations: result.num_invocations,
+            metric_results: result.metric_results.into_iter().map(Into::into).collect(),
+            error: None,
+        });
+    }
     Ok(Answer::of(Compared {
         golden_session_id: golden,
         eval_set_id,
-        results: results.collect(),
+        results,
     }))
 }
 
-/// A session as it is evaluated: all its traces together.
-async fn subject(app: &App, tenant: &TenantId, session: &LiveSession) -> Result<Subject, LogError> {
-    let mut traces = Vec::with_capacity(session.traces.len().min(AT_ONCE));
+/// A session that is evaluated.
+struct Read {
+    name: String,
+    /// All its traces together.
+    subject: Subject,
+    /// `None`: it has no traces.
+    stood: Option<Stood>,
+}
+
+async fn read(app: &App, tenant: &TenantId, session: LiveSession) -> Result<Read, LogError> {
+    let mut traces = Vec::with_capacity(session.traces.len());
     for of in &session.traces {
-        if let Some(folded) = app.log.folded(tenant, &of.trace).await? {
-            let prices = &app.config.prices;
-            traces.push(Subject::of(of.trace.as_str(), &folded.state, prices));
-        }
+        let folded = app.log.folded(tenant, &of.trace).await?;
+        traces.extend(folded.map(|folded| (of.trace.clone(), folded)));
     }
-    let mut subject = Subject::joined(&session.trace, traces);
-    // As those of the golden session are read: a turn may be spread over traces.
-    let turns = turns(app, tenant, session).await?;
-    subject.turns = turns.iter().map(Turn::from).collect();
-    subject.performance.invocations = subject.turns.len();
-    Ok(subject)
+    let prices = Arc::clone(&app.config.prices);
+    // A long session takes a moment, in which other requests must go on.
+    let read = tokio::task::spawn_blocking(move || {
+        let of_trace = |(trace, folded): &(TraceId, Folded)| {
+            Subject::of(trace.as_str(), &folded.state, &prices)
+        };
+        let mut subject = Subject::joined(&session.trace, traces.iter().map(of_trace).collect());
+        // As those of the golden session are read: a turn may be spread over traces.
+        let turns = of_session(traces.iter().map(|(_, folded)| folded.state.as_ref()));
+        subject.turns = turns.iter().map(Turn::from).collect();
+        subject.performance.invocations = subject.turns.len();
+        Read {
+            stood: Stood::session(&session, &traces, &prices),
+            subject,
+            name: session.name,
+        }
+    });
+    read.await
+        .map_err(|error| LogError::Internal(error.to_string()))
 }

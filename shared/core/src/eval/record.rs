@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::config::{Config, Evaluator};
 use super::eval_set::EvalSet;
 use super::outcome::MetricResult;
+use crate::id::TraceId;
 use crate::observed::{Canonical, Context, Incoming, Observation, What};
 use crate::verbosity::Verbosity;
 use crate::wire::{self, AnyValue, KeyValue, any_value};
@@ -36,6 +37,7 @@ const EXPLANATION: &str = "gen_ai.evaluation.explanation";
 const THROUGH: &str = "tailspan.evaluation.through";
 const EVALUATOR: &str = "tailspan.evaluation.evaluator";
 const EVAL_SET: &str = "tailspan.evaluation.eval_set";
+const SESSION: &str = "tailspan.evaluation.session";
 const DETAILS: &str = "tailspan.evaluation.details";
 
 /// What a result is about, and by whom it is.
@@ -48,6 +50,24 @@ pub struct Evaluated {
 }
 
 impl Evaluated {
+    /// The same together with other traces, each up to an event: another evaluation than that of the one trace.
+    pub fn together_with(self, others: &[(TraceId, u64)]) -> Self {
+        if others.is_empty() {
+            return self;
+        }
+        let mut hash = Xxh3::new();
+        hash.update(&self.version.to_le_bytes());
+        for (trace, through) in others {
+            hash.update(trace.as_str().as_bytes());
+            hash.update(b"\0");
+            hash.update(&through.to_le_bytes());
+        }
+        Self {
+            version: hash.digest(),
+            ..self
+        }
+    }
+
     /// What makes a result known.
     pub fn key(&self, name: &str) -> u64 {
         let mut hash = Xxh3::new();
@@ -80,11 +100,14 @@ pub fn version_of(evaluator: &Evaluator, config: &Config, eval_set: Option<&Eval
     hash.digest()
 }
 
-/// A result as an event of its trace; `now_unix_ms` is when it was found.
+/// A result as an event of its trace; `session` is the live session that was evaluated as a whole, `now_unix_ms` when it was found.
+///
+/// An error is known apart from a score: who asks again, once a judge is there, shall have the score stored too.
 pub fn record(
     result: &MetricResult,
     evaluated: Evaluated,
     eval_set: Option<&str>,
+    session: Option<&str>,
     now_unix_ms: u64,
 ) -> Incoming {
     let name = result.metric_name.as_str();
@@ -107,6 +130,9 @@ pub fn record(
     if let Some(eval_set) = eval_set {
         attributes.push(text(EVAL_SET, eval_set));
     }
+    if let Some(session) = session {
+        attributes.push(text(SESSION, session));
+    }
     if let Some(details) = &result.details {
         let json = Value::Object(details.clone()).to_string();
         // Half a JSON is none.
@@ -128,10 +154,12 @@ pub fn record(
         },
         ..Context::default()
     };
+    let key = evaluated.key(name);
+    let identity = if result.error.is_some() { !key } else { key };
     Incoming {
         context: Arc::new(context),
         what: Canonical::Log(log.encode_to_vec().into()),
-        identity: Some(evaluated.key(name).cast_signed()),
+        identity: Some(identity.cast_signed()),
         may_end_run: false,
         trace_level: Verbosity::Debug,
     }
@@ -139,7 +167,7 @@ pub fn record(
 
 /// Whether an attribute of this name tells how a run was found to be and nothing of what was said in it.
 pub(crate) fn is_fact(key: &str) -> bool {
-    [NAME, SCORE, LABEL, THROUGH, EVALUATOR, EVAL_SET].contains(&key)
+    [NAME, SCORE, LABEL, THROUGH, EVALUATOR, EVAL_SET, SESSION].contains(&key)
 }
 
 /// Whether an observation is a result, of ours or of anybody.
@@ -258,10 +286,14 @@ mod tests {
                 &MetricResult::scored("error_free", score, 0.5),
                 evaluated,
                 Some("s"),
+                None,
                 1,
             )
         };
         assert_eq!(incoming(1.0).identity, incoming(0.0).identity);
+        let failed = MetricResult::failed("error_free", "no answer");
+        let failed = record(&failed, evaluated, Some("s"), None, 1);
+        assert_ne!(failed.identity, incoming(1.0).identity);
         let mut state = State::default();
         state.apply(&Recorded {
             seq: 8,
@@ -283,5 +315,9 @@ mod tests {
             ..config.clone()
         };
         assert_ne!(version, version_of(&config.evaluators[0], &other, None));
+        let with = |through| evaluated.together_with(&[(TraceId::parse("t").unwrap(), through)]);
+        assert_eq!(evaluated.together_with(&[]), evaluated);
+        assert_ne!(with(1), evaluated);
+        assert_ne!(with(1), with(2));
     }
 }

@@ -22,7 +22,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 pub use self::operator::{Operator, find_eval_set, load_eval_set};
 pub use self::providers::Providers;
-pub use self::stored::{evaluate_ended, keep_results};
+pub use self::stored::{Stood, evaluate_ended, keep_results};
 use self::{judges::Judges, judges::Spending};
 
 /// Evaluates traces; cheap to clone.
