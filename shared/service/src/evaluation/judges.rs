@@ -28,7 +28,7 @@ use crate::tls;
 const MAX_IN_FLIGHT: usize = 10;
 /// Tries of one question when a provider is busy or breaks off.
 const MAX_TRIES: u32 = 3;
-/// Before the second try, and the most that a provider may make us wait.
+/// Before the second try, and the most that a provider may make us wait; half as much again is added at random.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -233,7 +233,9 @@ impl Judges {
                         // Those who were turned away together must not come back together.
                         let jitter = rand::rng().random_range(1.0..1.5);
                         let pause = pause.max(FIRST_PAUSE * 2_u32.pow(tries - 1));
-                        tokio::time::sleep(pause.mul_f64(jitter).min(LONGEST_PAUSE)).await;
+                        // A provider may name any number of seconds, also one that cannot be multiplied.
+                        let pause = pause.min(LONGEST_PAUSE).mul_f64(jitter);
+                        tokio::time::sleep(pause).await;
                     }
                     _ => return Err(failed.why),
                 },
