@@ -23,7 +23,7 @@ use tailspan_service::{
 
 use tracing::error;
 
-use crate::trace::{folded, status};
+use crate::trace::folded;
 
 /// A day, and a gigabyte, and more calls than a trace holds: whoever wants no remark of a class asks for as much.
 const MOST_MS: u64 = 86_400_000;
@@ -211,7 +211,7 @@ async fn analysis(
     let names = names_in(&folded.state);
     let history = app.log.history(tenant, &names).await?;
     let asked = Asked {
-        status: status(app, &folded),
+        status: app.log.status(&folded),
         now_unix_ms: now_unix_ms(),
         thresholds: &thresholds,
         history: &history,

@@ -108,6 +108,15 @@ pub(crate) async fn list_traces_of_agent(
     agent: Result<Path<String>, PathRejection>,
     Params(pairs): Params<Pairs>,
 ) -> Result<Json<Found>, ApiError> {
+    let request = of_agent(agent, pairs)?;
+    Ok(Json(find(&app, &tenant, &request).await?))
+}
+
+/// What is asked of the traces of an agent whose name stands in the path.
+pub(crate) fn of_agent(
+    agent: Result<Path<String>, PathRejection>,
+    pairs: Pairs,
+) -> Result<Request, ApiError> {
     let mut request = Request::parse(pairs).map_err(invalid)?;
     let agent = name_in_path(agent, "agent_id")?;
     if request.filter.agent.is_some() {
@@ -115,7 +124,7 @@ pub(crate) async fn list_traces_of_agent(
         return Err(ApiError::invalid("invalid_parameter", message));
     }
     request.filter.agent = Some(agent);
-    Ok(Json(find(&app, &tenant, &request).await?))
+    Ok(request)
 }
 
 /// A name of somebody else's in a path segment: any text, percent-encoded.

@@ -11,7 +11,7 @@ use tailspan_core::{
     event,
     id::{TenantId, TraceId},
     invocations::{Invocation, invocations},
-    settle::{Status, decide},
+    settle::Status,
     summary::{Summary, summary},
     tree,
     verbosity::Verbosity,
@@ -20,7 +20,7 @@ use tailspan_service::{
     App,
     error::ApiError,
     extract::{LensParams, Params, Tenant, TracePath},
-    log::{now_unix_ms, read::Folded},
+    log::read::Folded,
 };
 
 #[cfg(feature = "openapi")]
@@ -103,7 +103,13 @@ pub(crate) async fn get_summary(
 /// A trace's summary as it is told at a level.
 pub(crate) fn summary_of(app: &App, trace: &TraceId, folded: &Folded, level: Verbosity) -> Summary {
     let prices = &app.config.prices;
-    summary(&folded.state, trace.as_str(), status(app, folded), prices).at(level)
+    summary(
+        &folded.state,
+        trace.as_str(),
+        app.log.status(folded),
+        prices,
+    )
+    .at(level)
 }
 
 /// A turn of the user, and when it began.
@@ -181,7 +187,7 @@ pub(crate) async fn delete(
 ) -> Result<(), ApiError> {
     if !query.force.unwrap_or(false) {
         let folded = folded(app, tenant, trace).await?;
-        if matches!(status(app, &folded), Status::Running | Status::Stalled) {
+        if matches!(app.log.status(&folded), Status::Running | Status::Stalled) {
             return Err(ApiError::conflict(
                 "trace_running",
                 format!(
@@ -205,19 +211,4 @@ pub(crate) async fn folded(
         .folded(tenant, trace)
         .await?
         .ok_or_else(|| ApiError::trace_not_found(trace))
-}
-
-/// What was settled, else what can be said at this moment.
-pub(crate) fn status(app: &App, folded: &Folded) -> Status {
-    let last_arrival = folded.trace.last_arrival_unix_ms;
-    match folded.trace.ended() {
-        Some(status) => status.parse().unwrap_or(Status::Completed),
-        None => decide(
-            &folded.state,
-            last_arrival,
-            now_unix_ms(),
-            app.log.patience(),
-        )
-        .status(),
-    }
 }

@@ -62,8 +62,7 @@ pub(crate) async fn list_traces_of_agent(
     agent: Result<Path<String>, PathRejection>,
     Params(pairs): Params<Pairs>,
 ) -> Result<Enveloped<Value>, ApiError> {
-    let mut request = Request::parse(numbered(pairs)).map_err(list::invalid)?;
-    request.filter.agent = Some(list::name_in_path(agent, "agent_id")?);
+    let request = list::of_agent(agent, numbered(pairs))?;
     Ok(Enveloped(sessions(&app, &tenant, &request).await?))
 }
 

@@ -13,7 +13,6 @@ use tailspan_core::{
     frame,
     lens::Lens,
     observed::Recorded,
-    settle::{Status, decide},
     summary::{Summary, summary},
     verbosity::Verbosity,
 };
@@ -22,7 +21,6 @@ use tailspan_service::{
     log::{
         LogError,
         follow::{CatchUp, Next, Watch},
-        now_unix_ms,
         read::{PageSize, ReadFrom, StoredChunk},
     },
 };
@@ -389,18 +387,14 @@ async fn summed_up(view: &View) -> Result<Summary, ApiError> {
     let Place { app, tenant, trace } = &view.place;
     let folded = app.log.folded(tenant, trace).await?;
     let folded = folded.ok_or_else(|| ApiError::trace_not_found(trace))?;
-    let status = match folded.trace.ended() {
-        Some(status) => status.parse().unwrap_or(Status::Completed),
-        None => decide(
-            &folded.state,
-            folded.trace.last_arrival_unix_ms,
-            now_unix_ms(),
-            app.log.patience(),
-        )
-        .status(),
-    };
     let prices = &app.config.prices;
-    Ok(summary(&folded.state, trace.as_str(), status, prices).at(view.level))
+    Ok(summary(
+        &folded.state,
+        trace.as_str(),
+        app.log.status(&folded),
+        prices,
+    )
+    .at(view.level))
 }
 
 /// Events after `after`, and where to go on when they are not all.

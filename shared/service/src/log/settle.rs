@@ -11,7 +11,11 @@ use tailspan_core::{
 };
 use tracing::{debug, warn};
 
-use super::{Log, LogError, now_unix_ms, read::TraceState, work::Job};
+use super::{
+    Log, LogError, now_unix_ms,
+    read::{Folded, TraceState},
+    work::Job,
+};
 use crate::redis::{Arg, Reply, Script};
 
 static CLAIM: Script = Script::new(include_str!("../lua/claim.lua"));
@@ -144,6 +148,20 @@ impl Log {
         match arrival > now_unix_ms + CLOCK_SLACK_MS {
             true => now_unix_ms.saturating_sub(self.patience.grace_ms),
             false => arrival,
+        }
+    }
+
+    /// How a folded trace stands: as it was settled, else what can be said at this moment.
+    pub fn status(&self, folded: &Folded) -> Status {
+        match folded.trace.ended() {
+            Some(status) => status.parse().unwrap_or(Status::Completed),
+            None => decide(
+                &folded.state,
+                folded.trace.last_arrival_unix_ms,
+                now_unix_ms(),
+                &self.patience,
+            )
+            .status(),
         }
     }
 
