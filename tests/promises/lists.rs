@@ -447,8 +447,10 @@ async fn what_is_no_filter_is_refused_and_said() {
         let message = body["error"]["message"].as_str().expect("a message");
         assert!(message.contains(expected), "{query:?}: {message}");
     }
-    let (status, body) = get(&instance, "/agents/a/traces", &[("agent_id", "b")]).await;
-    assert_eq!(status, 400, "{body}");
+    for path in ["/agents/a/traces", "/v1/trace/agents/a/traces"] {
+        let (status, body) = get(&instance, path, &[("agent_id", "b")]).await;
+        assert_eq!(status, 400, "{path}: {body}");
+    }
     let (status, body) = get(&instance, "/agents/nobody/traces", &[]).await;
     assert_eq!((status, &body["total"]), (200, &Value::from(0)));
 }
