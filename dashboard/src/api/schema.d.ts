@@ -270,7 +270,10 @@ export interface paths {
     };
     get?: never;
     put?: never;
-    /** Compares every complete session, the golden one too, with the golden one. */
+    /**
+     * Compares every complete session, the golden one too, with the golden one.
+     * @description What is found is kept with the session: events `gen_ai.evaluation.result` in the log of its last trace, each evaluation once.
+     */
     post: operations['dev_evaluate_sessions'];
     delete?: never;
     options?: never;
@@ -5590,8 +5593,10 @@ export interface operations {
         agent?: string;
         /** @description The seed's name of `agent`. */
         agent_id?: string;
-        /** @description `attributes`: what `level=debug` shows too. */
-        include?: 'attributes';
+        /** @description `attributes`: what `level=debug` shows too. `history`: of model calls all messages that they were sent, at `level=debug`. */
+        include?: string;
+        /** @description `attributes`: `level=debug` without them. */
+        exclude?: 'attributes';
       };
       header?: never;
       path: {
