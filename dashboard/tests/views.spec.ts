@@ -396,6 +396,7 @@ test('the main ways can be gone with the keyboard alone', async ({ page, server 
   await page.keyboard.press('Enter');
   await expect(page).toHaveURL(/[?]a=.*&b=/);
   await tabTo(page, /^Steps of both runs/);
+  await expect(page.getByRole('option').first()).toBeVisible();
   await page.keyboard.press('ArrowDown');
   await expect(page.getByRole('region', { name: 'The selected step in both runs' })).toBeVisible();
 
