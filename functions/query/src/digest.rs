@@ -62,10 +62,7 @@ pub(crate) async fn get_digest(
     let (mut events, mut left_out, mut hash) = (0, 0, Sha256::new());
     loop {
         let from = ReadFrom::Holding(cursor.seq);
-        let read = app
-            .log
-            .page(&tenant, &trace, from, PageSize::LARGE)
-            .await?;
+        let read = app.log.page(&tenant, &trace, from, PageSize::LARGE).await?;
         let state = read
             .state
             .filter(|state| !state.dead)
