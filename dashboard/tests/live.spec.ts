@@ -43,10 +43,10 @@ async function streamed(server: Server, trace: string): Promise<{ events: number
 
 test('a run is seen growing, and is complete through a reload and a restart of the server', async ({
   page,
-  server,
+  fresh: server,
 }) => {
   test.setTimeout(150_000);
-  await page.goto('/');
+  await page.goto(server.url);
   await expect(page.getByRole('heading', { name: 'Connect an agent' })).toBeVisible();
   const demo = server.demo({ runs: 1, speed: 1.5 });
   const trace = await demo.trace;

@@ -128,10 +128,13 @@ async function seed(server: Server): Promise<void> {
   if (isSeeded) return;
   isSeeded = true;
   for (const told of [GOLDEN, OTHER]) await server.spans(run(told));
+  const names = [GOLDEN, OTHER].map((told) => told.session);
   await expect
     .poll(async () => {
-      const { data } = await server.json<{ data: { isComplete: boolean }[] }>('/api/streaming/sessions');
-      return data.filter((session) => session.isComplete).length;
+      const { data } = await server.json<{ data: { sessionId: string; isComplete: boolean }[] }>(
+        '/api/streaming/sessions',
+      );
+      return data.filter((session) => session.isComplete && names.includes(session.sessionId)).length;
     })
     .toBe(2);
 }
