@@ -50,9 +50,11 @@ test('a run is seen growing, and is complete through a reload and a restart of t
   await expect(page.getByRole('heading', { name: 'Connect an agent' })).toBeVisible();
   const demo = server.demo({ runs: 1, speed: 1.5 });
   const trace = await demo.trace;
+  // The list shows the new run by itself. The demo names it before it sends anything of it.
+  const row = page.locator(`a[href="/runs/${trace}"]`);
+  await expect(row).toBeVisible();
   demo.pause();
-  // The list shows the new run by itself.
-  await page.locator(`a[href="/runs/${trace}"]`).click();
+  await row.click();
   await expect(page).toHaveURL(new RegExp(`/runs/${trace}`));
   const link = state(page);
   const events = async () => Number(await link.getAttribute('data-events'));
