@@ -1,30 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { align, askedOf, changes, sections, shapeOf, shown, stepsOf, type Asked, type Step } from './compare';
 import type { Run, Span } from './run';
+import { span as made } from './testing';
 
-function span(id: string, parent: string | null, name: string, more: Partial<Span> = {}): Span {
-  return {
-    id,
-    parent,
-    name,
-    kind: 'other',
-    agent: null,
-    start: 0,
-    end: 1,
-    state: 'ok',
-    ghost: false,
-    stalledSince: null,
-    model: null,
-    tool: null,
-    inputTokens: null,
-    outputTokens: null,
-    cost: null,
-    error: null,
-    firstSeq: 0,
-    lastSeq: 0,
-    ...more,
-  };
-}
+const span = (id: string, parent: string | null, name: string, more: Partial<Span> = {}): Span =>
+  made(id, { parent, name, end: 1, ...more });
 
 function run(...spans: Span[]): Run {
   const children = new Map<string | null, string[]>();

@@ -19,7 +19,7 @@ use tailspan_service::{
     evaluation::{self, Stood, keep_results},
     extract::Tenant,
     live::LiveSession,
-    log::{LogError, read::Folded},
+    log::{LogError, beside, read::Folded},
 };
 
 use crate::{
@@ -187,7 +187,7 @@ async fn read(app: &App, tenant: &TenantId, session: LiveSession) -> Result<Read
     }
     let prices = Arc::clone(&app.config.prices);
     // A long session takes a moment, in which other requests must go on.
-    let read = tokio::task::spawn_blocking(move || {
+    beside(move || {
         let of_trace = |(trace, folded): &(TraceId, Folded)| {
             Subject::of(trace.as_str(), &folded.state, &prices)
         };
@@ -201,7 +201,6 @@ async fn read(app: &App, tenant: &TenantId, session: LiveSession) -> Result<Read
             subject,
             name: session.name,
         }
-    });
-    read.await
-        .map_err(|error| LogError::Internal(error.to_string()))
+    })
+    .await
 }

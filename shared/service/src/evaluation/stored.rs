@@ -18,7 +18,7 @@ use super::{Request, find_eval_set};
 use crate::{
     App,
     live::{LiveSession, Source},
-    log::{LogError, now_unix_ms, read::Folded},
+    log::{LogError, beside, now_unix_ms, read::Folded},
 };
 
 /// What was evaluated, as it stood then: by that results are known, and there they are kept.
@@ -182,8 +182,7 @@ async fn eval_set_of(app: &App, session: &LiveSession) -> Result<Option<Arc<Eval
     };
     let (folder, wanted) = (folder.clone(), id.clone());
     // Files of a disk that may be slow.
-    let found = tokio::task::spawn_blocking(move || find_eval_set(&folder, &wanted)).await;
-    let found = found.map_err(|error| LogError::Internal(error.to_string()))?;
+    let found = beside(move || find_eval_set(&folder, &wanted)).await?;
     Ok(match found {
         Ok(Some(set)) => Some(Arc::new(set)),
         Ok(None) => {

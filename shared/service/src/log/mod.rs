@@ -143,7 +143,7 @@ impl Log {
 ///
 /// # Errors
 /// [`LogError::Internal`]: it panicked, or the process ends.
-pub(crate) async fn beside<T: Send + 'static>(
+pub async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, LogError> {
     let done = tokio::task::spawn_blocking(work).await;
