@@ -4,6 +4,58 @@
  */
 
 export interface paths {
+  '/admin/keys': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** The tenant's API keys, the oldest first. */
+    get: operations['list_keys'];
+    put?: never;
+    /** Makes an API key. */
+    post: operations['create_key'];
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  '/admin/keys/{key_id}': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    get?: never;
+    put?: never;
+    post?: never;
+    /** Revokes an API key: at once here, within five seconds in other processes. */
+    delete: operations['revoke_key'];
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  '/admin/keys/{key_id}/rotate': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    get?: never;
+    put?: never;
+    /** Gives an API key a new secret; the former one stays good for a while. */
+    post: operations['rotate_key'];
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
   '/agents/{agent_id}/completions/trace': {
     parameters: {
       query?: never;
@@ -514,6 +566,26 @@ export interface paths {
     patch?: never;
     trace?: never;
   };
+  '/status': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /**
+     * How the process and what it stands on are, for a status page.
+     * @description Answered 200 also while the store is away: `status` says so. It names no address, no secret and no tenant.
+     */
+    get: operations['get_status'];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
   '/stream': {
     parameters: {
       query?: never;
@@ -546,6 +618,41 @@ export interface paths {
     put?: never;
     post?: never;
     delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  '/tokens': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** The viewer tokens that are good now. */
+    get: operations['list_tokens'];
+    put?: never;
+    /** Makes a viewer token: for a link that shows one trace or session, or for a client that can only send a URL. */
+    post: operations['create_token'];
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  '/tokens/{token_id}': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    get?: never;
+    put?: never;
+    post?: never;
+    /** Ends a viewer token: at once here, within five seconds in other processes. */
+    delete: operations['delete_token'];
     options?: never;
     head?: never;
     patch?: never;
@@ -620,6 +727,7 @@ export interface paths {
     /**
      * A trace file, stored as traces.
      * @description Jaeger JSON, OTLP JSON (also as Tempo wraps it) and lines of exports, spans, log records or native events are told apart by what they hold, also within gzip and zstd. A file is taken as a whole or not at all; sent again, it adds nothing.
+     *     A file of the archive brings its trace back as it was, with its numbers, its times and how it ended; where another trace has its name it is refused, unless it is to `replace` it.
      */
     post: operations['import_file'];
     delete?: never;
@@ -1284,11 +1392,47 @@ export interface components {
       intValue?: string;
       stringValue?: string;
     };
-    /** @description Which keys the process has; never the keys. */
+    /** @description An API key as it is listed: all but its secret. */
+    ApiKey: {
+      /** Format: date-time */
+      created_at: string;
+      /**
+       * Format: date-time
+       * @description From then on it is refused; `null`: never.
+       */
+      expires_at?: string | null;
+      /**
+       * Format: date-time
+       * @description Its former secret is good until then.
+       */
+      former_secret_until?: string | null;
+      id: string;
+      /**
+       * Format: date-time
+       * @description To a minute; `null`: not yet.
+       */
+      last_used_at?: string | null;
+      name: string;
+      /** @description `ingest`, `read`, `admin`. */
+      scopes: string[];
+      /** @description Whose data it opens. */
+      tenant: string;
+    };
     ApiKeys: {
-      anthropic: boolean;
-      google: boolean;
-      openai: boolean;
+      keys: components['schemas']['ApiKey'][];
+    };
+    /** @description Something that may be there. */
+    ArchiveStatus: {
+      configured: boolean;
+      /** @description It answers now; absent when there is none. */
+      healthy?: boolean;
+      /** @description The sort of it: `folder` or `s3`. */
+      kind?: string;
+      /**
+       * Format: date-time
+       * @description When it last failed in this process.
+       */
+      last_failed_at?: string;
     };
     /** @description As in seed 001, with the numbers that it lacked. */
     Bottleneck: {
@@ -1599,6 +1743,7 @@ export interface components {
       | 'agent_failed'
       | 'agent_not_found'
       | 'agent_timeout'
+      | 'archived_too_large'
       | 'body_too_large'
       | 'event_too_large'
       | 'forbidden'
@@ -1615,6 +1760,7 @@ export interface components {
       | 'invalid_trace_id'
       | 'invalid_trace_level'
       | 'invalid_utf8'
+      | 'key_not_found'
       | 'malformed'
       | 'method_not_allowed'
       | 'missing_question'
@@ -1624,12 +1770,16 @@ export interface components {
       | 'session_not_found'
       | 'span_not_found'
       | 'store_full'
+      | 'token_not_found'
       | 'too_deep'
       | 'too_large'
       | 'too_many'
       | 'too_many_connections'
       | 'too_many_events'
+      | 'too_many_keys'
+      | 'too_many_tokens'
       | 'trace_deleted'
+      | 'trace_exists'
       | 'trace_id_mismatch'
       | 'trace_not_found'
       | 'trace_running'
@@ -1650,6 +1800,8 @@ export interface components {
       code: components['schemas']['ErrorCode'];
       /** @description What failed, for which thing, and what to do: a sentence for people. */
       message: string;
+      /** @description Of what is our fault (5xx): the id by which our log names the request, as `x-request-id` has it. */
+      request_id?: string;
     };
     /** @description An eval set of Google's ADK; ADK says the rest. */
     EvalSet: {
@@ -2088,6 +2240,21 @@ export interface components {
       | 'mcp'
       | 'log'
       | 'span';
+    /** @description What holds here; each is described in docs/operations.md. */
+    LimitsInForce: {
+      /** Format: int64 */
+      body_bytes: number;
+      /** Format: int64 */
+      completions: number;
+      /** Format: int64 */
+      in_flight_bytes: number;
+      /** Format: int64 */
+      retention_seconds: number;
+      /** Format: int64 */
+      sessions: number;
+      /** Format: int64 */
+      stream_seconds: number;
+    };
     /** @description Counted state, as of now; and what was summed up last (`run.as_of_seq` says up to where). */
     ListedTrace: {
       /** Format: int64 */
@@ -2137,6 +2304,14 @@ export interface components {
       timeUnixNano?: string;
       /** @description A record outside of any trace is rejected. */
       traceId: string;
+    };
+    MadeApiKey: components['schemas']['ApiKey'] & {
+      /** @description `ts_<id>_<secret>`. */
+      key: string;
+    };
+    MadeToken: components['schemas']['ViewerToken'] & {
+      /** @description To be sent as any other: `Authorization: Bearer`, or `?token=`. */
+      token: string;
     };
     MetricReport: {
       details: {
@@ -2237,6 +2412,32 @@ export interface components {
     };
     /** @description One native event, or several. */
     NativeEvents: components['schemas']['NativeEvent'] | components['schemas']['NativeEvent'][];
+    NewApiKey: {
+      /**
+       * Format: int64
+       * @description For ever unless it is said; at most ten years.
+       */
+      expires_in_seconds?: number | null;
+      /** @description What it is for. */
+      name?: string | null;
+      /** @description Some of `ingest`, `read`, `admin`. */
+      scopes: string[];
+    };
+    NewToken: {
+      /**
+       * Format: int64
+       * @description An hour unless it is said; at most 30 days.
+       */
+      expires_in_seconds?: number | null;
+      /** @description For who reads the list. */
+      name?: string | null;
+      /** @description Without contents: what was said, given and answered. */
+      redact?: boolean | null;
+      /** @description The session to show, with its traces, by its name. Without both, everything that the tenant may read. */
+      session_id?: string | null;
+      /** @description The trace to show; it may be yet to come. */
+      trace_id?: string | null;
+    };
     NotReady:
       | {
           status: components['schemas']['Readiness'];
@@ -2279,6 +2480,15 @@ export interface components {
       session_id: string;
       /** @description Over its traces, at most the newest 1,000 (`totals.traces` says how many). */
       totals: components['schemas']['Totals'];
+    };
+    OpenStreams: {
+      /** Format: int64 */
+      limit: number;
+      /**
+       * Format: int64
+       * @description Of this process.
+       */
+      open: number;
     };
     /** @description What an OTLP route answers instead of taking: the server itself speaks JSON. */
     OtlpRefusal: components['schemas']['OtlpStatus'] | components['schemas']['ErrorBody'];
@@ -2407,6 +2617,24 @@ export interface components {
       type: string;
     };
     /** @enum {string} */
+    ProcessMode: 'server' | 'function';
+    /** @description How the process is. */
+    ProcessStatus: {
+      archive: components['schemas']['ArchiveStatus'];
+      limits: components['schemas']['LimitsInForce'];
+      mode: components['schemas']['ProcessMode'];
+      /** @description The worst of what follows. */
+      status: components['schemas']['Standing'];
+      store: components['schemas']['StoreStatus'];
+      streams: components['schemas']['OpenStreams'];
+      /** Format: int64 */
+      uptime_seconds: number;
+      /** @description Of the program. */
+      version: string;
+      /** @description Jobs of the workers, all processes; absent while the store does not answer. */
+      work?: components['schemas']['WorkLengths'];
+    };
+    /** @enum {string} */
     Readiness: 'ready' | 'degraded' | 'unavailable';
     Ready: {
       /** @description Redis' `maxmemory-policy`; absent when it may not be asked. */
@@ -2478,6 +2706,13 @@ export interface components {
       retrieval_id?: string | null;
       /** Format: date-time */
       started_at?: string | null;
+    };
+    Rotation: {
+      /**
+       * Format: int64
+       * @description How long the former secret stays good: a day unless it is said, at most 30.
+       */
+      grace_seconds?: number | null;
     };
     /** @description A rule, for who wants to check it: docs/conventions.md has all of them. */
     RuleShown: {
@@ -2914,6 +3149,8 @@ export interface components {
       code: number;
       message?: string;
     };
+    /** @enum {string} */
+    Standing: 'ok' | 'degraded' | 'unavailable';
     /** @description How often, how long, how much. */
     StatsCounts: {
       /**
@@ -3011,6 +3248,21 @@ export interface components {
       span_id: string;
       /** Format: double */
       total_ms: number;
+    };
+    /** @description Redis. */
+    StoreStatus: {
+      /**
+       * Format: int64
+       * @description 0: unbounded.
+       */
+      max_memory_bytes: number;
+      /** Format: int64 */
+      memory_bytes: number;
+      /** @description Its `maxmemory-policy`; empty when it may not be asked. */
+      policy: string;
+      up: boolean;
+      /** @description What it may not do with what was acknowledged, and what it does not let us do: how many sentences `/ready` and the log have of it. */
+      warnings: number;
     };
     /** @description What became of a request's events. */
     Stored: {
@@ -3184,6 +3436,9 @@ export interface components {
     ToPrepare: {
       golden_session_id: string;
       session_ids: string[];
+    };
+    Tokens: {
+      tokens: components['schemas']['ViewerToken'][];
     };
     ToolCallTold: {
       arguments?: unknown;
@@ -3359,6 +3614,22 @@ export interface components {
      * @enum {string}
      */
     Verbosity: 'minimal' | 'standard' | 'detailed' | 'debug';
+    /** @description What was lent, as it is listed: all but the token. */
+    ViewerToken: {
+      /** Format: date-time */
+      created_at: string;
+      /** Format: date-time */
+      expires_at: string;
+      /** @description By which it is ended. */
+      id: string;
+      name: string;
+      /** @description It shows no contents. */
+      redact: boolean;
+      /** @description The session that it opens, with its traces; where both are `null`, it opens all that the tenant may read. */
+      session_id?: string | null;
+      /** @description The trace that it opens; `null`: another thing. */
+      trace_id?: string | null;
+    };
     /** @description An open step in which nothing is open. */
     Waiting: {
       /** @description The name of the step in it that ended last. */
@@ -3378,6 +3649,20 @@ export interface components {
       /** Format: date-time */
       since: string;
       span_id: string;
+    };
+    WorkLengths: {
+      /**
+       * Format: int64
+       * @description Waiting or in hand.
+       */
+      length: number;
+      /** Format: int64 */
+      pending: number;
+      /**
+       * Format: int64
+       * @description Failed too often.
+       */
+      set_aside: number;
     };
     /** @description An event. */
     DataFrame: {
@@ -3806,6 +4091,159 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+  list_keys: {
+    parameters: {
+      query?: {
+        /** @description whose, for the admin token; else the default tenant's */
+        tenant?: string;
+      };
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description the keys, without their secrets */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['ApiKeys'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
+  create_key: {
+    parameters: {
+      query?: {
+        /** @description whose, for the admin token; else the default tenant's */
+        tenant?: string;
+      };
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody: {
+      content: {
+        'application/json': components['schemas']['NewApiKey'];
+      };
+    };
+    responses: {
+      /** @description the key, which is shown this once */
+      201: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['MadeApiKey'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      /** @description the tenant has as many as it may have */
+      409: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['ErrorBody'];
+        };
+      };
+      413: components['responses']['TooLarge'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
+  revoke_key: {
+    parameters: {
+      query?: {
+        /** @description whose, for the admin token; else the default tenant's */
+        tenant?: string;
+      };
+      header?: never;
+      path: {
+        /** @description the key's id */
+        key_id: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description it opens nothing any more */
+      204: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content?: never;
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      /** @description there is no such key */
+      404: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['ErrorBody'];
+        };
+      };
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
+  rotate_key: {
+    parameters: {
+      query?: {
+        /** @description whose, for the admin token; else the default tenant's */
+        tenant?: string;
+      };
+      header?: never;
+      path: {
+        /** @description the key's id */
+        key_id: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: {
+      content: {
+        'application/json': components['schemas']['Rotation'] | null;
+      };
+    };
+    responses: {
+      /** @description the key with its new secret, which is shown this once */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['MadeApiKey'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      /** @description there is no such key */
+      404: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['ErrorBody'];
+        };
+      };
+      413: components['responses']['TooLarge'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
   complete: {
     parameters: {
       query?: never;
@@ -5144,6 +5582,31 @@ export interface operations {
       503: components['responses']['Unavailable'];
     };
   };
+  get_status: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description how it is */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['ProcessStatus'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
   stream_tenant: {
     parameters: {
       query?: {
@@ -5230,6 +5693,105 @@ export interface operations {
       403: components['responses']['Forbidden'];
       406: components['responses']['NotAcceptable'];
       429: components['responses']['TooMany'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
+  list_tokens: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description the tokens, without their secrets */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['Tokens'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
+  create_token: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody: {
+      content: {
+        'application/json': components['schemas']['NewToken'];
+      };
+    };
+    responses: {
+      /** @description the token, which is shown this once */
+      201: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['MadeToken'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      /** @description as many are good as may be */
+      409: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['ErrorBody'];
+        };
+      };
+      413: components['responses']['TooLarge'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
+  delete_token: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path: {
+        /** @description the token's id */
+        token_id: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description it opens nothing any more */
+      204: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content?: never;
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      /** @description there is no such token */
+      404: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['ErrorBody'];
+        };
+      };
       500: components['responses']['Internal'];
       503: components['responses']['Unavailable'];
     };
@@ -5419,6 +5981,15 @@ export interface operations {
       400: components['responses']['FileInvalid'];
       401: components['responses']['Unauthorized'];
       403: components['responses']['Forbidden'];
+      /** @description the file is of the archive, and there is a trace of its name that is not as it was archived */
+      409: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['ErrorBody'];
+        };
+      };
       413: components['responses']['TooLarge'];
       415: components['responses']['UnsupportedMediaType'];
       429: components['responses']['TooMany'];

@@ -3,7 +3,8 @@
 import { createParser } from 'eventsource-parser';
 import { onDestroy } from 'svelte';
 import { answered, ApiError, get } from '../api/client';
-import { Fold } from '../model/fold';
+import { isEarlierRow } from '../model/earlier';
+import { Fold, ROOM, type Room } from '../model/fold';
 import type { Run } from '../model/run';
 import { Connection, type ConnectionState, type Effect, type Gap, type Opening } from '../model/stream';
 
@@ -14,6 +15,10 @@ const LOST_MS = 15 * 60_000;
 /** Between two requests for the server's tree, at least; and so many times what the last one took. */
 const TREE_MS = 2_000;
 const TREE_REST = 20;
+/** Of a run whose first steps are only counted: all of it would be asked for, to show little of it. */
+const LONG_TREE_MS = 15_000;
+/** A run that ended and has been still for so long is shown with more of its steps. */
+const STILL_MS = 3_000;
 
 /** How the connection stands, for the page. A new object with each change. */
 export interface Link {
@@ -36,8 +41,12 @@ export class Followed {
   readonly again: () => void;
   /** The digest of what was received so far. */
   readonly digest: () => string;
+  /** Brings back steps that are only counted. */
+  readonly more: () => void;
+  /** These steps are looked at: they stay, and come back where they are only counted. */
+  readonly keep: (ids: readonly string[]) => void;
 
-  constructor(id: string, actions: Pick<Followed, 'check' | 'again' | 'digest'>, link: Link) {
+  constructor(id: string, actions: Pick<Followed, 'check' | 'again' | 'digest' | 'more' | 'keep'>, link: Link) {
     this.run = $state.raw(new Fold(id).view());
     this.now = $state(Date.now());
     this.link = $state.raw(link);
@@ -45,21 +54,26 @@ export class Followed {
     this.check = actions.check;
     this.again = actions.again;
     this.digest = actions.digest;
+    this.more = actions.more;
+    this.keep = actions.keep;
   }
 }
 
-/** Follows a run for as long as the component lives that calls this. */
-export function follow(id: string): Followed {
+/** Follows a run for as long as the component lives that calls this; `room`: how many of its steps are held. */
+export function follow(id: string, room: Room = ROOM): Followed {
   const path = `/traces/${encodeURIComponent(id)}`;
   const connection = new Connection();
   const gone = new AbortController();
-  let fold = new Fold(id);
+  let fold = new Fold(id, room);
   let stop: AbortController | null = null;
   let frame = 0;
   let arrivedAt = Date.now();
   /** Events up to here were there before the page: when they arrived, only the server knows. */
   let history = Number.POSITIVE_INFINITY;
   let isReset = false;
+  let hasCaughtUp = false;
+  /** A tree is wanted that is not older than this. */
+  let isWanted = false;
   let tree = { asked: false, at: 0, tookMs: 0, version: -1 };
 
   const followed = new Followed(
@@ -68,6 +82,15 @@ export function follow(id: string): Followed {
       check: () => act(connection.check()),
       again: () => act(connection.again(Date.now())),
       digest: () => connection.digest,
+      more: () => {
+        if (fold.goneCount === 0) return;
+        fold.more();
+        want();
+      },
+      keep: (ids) => {
+        fold.keep(new Set(ids));
+        if (ids.some((each) => !isEarlierRow(each) && fold.isGone(each))) want();
+      },
     },
     link(),
   );
@@ -84,8 +107,17 @@ export function follow(id: string): Followed {
     };
   }
 
+  function want(): void {
+    isWanted = true;
+    void plant();
+  }
+
   function draw(): void {
     frame = 0;
+    if (!hasCaughtUp && (connection.state === 'connected' || connection.state === 'gap')) {
+      hasCaughtUp = true;
+      fold.move();
+    }
     if (isReset || fold.version !== followed.run.version) followed.run = fold.view();
     isReset = false;
     followed.now = Date.now();
@@ -116,7 +148,8 @@ export function follow(id: string): Followed {
           stop?.abort();
           break;
         case 'reset':
-          fold = new Fold(id);
+          fold = new Fold(id, room);
+          hasCaughtUp = false;
           isReset = true;
           break;
         case 'apply':
@@ -211,6 +244,7 @@ export function follow(id: string): Followed {
     const began = performance.now();
     const of = fold;
     tree = { ...tree, asked: true, version: fold.version };
+    isWanted = false;
     try {
       const told = await get<'/traces/{trace_id}'>(path, gone.signal);
       if (of === fold && 'spans' in told) fold.adopt(told.spans, told.as_of_seq);
@@ -219,6 +253,8 @@ export function follow(id: string): Followed {
     }
     tree = { asked: false, at: performance.now(), tookMs: performance.now() - began, version: fold.version };
     changed();
+    // What was asked for meanwhile.
+    if (isWanted && !gone.signal.aborted) void plant();
   }
 
   function tick(): void {
@@ -229,7 +265,12 @@ export function follow(id: string): Followed {
     if (!isLive && state !== 'verified complete' && state !== 'not verified') return;
     if (isLive && now - arrivedAt >= STALLED_MS)
       fold.silence(now - arrivedAt >= LOST_MS ? 'lost' : 'stalled', followed.run.lastEventAt ?? arrivedAt);
-    const rest = Math.max(TREE_MS, tree.tookMs * TREE_REST) * (fold.needsTree ? 1 : 5);
+    if (followed.run.status !== 'running' && now - arrivedAt >= STILL_MS && fold.rest()) void want();
+    const isLong = fold.goneCount > 0;
+    const least = isLong ? LONG_TREE_MS : TREE_MS;
+    // What spans say of themselves stands in a long run until it ends, or something else is wanted of the tree.
+    if (isLong && !fold.needsTree && followed.run.status === 'running') return;
+    const rest = Math.max(least, tree.tookMs * TREE_REST) * (fold.needsTree ? 1 : 5);
     if (fold.version !== tree.version && performance.now() - tree.at >= rest) void plant();
   }
 

@@ -4,13 +4,14 @@ import { duration } from './amounts';
 import type { Segment } from './critical';
 import type { Run, Span, SpanState } from './run';
 import { placed, type Bar, type Stretch } from './timescale';
+import { count } from './words';
 
 export interface Drawn {
   /** `null`: it lies outside of what is shown. */
   readonly bar: Bar | null;
   /** The part of the bar in which nothing was heard of it any more. */
   readonly silent: Bar | null;
-  readonly look: 'open' | 'ghost' | Exclude<SpanState, 'open'>;
+  readonly look: 'open' | 'ghost' | 'earlier' | Exclude<SpanState, 'open'>;
   /** It goes on beyond the end of what is known, to now. */
   readonly grows: boolean;
   /** The stretches in which the run waited for it. */
@@ -34,7 +35,7 @@ export function drawn(span: Span, run: Run, shown: Stretch, now: number, critica
   const end = endOf(span, run, now);
   const grows = span.end === null && run.status === 'running' && span.state !== 'lost';
   const isSilent = span.state === 'stalled' && span.stalledSince !== null;
-  const look = span.ghost ? 'ghost' : span.state;
+  const look = span.earlier !== null ? 'earlier' : span.ghost ? 'ghost' : span.state;
   const bar = placed(span.start, end, shown);
   const length = duration(end - span.start);
   const note = noteOf(span, now);
@@ -53,6 +54,7 @@ export function drawn(span: Span, run: Run, shown: Stretch, now: number, critica
       `from ${duration(Math.max(0, span.start - from))}`,
       grows ? `open for ${length}` : `took ${length}`,
       note ?? (look === 'failed' ? 'failed' : null),
+      span.earlier === null ? null : 'counted and not shown one by one: Enter loads them',
       span.ghost ? 'not told yet, times are those of what is in it' : null,
       waited > 0 ? `the run waited ${duration(waited)} for it` : null,
     ]
@@ -62,6 +64,7 @@ export function drawn(span: Span, run: Run, shown: Stretch, now: number, critica
 }
 
 function noteOf(span: Span, now: number): string | null {
+  if (span.earlier !== null) return span.earlier.failed === 0 ? null : `${count(span.earlier.failed)} failed`;
   if (span.state === 'stalled') return `silent for ${duration(Math.max(0, now - (span.stalledSince ?? span.start)))}`;
   if (span.state === 'lost') return 'never ended';
   if (span.state === 'failed') return 'failed';

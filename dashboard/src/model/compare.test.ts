@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { align, askedOf, changes, sections, shapeOf, shown, stepsOf, type Asked, type Step } from './compare';
+import { Overview } from './overview';
 import type { Run, Span } from './run';
 import { span as made } from './testing';
 
@@ -14,6 +15,7 @@ function run(...spans: Span[]): Run {
     status: 'completed',
     spans: new Map(spans.map((one) => [one.id, one])),
     children,
+    overview: new Overview(),
     start: 0,
     lastEventAt: 0,
     events: spans.length,

@@ -16,10 +16,10 @@ export function connecting(origin: string, token: string | null): Connecting[] {
       ? ''
       : ` OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20${encodeURIComponent(token).replaceAll("'", '%27')}`;
   const variables = `${endpoint}${headers} OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`;
-  const instrumented = (name: string, instrumentation: string): Connecting => ({
+  const instrumented = (name: string, instrumentation: string, more = ''): Connecting => ({
     name,
     line:
-      `pip install opentelemetry-distro opentelemetry-exporter-otlp-proto-http ${instrumentation} && ` +
+      `pip install opentelemetry-distro opentelemetry-exporter-otlp-proto-http ${instrumentation} && ${more}` +
       `${variables} opentelemetry-instrument python agent.py`,
     note: 'In place of agent.py, your program. Nothing in it changes.',
   });
@@ -32,11 +32,17 @@ export function connecting(origin: string, token: string | null): Connecting[] {
     },
     instrumented('LangGraph', 'openinference-instrumentation-langchain'),
     instrumented('OpenAI Agents', 'openinference-instrumentation-openai-agents'),
-    instrumented('CrewAI', 'openinference-instrumentation-crewai'),
-    instrumented('LlamaIndex', 'openinference-instrumentation-llama-index'),
+    // CrewAI calls OpenAI with OpenAI's own library, which only that one's instrumentation tells of.
+    instrumented('CrewAI', 'openinference-instrumentation-crewai openinference-instrumentation-openai'),
+    // It is passed over silently where this package is absent; its requirements would put older ones in place of LlamaIndex's own.
+    instrumented(
+      'LlamaIndex',
+      'openinference-instrumentation-llama-index',
+      'pip install --no-deps llama-index-multi-modal-llms-openai && ',
+    ),
     {
       name: 'Google ADK',
-      line: `${variables} adk web`,
+      line: `pip install opentelemetry-exporter-otlp-proto-http && ${variables} adk web`,
       note: 'ADK sends its own spans where these variables point.',
     },
     {

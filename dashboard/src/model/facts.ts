@@ -7,6 +7,8 @@ export interface Facts {
   name: string | null;
   agents: number;
   spans: number;
+  /** Of them in the page's memory; the others are only counted. */
+  held: number;
   failed: number;
   inputTokens: number;
   outputTokens: number;
@@ -27,6 +29,7 @@ export function facts(run: Run): Facts {
     name: null,
     agents: 0,
     spans: 0,
+    held: 0,
     failed: 0,
     inputTokens: 0,
     outputTokens: 0,
@@ -35,19 +38,31 @@ export function facts(run: Run): Facts {
     stalledSince: null,
   };
   for (const span of run.spans.values()) {
+    if (span.end !== null && (facts.end === null || span.end > facts.end)) facts.end = span.end;
+    if (span.earlier !== null) {
+      const { earlier } = span;
+      facts.held -= earlier.steps;
+      facts.spans += earlier.steps;
+      facts.failed += earlier.failed;
+      facts.inputTokens += earlier.inputTokens;
+      facts.outputTokens += earlier.outputTokens;
+      if (earlier.cost !== null) facts.cost = (facts.cost ?? 0) + earlier.cost;
+      for (const agent of earlier.agents) agents.add(agent);
+      continue;
+    }
     if (span.agent !== null) agents.add(span.agent);
     if (!span.ghost) facts.spans += 1;
     if (span.state === 'failed') facts.failed += 1;
     facts.inputTokens += span.inputTokens ?? 0;
     facts.outputTokens += span.outputTokens ?? 0;
     if (span.cost !== null) facts.cost = (facts.cost ?? 0) + span.cost;
-    if (span.end !== null && (facts.end === null || span.end > facts.end)) facts.end = span.end;
     if (span.stalledSince !== null && run.status === 'running') facts.stalledSince = span.stalledSince;
   }
   facts.agents = agents.size;
+  facts.held += facts.spans;
   for (const id of run.children.get(null) ?? []) {
     const root = run.spans.get(id);
-    if (root === undefined || root.ghost) continue;
+    if (root === undefined || root.ghost || root.earlier !== null) continue;
     facts.name = root.agent ?? root.name;
     break;
   }

@@ -5,9 +5,10 @@
  * that agent is taken to hold them.
  */
 
-import type { Run, Span } from './run';
+import { continues, nodeOf } from './earlier';
+import type { Calls, NodeKind, Run, Span } from './run';
 
-export type NodeKind = 'agent' | 'llm' | 'tool' | 'retrieval' | 'workflow';
+export type { NodeKind } from './run';
 
 export interface Counts {
   calls: number;
@@ -63,6 +64,8 @@ interface Call {
   hasFailed: boolean;
   failedBelow: boolean;
   within: [number, number][];
+  /** Milliseconds that steps took in it which are not held any more. */
+  gone: number;
   /** Calls that are only told of by the steps in them, by agent. */
   implied: Map<string, Call> | null;
   isImplied: boolean;
@@ -74,19 +77,22 @@ export function agentGraph(run: Run, asked: Asked): AgentGraph {
   const calls: Call[] = [];
   const outside = new Map<string, Call>();
 
-  const begin = (span: Span, kind: NodeKind, name: string, holder: Call | null, isImplied: boolean): Call => {
+  const nodeFor = (kind: NodeKind, name: string): GraphNode => {
     const key = `${kind}:${name}`;
-    let node = nodes.get(key);
-    if (node === undefined) {
-      node = { key, kind, name, self: 0, arose: 0, ...nothing() };
-      nodes.set(key, node);
-    }
-    let edge: GraphEdge | null = null;
-    if (holder !== null) {
-      const edgeKey = `${holder.node.key}\n${key}`;
-      edge = edges.get(edgeKey) ?? { key: edgeKey, from: holder.node.key, to: key, ...nothing() };
-      edges.set(edgeKey, edge);
-    }
+    const node = nodes.get(key) ?? { key, kind, name, self: 0, arose: 0, ...nothing() };
+    nodes.set(key, node);
+    return node;
+  };
+  const edgeFor = (from: string, to: string): GraphEdge => {
+    const key = `${from}\n${to}`;
+    const edge = edges.get(key) ?? { key, from, to, ...nothing() };
+    edges.set(key, edge);
+    return edge;
+  };
+
+  const begin = (span: Span, kind: NodeKind, name: string, holder: Call | null, isImplied: boolean): Call => {
+    const node = nodeFor(kind, name);
+    const edge = holder === null ? null : edgeFor(holder.node.key, node.key);
     const call: Call = {
       node,
       edge,
@@ -99,11 +105,47 @@ export function agentGraph(run: Run, asked: Asked): AgentGraph {
       hasFailed: !isImplied && span.state === 'failed',
       failedBelow: false,
       within: [],
+      gone: 0,
       implied: null,
       isImplied,
     };
     calls.push(call);
     return call;
+  };
+
+  /** The one call of an agent that is only told of by the steps in it. */
+  const imply = (span: Span, agent: string, holder: Call | null): Call => {
+    const told: Map<string, Call> = holder === null ? outside : (holder.implied ??= new Map<string, Call>());
+    const call = told.get(agent) ?? begin(span, 'agent', agent, holder, true);
+    told.set(agent, call);
+    call.start = Math.min(call.start, span.start);
+    call.end = Math.max(call.end, endOf(span, run, asked.now));
+    call.isOpen ||= isOpen(span);
+    return call;
+  };
+
+  /** Calls that are not held any more are counted where they were. */
+  const recall = (row: Span, gone: readonly Calls[], holder: Call | null): void => {
+    const shown = gone.filter((each) => !asked.agentsOnly || each.kind === 'agent');
+    for (const each of shown) nodeFor(each.kind, each.name);
+    for (const each of shown) {
+      let from = each.from !== null && nodes.has(each.from) ? each.from : null;
+      if (from === null) {
+        if (continues(holder?.node ?? null, each)) continue;
+        const isOthers = each.kind !== 'agent' && each.agent !== null && each.agent !== (holder?.agent ?? null);
+        from = (isOthers ? imply(row, each.agent ?? '', holder) : holder)?.node.key ?? null;
+      }
+      const node = nodeFor(each.kind, each.name);
+      node.self += each.self;
+      node.arose += each.failed;
+      for (const counts of from === null || from === node.key ? [node] : [node, edgeFor(from, node.key)]) {
+        counts.calls += each.calls;
+        counts.failed += each.failed;
+        counts.total += each.total;
+        // It leads to the row that stands for them.
+        if (counts.spans.at(-1) !== row.id) counts.spans.push(row.id);
+      }
+    }
   };
 
   const stack: { id: string; holder: Call | null }[] = [];
@@ -117,25 +159,22 @@ export function agentGraph(run: Run, asked: Asked): AgentGraph {
     if (span === undefined || seen.has(next.id)) continue;
     seen.add(next.id);
     let holder = next.holder;
-    const is = nodeOf(span, holder, asked.agentsOnly);
+    if (span.earlier !== null) {
+      if (holder !== null) holder.gone += span.earlier.busy;
+      recall(span, span.earlier.calls, holder);
+      continue;
+    }
+    const could = nodeOf(span, holder !== null);
+    const is = asked.agentsOnly && could?.kind !== 'agent' && could?.kind !== 'workflow' ? null : could;
     if (
       is?.kind !== 'agent' &&
       span.agent !== null &&
       span.agent !== (holder?.agent ?? null) &&
       (is !== null || holder !== null || asked.agentsOnly)
     ) {
-      const told: Map<string, Call> = holder === null ? outside : (holder.implied ??= new Map<string, Call>());
-      let call = told.get(span.agent);
-      if (call === undefined) {
-        call = begin(span, 'agent', span.agent, holder, true);
-        told.set(span.agent, call);
-      }
-      call.start = Math.min(call.start, span.start);
-      call.end = Math.max(call.end, endOf(span, run, asked.now));
-      call.isOpen ||= isOpen(span);
-      holder = call;
+      holder = imply(span, span.agent, holder);
     }
-    if (is !== null && !continues(holder, is)) holder = begin(span, is.kind, is.name, holder, false);
+    if (is !== null && !continues(holder?.node ?? null, is)) holder = begin(span, is.kind, is.name, holder, false);
     enter(run.children.get(span.id) ?? [], holder);
   }
 
@@ -162,7 +201,7 @@ export function agentGraph(run: Run, asked: Asked): AgentGraph {
       if (counts.failure === null || !call.failedBelow) counts.failure = call.span;
     }
     if (call.hasFailed && !call.failedBelow) call.node.arose += 1;
-    call.node.self += length - covered(call.within, call.start, call.end);
+    call.node.self += Math.max(0, length - covered(call.within, call.start, call.end) - call.gone);
   }
   for (const counts of [...nodes.values(), ...edges.values()]) counts.spans.reverse();
   return { nodes: [...nodes.values()], edges: [...edges.values()] };
@@ -170,21 +209,6 @@ export function agentGraph(run: Run, asked: Asked): AgentGraph {
 
 function nothing(): Counts {
   return { calls: 0, open: 0, failed: 0, total: 0, spans: [], failure: null };
-}
-
-/** What a step is in the graph; `null`: it is passed through. */
-function nodeOf(span: Span, holder: Call | null, agentsOnly: boolean): { kind: NodeKind; name: string } | null {
-  if (span.kind === 'agent') return { kind: 'agent', name: span.agent ?? span.name };
-  if (span.kind === 'workflow') return holder === null && !span.ghost ? { kind: 'workflow', name: span.name } : null;
-  if (span.kind === 'other' || agentsOnly) return null;
-  if (span.kind === 'llm') return { kind: 'llm', name: span.model ?? span.name };
-  return { kind: span.kind, name: span.tool ?? span.name };
-}
-
-/** Whether a step goes on with the call that it is in: it repeats it, or is the request within a model call. */
-function continues(holder: Call | null, is: { kind: NodeKind; name: string }): boolean {
-  if (holder === null || holder.node.kind !== is.kind) return false;
-  return is.kind === 'llm' || holder.node.name === is.name;
 }
 
 function isOpen(span: Span): boolean {

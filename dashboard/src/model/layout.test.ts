@@ -1,6 +1,17 @@
 import { expect, test } from 'vitest';
 import { agentGraph, type AgentGraph } from './graph';
-import { arranged, bounds, drawable, grown, line, NODE_HEIGHT, NODE_WIDTH, NO_LAYOUT, type Layout } from './layout';
+import {
+  arranged,
+  bounds,
+  drawable,
+  grown,
+  line,
+  NODE_HEIGHT,
+  NODE_WIDTH,
+  NO_LAYOUT,
+  stacked,
+  type Layout,
+} from './layout';
 import { runOf, span } from './testing';
 
 /** A graph of agents from words like `a>b`. */
@@ -52,6 +63,20 @@ test('what stands stays while a run moves, and what is new finds room', () => {
   }
   expect(grown(layout, graphOf(...calls))).toBe(layout);
   expect(bounds(layout).width).toBeGreaterThan(NODE_WIDTH * 3);
+});
+
+test('on a narrow screen callers stand above what they called, and all of it is as wide as one and a half', () => {
+  const calls = ['a>b', 'b>d', 'a>c', 'c>d', 'd>a', 'e>e', 'f>g', 'g>f'];
+  const graph = graphOf(...calls);
+  let layout = stacked(graph);
+  const order = [...layout.places].sort(([, one], [, other]) => one.y - other.y).map(([key]) => key.slice(6));
+  expect(order).toEqual(['a', 'b', 'd', 'c', 'e', 'f', 'g']);
+  expect(overlaps(layout)).toBe(0);
+  expect(bounds(layout).width).toBeLessThan(NODE_WIDTH * 1.6);
+  layout = grown(layout, graphOf(...calls, 'c>h'));
+  expect(layout.places.get('agent:h')?.y).toBeGreaterThan(layout.places.get('agent:g')?.y ?? NaN);
+  expect(overlaps(layout)).toBe(0);
+  for (const edge of graph.edges) expect(line(layout, edge)?.path).toMatch(/^M[-\d.]+ [-\d.]+[VC]/);
 });
 
 test('nothing is drawn of nothing', () => {

@@ -17,6 +17,8 @@ export interface Layout {
   readonly places: ReadonlyMap<string, Point>;
   /** How an edge goes around the nodes between its ends, with them; an edge that is not here goes straight. */
   readonly bends: ReadonlyMap<string, readonly Point[]>;
+  /** One under another, those that were called set in below their callers: for a narrow screen. */
+  readonly isColumn: boolean;
 }
 
 export interface Line {
@@ -36,7 +38,12 @@ const GAP_Y = 28;
 /** More nodes than this are no picture any more; the layout would take seconds. */
 export const MOST_NODES = 120;
 
-export const NO_LAYOUT: Layout = { places: new Map(), bends: new Map() };
+/** In a column: how far what is called is set in, at most so often, and the room between two for the labels. */
+const INDENT = 28;
+const MOST_INDENTS = 4;
+const COLUMN_STEP = NODE_HEIGHT + 36;
+
+export const NO_LAYOUT: Layout = { places: new Map(), bends: new Map(), isColumn: false };
 
 /** The part of a graph that is drawn: agents before what they used, then those with the most time; in its order. */
 export function drawable(graph: AgentGraph, most = MOST_NODES): AgentGraph {
@@ -83,7 +90,33 @@ export function arranged(graph: AgentGraph): Layout {
         points.map(({ x, y }) => ({ x, y })),
       );
   }
-  return { places, bends };
+  return { places, bends, isColumn: false };
+}
+
+/** All of it anew, in one column: callers above what they called, each where it was called first. */
+export function stacked(graph: AgentGraph): Layout {
+  const called = new Map<string, string[]>();
+  for (const edge of graph.edges) {
+    const list = called.get(edge.from);
+    if (list === undefined) called.set(edge.from, [edge.to]);
+    else list.push(edge.to);
+  }
+  const inner = new Set(graph.edges.filter((edge) => edge.from !== edge.to).map((edge) => edge.to));
+  const places = new Map<string, Point>();
+  // The first, and those that nobody called; what only goes round in a circle after them.
+  for (const wanted of [graph.nodes.filter((node, at) => at === 0 || !inner.has(node.key)), graph.nodes]) {
+    const stack = wanted.map((node) => ({ key: node.key, depth: 0 })).reverse();
+    for (let next = stack.pop(); next !== undefined; next = stack.pop()) {
+      if (places.has(next.key)) continue;
+      places.set(next.key, inColumn(places.size, next.depth));
+      for (const key of [...(called.get(next.key) ?? [])].reverse()) stack.push({ key, depth: next.depth + 1 });
+    }
+  }
+  return { places, bends: new Map(), isColumn: true };
+}
+
+function inColumn(place: number, depth: number): Point {
+  return { x: NODE_WIDTH / 2 + Math.min(depth, MOST_INDENTS) * INDENT, y: NODE_HEIGHT / 2 + place * COLUMN_STEP };
 }
 
 /** Finds places for what is new; the same layout when nothing is. */
@@ -96,12 +129,17 @@ export function grown(layout: Layout, graph: AgentGraph): Layout {
     const called = graph.edges.find((edge) => edge.from === node.key && places.has(edge.to));
     const from = places.get(caller?.from ?? '');
     const to = places.get(called?.to ?? '');
+    if (layout.isColumn) {
+      const depth = from === undefined ? 0 : 1 + Math.round((from.x - NODE_WIDTH / 2) / INDENT);
+      places.set(node.key, inColumn(places.size, depth));
+      continue;
+    }
     let wanted = { x: NODE_WIDTH / 2, y: NODE_HEIGHT / 2 };
     if (from !== undefined) wanted = { x: from.x + NODE_WIDTH + GAP_X, y: from.y };
     else if (to !== undefined) wanted = { x: to.x - NODE_WIDTH - GAP_X, y: to.y };
     places.set(node.key, free(places, wanted));
   }
-  return { places, bends: layout.bends };
+  return { places, bends: layout.bends, isColumn: layout.isColumn };
 }
 
 /** The nearest place in the same column at which nothing stands: below first. */
@@ -133,6 +171,7 @@ export function line(layout: Layout, edge: GraphEdge): Line | null {
   const from = layout.places.get(edge.from);
   const to = layout.places.get(edge.to);
   if (from === undefined || to === undefined) return null;
+  if (layout.isColumn) return beside(from, to);
   const bends = layout.bends.get(edge.key);
   if (bends !== undefined) return through(from, bends.slice(1, -1), to);
   if (to.x - from.x >= NODE_WIDTH) {
@@ -149,6 +188,23 @@ export function line(layout: Layout, edge: GraphEdge): Line | null {
   return {
     path: `M${from.x} ${y1}C${from.x} ${low} ${to.x} ${low} ${to.x} ${y2}`,
     label: { x: (from.x + to.x) / 2, y: (y1 + y2) / 8 + low * 0.75 },
+  };
+}
+
+/** In a column: down from the caller's foot and in from the left; back and to what is not set in, around the right. */
+function beside(from: Point, to: Point): Line {
+  const above = to.y - NODE_HEIGHT / 2 - 16;
+  const [foot, left] = [from.x - NODE_WIDTH / 2 + INDENT / 2, to.x - NODE_WIDTH / 2];
+  if (to.y > from.y && left > foot)
+    return {
+      path: `M${foot} ${from.y + NODE_HEIGHT / 2}V${to.y - 8}C${foot} ${to.y} ${foot} ${to.y} ${left} ${to.y}`,
+      label: { x: left + 64, y: above },
+    };
+  const [x1, x2] = [from.x + NODE_WIDTH / 2, to.x + NODE_WIDTH / 2];
+  const out = Math.max(x1, x2) + 24;
+  return {
+    path: `M${x1} ${from.y}C${out} ${from.y} ${out} ${to.y} ${x2} ${to.y}`,
+    label: { x: x2 - 44, y: above },
   };
 }
 

@@ -1,5 +1,7 @@
 // The contract between the stream of a run and the panels that draw it.
 
+import type { Overview } from './overview';
+
 export type Kind = 'agent' | 'llm' | 'tool' | 'retrieval' | 'workflow' | 'other';
 export type SpanState = 'open' | 'ok' | 'failed' | 'stalled' | 'lost';
 
@@ -27,6 +29,39 @@ export interface Span {
   /** The first and the last event that told of it. */
   firstSeq: number;
   lastSeq: number;
+  /** Of the row that stands for steps which the page does not hold any more: what was counted of them. */
+  earlier: Earlier | null;
+}
+
+/** Steps that ended long ago in one place of a run, and all that was in them. */
+export interface Earlier {
+  steps: number;
+  failed: number;
+  inputTokens: number;
+  outputTokens: number;
+  /** US dollars; `null` when none is known. */
+  cost: number | null;
+  /** Milliseconds in which any of them ran, or little less. */
+  busy: number;
+  agents: ReadonlySet<string>;
+  calls: readonly Calls[];
+}
+
+export type NodeKind = 'agent' | 'llm' | 'tool' | 'retrieval' | 'workflow';
+
+/** Calls of one kind that are among those steps, for the graph of agents. */
+export interface Calls {
+  /** `kind:name` of what called; `null`: what the steps were in. */
+  from: string | null;
+  /** In whose name. */
+  agent: string | null;
+  kind: NodeKind;
+  name: string;
+  calls: number;
+  failed: number;
+  /** Milliseconds, added over the calls; and those of their own. */
+  total: number;
+  self: number;
 }
 
 export type RunStatus = 'running' | 'completed' | 'failed' | 'lost' | 'deleted' | 'expired';
@@ -41,6 +76,8 @@ export interface Run {
   spans: ReadonlyMap<string, Span>;
   /** In order of start. The roots stand under `null`. */
   children: ReadonlyMap<string | null, readonly string[]>;
+  /** All steps over time, held or not. */
+  overview: Overview;
   start: number | null;
   lastEventAt: number | null;
   events: number;

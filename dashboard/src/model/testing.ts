@@ -1,5 +1,6 @@
 /** Runs for tests of the models: made of a few words for each span, or thrown by a fixed die. */
 
+import { Overview } from './overview';
 import type { Run, RunStatus, Span } from './run';
 
 export function span(id: string, more: Partial<Span> = {}): Span {
@@ -22,6 +23,7 @@ export function span(id: string, more: Partial<Span> = {}): Span {
     error: null,
     firstSeq: 1,
     lastSeq: 1,
+    earlier: null,
     ...more,
   };
 }
@@ -40,7 +42,10 @@ export function runOf(spans: readonly Span[], status: RunStatus = 'running', id 
   }
   versions += 1;
   const start = ordered[0]?.start ?? null;
-  return { id, status, spans: byId, children, start, lastEventAt: null, events: spans.length, version: versions };
+  const overview = new Overview();
+  for (const each of ordered) overview.tell(each, null);
+  const events = spans.length;
+  return { id, status, spans: byId, children, overview, start, lastEventAt: null, events, version: versions };
 }
 
 /** Numbers below a bound that look thrown and are the same in every run. */

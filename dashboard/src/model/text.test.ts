@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { firstWindow, isLastStep, line, pieces, windowAfter, windowBefore, STEPS } from './text';
+import { firstWindow, isLastStep, line, pieces, windowAfter, windowBefore, STEPS, named } from './text';
 
 const shown = (text: string): string =>
   pieces(text)
@@ -92,4 +92,16 @@ describe('a long text is shown in windows', () => {
       expect(() => encodeURIComponent(`a${text}`.slice(0, to))).not.toThrow();
     }
   });
+});
+
+it('finds the names in a sentence of ours', () => {
+  expect(named('tool `weather` of agent `planner` failed')).toEqual([
+    'tool ',
+    'weather',
+    ' of agent ',
+    'planner',
+    ' failed',
+  ]);
+  expect(named('`a` and `b')).toEqual(['', 'a', ' and `b']);
+  expect(named('plain')).toEqual(['plain']);
 });

@@ -225,3 +225,11 @@ export function size(characters: number): string {
   if (characters < 1_000_000) return `${(characters / 1_000).toFixed(0)} k characters`;
   return `${(characters / 1_000_000).toFixed(1)} M characters`;
 }
+
+/** A sentence of ours and the names in it, which stand between backticks: every second part is a name. One backtick too many is a letter. */
+export function named(text: string): string[] {
+  const parts = text.split('`');
+  if (parts.length % 2 === 1) return parts;
+  const last = parts.pop() ?? '';
+  return [...parts.slice(0, -1), `${parts.at(-1) ?? ''}\`${last}`];
+}

@@ -35,6 +35,8 @@ interface Known {
   spans: number;
   failed: number;
   open: number;
+  /** Of its row; 0 for a root. */
+  depth: number;
 }
 
 /** Something that is counted from a run's spans as they come. */
@@ -53,13 +55,14 @@ export class Waterfall {
   #version = -1;
   #known = new Map<string, Known>();
   #rows = new RowList();
-  #depth = new Map<string, number>();
   #closed = new Set<string>();
   #sought = '';
   #hits = new Set<string>();
   #order: ReadonlyMap<string, number> | null = null;
   #failed = new Set<string>();
   #open = new Set<string>();
+  /** The rows that stand for steps which are not held. */
+  #gone = new Set<string>();
   #end = Number.NEGATIVE_INFINITY;
 
   /** Follows the run; says whether anything had changed. The pictures that are drawn from its spans are told of each that is new or another than before. */
@@ -77,13 +80,17 @@ export class Waterfall {
       if (before === null) added += 1;
       changed.push({ span, before });
     }
-    if (isOther || this.#known.size + added > run.spans.size) {
+    const gone: Known[] = [];
+    if (!isOther && this.#known.size + added > run.spans.size)
+      for (const [id, known] of this.#known) if (!run.spans.has(id)) gone.push(known);
+    if (isOther || gone.length * ANEW_FROM > run.spans.size) {
       picture?.clear();
       for (const span of run.spans.values()) picture?.tell(span, null);
       this.#anew();
       return true;
     }
     for (const { span, before } of changed) picture?.tell(span, before);
+    this.#forget(gone);
     if (changed.length > 64 && changed.length * ANEW_FROM > run.spans.size) {
       this.#anew();
       return true;
@@ -99,7 +106,7 @@ export class Waterfall {
     }
     for (const { span } of displaced) this.#putIn(span);
     if (displaced.length > 0) this.#order = null;
-    return changed.length > 0;
+    return changed.length > 0 || gone.length > 0;
   }
 
   get rowCount(): number {
@@ -107,7 +114,16 @@ export class Waterfall {
   }
 
   get spanCount(): number {
-    return this.#known.size;
+    let steps = this.#known.size;
+    for (const id of this.#gone) steps += stepsOf(this.#known.get(id)?.span) - 1;
+    return steps;
+  }
+
+  /** How many of them are not held any more: rows stand for them. */
+  get goneCount(): number {
+    let steps = 0;
+    for (const id of this.#gone) steps += stepsOf(this.#known.get(id)?.span);
+    return steps;
   }
 
   /** The last end that is known, in ms since the epoch; `null` while nothing ended. */
@@ -116,7 +132,12 @@ export class Waterfall {
   }
 
   get failedCount(): number {
-    return this.#failed.size;
+    let failed = this.#failed.size;
+    for (const id of this.#gone) {
+      const more = this.#known.get(id)?.span.earlier?.failed ?? 0;
+      if (more > 0) failed += more - 1;
+    }
+    return failed;
   }
 
   get openCount(): number {
@@ -157,7 +178,7 @@ export class Waterfall {
 
   below(id: string): Below {
     const known = this.#known.get(id);
-    return known === undefined ? NOTHING_BELOW : known;
+    return known === undefined ? NOTHING_BELOW : { spans: known.spans, failed: known.failed, open: known.open };
   }
 
   expand(id: string): void {
@@ -255,7 +276,7 @@ export class Waterfall {
     return {
       span,
       index,
-      depth: this.#depth.get(id) ?? 0,
+      depth: this.#depthOf(id),
       expanded: below.spans === 0 ? null : !this.#closed.has(id),
       below,
       position: this.#place(siblings, span) + 1,
@@ -281,9 +302,15 @@ export class Waterfall {
   /** Takes note of a span and tells those above it; false where its parents go round in a circle. */
   #note(span: Span): boolean {
     const old = this.#known.get(span.id);
-    const known: Known = { span, spans: old?.spans ?? 0, failed: old?.failed ?? 0, open: old?.open ?? 0 };
+    const known: Known = {
+      span,
+      spans: old?.spans ?? 0,
+      failed: old?.failed ?? 0,
+      open: old?.open ?? 0,
+      depth: old?.depth ?? 0,
+    };
     const all = (of: Known, by: 1 | -1): Below => ({
-      spans: by * (of.spans + 1),
+      spans: by * (of.spans + stepsOf(of.span)),
       failed: by * (of.failed + isFailed(of.span)),
       open: by * (of.open + isOpen(of.span)),
     });
@@ -300,11 +327,26 @@ export class Waterfall {
     } else {
       const failed = isFailed(span) - isFailed(old.span);
       const open = isOpen(span) - isOpen(old.span);
-      if (failed !== 0 || open !== 0) sound = this.#tell(span.parent, { spans: 0, failed, open });
+      const spans = stepsOf(span) - stepsOf(old.span);
+      if (spans !== 0 || failed !== 0 || open !== 0) sound = this.#tell(span.parent, { spans, failed, open });
     }
     this.#known.set(span.id, known);
     this.#mark(span);
     return sound;
+  }
+
+  /** Spans that are not held any more leave their rows, and those above count them no more. */
+  #forget(gone: readonly Known[]): void {
+    if (gone.length === 0) return;
+    for (const { span } of gone) {
+      this.#takeOut(span.id);
+      this.#tell(span.parent, { spans: -stepsOf(span), failed: -isFailed(span), open: -isOpen(span) });
+    }
+    for (const { span } of gone) {
+      this.#known.delete(span.id);
+      for (const set of [this.#failed, this.#open, this.#hits, this.#gone, this.#closed]) set.delete(span.id);
+    }
+    this.#order = null;
   }
 
   #tell(parent: string | null, more: Below): boolean {
@@ -320,7 +362,8 @@ export class Waterfall {
   }
 
   #mark(span: Span): void {
-    setMembership(this.#failed, span.id, isFailed(span) === 1);
+    setMembership(this.#failed, span.id, isFailed(span) > 0);
+    setMembership(this.#gone, span.id, span.earlier !== null);
     setMembership(this.#open, span.id, isOpen(span) === 1);
     setMembership(this.#hits, span.id, this.#isSought(span));
     if (span.end !== null && span.end > this.#end) this.#end = span.end;
@@ -337,6 +380,7 @@ export class Waterfall {
     this.#failed.clear();
     this.#open.clear();
     this.#hits.clear();
+    this.#gone.clear();
     this.#order = null;
     this.#end = Number.NEGATIVE_INFINITY;
     if (run === null) return;
@@ -344,7 +388,7 @@ export class Waterfall {
     for (const { id } of walked) {
       const span = run.spans.get(id);
       if (span === undefined) continue;
-      this.#known.set(id, { span, spans: 0, failed: 0, open: 0 });
+      this.#known.set(id, { span, spans: 0, failed: 0, open: 0, depth: 0 });
       this.#mark(span);
     }
     for (const { id } of walked.reverse()) {
@@ -352,19 +396,30 @@ export class Waterfall {
       const above = this.#known.get(known?.span.parent ?? '');
       if (known === undefined || above === undefined) continue;
       add(above, {
-        spans: known.spans + 1,
+        spans: known.spans + stepsOf(known.span),
         failed: known.failed + isFailed(known.span),
         open: known.open + isOpen(known.span),
       });
     }
+    for (const id of this.#closed) if (!this.#known.has(id)) this.#closed.delete(id);
     this.#layOut();
+  }
+
+  #depthOf(id: string | undefined): number {
+    return this.#known.get(id ?? '')?.depth ?? 0;
+  }
+
+  #setDepths(walked: readonly { id: string; depth: number }[]): void {
+    for (const { id, depth } of walked) {
+      const known = this.#known.get(id);
+      if (known !== undefined) known.depth = depth;
+    }
   }
 
   #layOut(): void {
     this.#rows.clear();
-    this.#depth.clear();
     const walked = this.#walk(this.#children(null), (id) => !this.#closed.has(id));
-    for (const { id, depth } of walked) this.#depth.set(id, depth);
+    this.#setDepths(walked);
     this.#rows.insert(
       0,
       walked.map(({ id }) => id),
@@ -392,11 +447,11 @@ export class Waterfall {
   /** How many rows after this one lie in it. */
   #rowsBelow(index: number): number {
     const id = this.#rows.at(index);
-    const depth = this.#depth.get(id ?? '') ?? 0;
+    const depth = this.#depthOf(id);
     let count = 0;
     for (let from = index + 1; from < this.#rows.size; from += 256) {
       const some = this.#rows.slice(from, from + 256);
-      const outside = some.findIndex((each) => (this.#depth.get(each) ?? 0) <= depth);
+      const outside = some.findIndex((each) => this.#depthOf(each) <= depth);
       if (outside >= 0) return count + outside;
       count += some.length;
     }
@@ -404,7 +459,6 @@ export class Waterfall {
   }
 
   #removeRows(index: number, count: number): void {
-    for (const id of this.#rows.slice(index, index + count)) this.#depth.delete(id);
     this.#rows.remove(index, count);
   }
 
@@ -427,11 +481,11 @@ export class Waterfall {
       index = this.#rows.indexOf(this.#lastRowIn(sibling)) + 1;
       break;
     }
-    const depth = parent === null ? 0 : (this.#depth.get(parent) ?? 0) + 1;
+    const depth = parent === null ? 0 : this.#depthOf(parent) + 1;
     const walked = this.#walk([span.id], (id) => !this.#closed.has(id), depth).filter(
       (each) => !this.#rows.has(each.id),
     );
-    for (const each of walked) this.#depth.set(each.id, each.depth);
+    this.#setDepths(walked);
     this.#rows.insert(
       index,
       walked.map((each) => each.id),
@@ -439,9 +493,9 @@ export class Waterfall {
   }
 
   #insertBelow(id: string, index: number): void {
-    const depth = (this.#depth.get(id) ?? 0) + 1;
+    const depth = this.#depthOf(id) + 1;
     const walked = this.#walk(this.#children(id), (each) => !this.#closed.has(each), depth);
-    for (const each of walked) this.#depth.set(each.id, each.depth);
+    this.#setDepths(walked);
     this.#rows.insert(
       index + 1,
       walked.map((each) => each.id),
@@ -485,7 +539,12 @@ export class Waterfall {
 }
 
 function isFailed(span: Span): number {
-  return span.state === 'failed' ? 1 : 0;
+  return span.earlier?.failed ?? (span.state === 'failed' ? 1 : 0);
+}
+
+/** How many steps a row stands for. */
+function stepsOf(span: Span | undefined): number {
+  return span?.earlier?.steps ?? 1;
 }
 
 function isOpen(span: Span): number {

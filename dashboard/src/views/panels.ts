@@ -10,6 +10,9 @@ export interface PanelProps {
   now: number;
   selected: string | null;
   onselect: (id: string | null) => void;
+  /** Brings back steps that are only counted; and which are looked at, so that they stay. */
+  onmore?: () => void;
+  onkeep?: (ids: readonly string[]) => void;
 }
 
 export interface DetailProps {
