@@ -36,6 +36,9 @@ const THEIR_SESSIONS: u64 = 3;
 /// Of another session, while nothing else happens and while the large one ends.
 const CALM_SPANS: u64 = 50;
 const PERIOD: Duration = Duration::from_millis(20);
+/// A run's end is settled a second after it, see `TAILSPAN_GRACE_MS`; then its row, its statistics and its snapshot are made.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_millis(300);
 /// Nothing here takes that long.
 const STALLED: Duration = Duration::from_secs(120);
 
@@ -45,6 +48,8 @@ struct Measured {
     ingest_cpu: Vec<Duration>,
     end_cpu: Duration,
     end_time: Duration,
+    /// What follows an end, until nothing moves any more.
+    after_cpu: Vec<Duration>,
     calm: Vec<Duration>,
     meanwhile: Vec<Duration>,
     resident: Vec<(u64, u64)>,
@@ -105,6 +110,12 @@ pub(crate) fn measure(agentevals: Option<&Path>) -> Result<()> {
             ratio(&|side| seconds(side.end_time)),
         ),
     ];
+    rows.push(Row::new(
+        "CPU of what follows an end: its row, statistics and snapshot",
+        ms(quantile(&ours.after_cpu, 0.5)),
+        of(&theirs, &|theirs| ms(quantile(&theirs.after_cpu, 0.5))),
+        "",
+    ));
     for (name, part) in [
         (
             "before",
@@ -190,6 +201,7 @@ fn side(
     let end_cpu = cpu()?.saturating_sub(before);
     let turns = answer["invocations"].as_array().map_or(0, Vec::len) as u64;
     ensure!(turns == TURNS, "{turns} turns were told of {TURNS}");
+    let mut after_cpu = vec![settled(cpu)?];
     let mut kept = vec![(1, resident()?)];
 
     ingest(&mut agent, &mut page, "second", cpu)?;
@@ -201,6 +213,7 @@ fn side(
     ))?;
     let meanwhile = other.timed(&mut page, 2, || agent.answers.try_recv().is_ok())?;
     page.complete()?;
+    settled(cpu)?;
     kept.push((2, resident()?));
 
     for session in 3..=sessions {
@@ -208,6 +221,7 @@ fn side(
         ingest(&mut agent, &mut page, &name, cpu)?;
         agent.end(&name)?;
         page.complete()?;
+        after_cpu.push(settled(cpu)?);
         if [3, 5, 10, 20].contains(&session) {
             kept.push((session, resident()?));
         }
@@ -216,10 +230,27 @@ fn side(
         ingest_cpu,
         end_cpu,
         end_time,
+        after_cpu,
         calm,
         meanwhile,
         resident: kept,
     })
+}
+
+/// CPU time until nothing moves any more.
+fn settled(cpu: &mut dyn FnMut() -> Result<Duration>) -> Result<Duration> {
+    let before = cpu()?;
+    thread::sleep(SETTLED_AFTER);
+    let mut last = cpu()?;
+    loop {
+        thread::sleep(QUIET);
+        let now = cpu()?;
+        // A tick is what doing nothing costs.
+        if now.saturating_sub(last) <= Duration::from_millis(10) {
+            return Ok(now.saturating_sub(before));
+        }
+        last = now;
+    }
 }
 
 /// A masked text frame (RFC 6455, section 5.2). Its mask is zero, which leaves the text as it is.

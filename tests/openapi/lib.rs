@@ -27,6 +27,7 @@ use utoipa::OpenApi;
         (name = "seed", description = "The trace service of seed 001, for its clients"),
         (name = "dev", description = "The live dev server of seed 002, for its web interface and its programs"),
         (name = "agents", description = "Agents in service, called and traced"),
+        (name = "access", description = "Who may do what: API keys and viewer tokens"),
         (name = "process", description = "The process itself"),
     ),
     components(
@@ -66,7 +67,7 @@ pub fn document() -> Value {
     let mut document = serde_json::to_value(document).unwrap_or_default();
     if let Some(components) = document.get_mut("components") {
         components["securitySchemes"] = json!({
-            "bearer": {"type": "http", "scheme": "bearer"},
+            "bearer": {"type": "http", "scheme": "bearer", "description": "a configured token, an API key (`ts_...`), or a viewer token (`tv_...`)"},
             "token": {
                 "type": "apiKey", "in": "query", "name": "token",
                 "description": "for clients that cannot send a header, as a browser's EventSource; percent-encoded",

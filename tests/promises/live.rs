@@ -46,7 +46,7 @@ fn span(id: u8, root: bool, resource: &[(&str, &str)], attributes: &[(&str, &str
             resource: of(resource),
             ..Context::default()
         }),
-        what: Canonical::from(&What::Span(Box::new(span))),
+        what: Canonical::from(&What::Span(Arc::new(span))),
         identity: Some(i64::from(id)),
         may_end_run: root,
         trace_level: Verbosity::Debug,

@@ -151,7 +151,7 @@ impl Case {
                 let recorded = self.app.log.recorded(&self.tenant, &trace, chunk).await;
                 for recorded in recorded.expect("a chunk") {
                     if let What::Span(span) = recorded.observation.what {
-                        *names.entry(span.name).or_default() += 1;
+                        *names.entry(span.name.clone()).or_default() += 1;
                     }
                 }
             }

@@ -515,8 +515,12 @@ async fn a_gateway_holds_the_connection_and_each_frame_is_an_event() {
             "body": match body { Value::Null => Value::Null, body => Value::String(body.to_string()) },
         })
     };
-    let ask =
-        async |app: &App, event: Value| tailspan_socket::cloud::answer(app, event).await.unwrap();
+    let ask = async |app: &App, event: Value| {
+        let management = tailspan_socket::cloud::Management::default();
+        tailspan_socket::cloud::answer(app, &management, event)
+            .await
+            .unwrap()
+    };
     let mut stranger = event("CONNECT", Value::Null);
     stranger["headers"] = json!({});
     let app = &instance.app;

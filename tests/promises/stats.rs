@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -77,7 +78,7 @@ fn span(id: u64, told: &Told) -> Incoming {
         ]),
         _ => attributes.push(text("gen_ai.agent.name", &told.name)),
     }
-    let what = What::Span(Box::new(wire::Span {
+    let what = What::Span(Arc::new(wire::Span {
         span_id: id.to_be_bytes().to_vec().into(),
         parent_span_id: match told.parent {
             0 => Vec::new().into(),

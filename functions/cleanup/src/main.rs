@@ -1,25 +1,29 @@
 //! The function `cleanup` on AWS Lambda: woken by a schedule it sweeps once, and it answers `POST /traces/cleanup`.
 
 use lambda_http::{
-    Adapter, Body, Error, LambdaEvent, Service as _,
+    Adapter, Body, Error, LambdaEvent, RequestExt, Service as _,
     lambda_runtime::{run, service_fn},
     request::LambdaRequest,
 };
 use serde_json::Value;
 use tailspan_service::{
-    App,
-    config::Config,
-    error::with_told_misses,
+    function::{self, Invocation},
     schedule,
-    telemetry::{self, Lines},
 };
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    telemetry::start(Lines::Json);
-    let app = App::start(Config::from_env()?).await?;
-    let router = with_told_misses(tailspan_cleanup::router(app.clone())).into_service::<Body>();
-    let http = Adapter::from(router);
+    let function = function::start(&[]).await?;
+    let routes = tailspan_cleanup::router(function.app.clone());
+    let router = function.serves(routes, |request| {
+        let of = request.lambda_context_ref()?;
+        Some(Invocation::new(
+            &of.request_id,
+            of.xray_trace_id.as_deref(),
+            of.deadline,
+        ))
+    });
+    let http = Adapter::from(router.into_service::<Body>());
     run(service_fn(async |event: LambdaEvent<Value>| {
         let LambdaEvent { payload, context } = event;
         // What a gateway sends has this; a schedule of any kind, or a person, says nothing that matters.
@@ -31,7 +35,10 @@ async fn main() -> Result<(), Error> {
                 .await?;
             return Ok::<_, Error>(serde_json::to_value(answer)?);
         }
-        let swept = tailspan_cleanup::sweep(&app, schedule::stop_at(context.deadline)).await?;
+        let of = context;
+        let sweep = tailspan_cleanup::sweep(&function.app, schedule::stop_at(of.deadline));
+        let invocation = Invocation::new(&of.request_id, of.xray_trace_id.as_deref(), of.deadline);
+        let swept = function.invoked(invocation, sweep).await?;
         Ok(serde_json::to_value(swept)?)
     }))
     .await

@@ -13,7 +13,7 @@ use tailspan_service::{
     App,
     envelope::Enveloped,
     error::ApiError,
-    extract::Tenant,
+    extract::{Admin, Tenant},
     log::{
         now_unix_ms,
         remove::{Removal, Wanted},
@@ -60,7 +60,7 @@ pub(crate) struct Cleaned {
 ))]
 pub(crate) async fn clean_up(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Admin>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Cleaned>, ApiError> {
     Ok(Json(clean(&app, &tenant, body, None).await?))
@@ -76,7 +76,7 @@ pub(crate) async fn clean_up(
 ))]
 pub(crate) async fn seed_clean_up(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Admin>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Enveloped<Cleaned>, ApiError> {
     Ok(Enveloped(

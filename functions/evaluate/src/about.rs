@@ -3,7 +3,10 @@
 use axum::{Json, extract::State};
 use serde::Serialize;
 use tailspan_core::eval::metrics::{METRICS, Metric};
-use tailspan_service::{App, extract::Tenant};
+use tailspan_service::{
+    App,
+    extract::{Read, Tenant},
+};
 
 use crate::answer::Answer;
 
@@ -49,7 +52,7 @@ pub(crate) struct ApiKeys {
     get, path = "/api/config", tag = "dev", operation_id = "dev_config",
     responses((status = 200, description = "the providers whose API keys there are", body = Answer<Config>)),
 ))]
-pub(crate) async fn config(State(app): State<App>, _: Tenant) -> Json<Answer<Config>> {
+pub(crate) async fn config(State(app): State<App>, _: Tenant<Read>) -> Json<Answer<Config>> {
     let keys = app.config.provider_keys;
     Answer::of(Config {
         api_keys: ApiKeys {
@@ -65,6 +68,6 @@ pub(crate) async fn config(State(app): State<App>, _: Tenant) -> Json<Answer<Con
     get, path = "/api/metrics", tag = "dev", operation_id = "dev_metrics",
     responses((status = 200, description = "all of them", body = Answer<Vec<crate::openapi::MetricInfo>>)),
 ))]
-pub(crate) async fn metrics(_: Tenant) -> Json<Answer<Vec<&'static Metric>>> {
+pub(crate) async fn metrics(_: Tenant<Read>) -> Json<Answer<Vec<&'static Metric>>> {
     Answer::of(METRICS.iter().filter(|metric| !metric.hidden).collect())
 }

@@ -7,7 +7,10 @@ use axum::{
 use serde::Serialize;
 use serde_json::Value;
 use tailspan_core::{invocations::Invocation, live::compat, verbosity::preview_text};
-use tailspan_service::{error::ApiError, extract::Tenant};
+use tailspan_service::{
+    error::ApiError,
+    extract::{Read, Tenant},
+};
 
 use crate::{
     Evaluate,
@@ -108,7 +111,7 @@ fn session_name(file: &str) -> Option<String> {
 ))]
 pub(crate) async fn convert(
     State(evaluate): State<Evaluate>,
-    _: Tenant,
+    _: Tenant<Read>,
     request: Request,
 ) -> Result<Json<Answer<Converted>>, Refusal> {
     let form = Form::read(&evaluate.intake, request).await?;

@@ -16,7 +16,13 @@ use axum::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tailspan_core::{event::rfc3339_ms, id::TenantId, live::wire_form::Reader, observed::Incoming};
-use tailspan_service::{App, error::ApiError, extract::Tenant, live::Start, log::now_unix_ms};
+use tailspan_service::{
+    App,
+    error::ApiError,
+    extract::{Exchange, Read, Tenant},
+    live::Start,
+    log::now_unix_ms,
+};
 
 use crate::{
     Evaluate,
@@ -49,7 +55,7 @@ type Archive = ([(HeaderName, HeaderValue); 2], Vec<u8>);
 ))]
 pub(crate) async fn bundle(
     State(evaluate): State<Evaluate>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     request: Request,
 ) -> Result<Archive, Refusal> {
     let mut fields = Fields::read(&evaluate.intake, request, DIAGNOSTICS_BYTES).await?;
@@ -194,7 +200,7 @@ struct Reported {
 ))]
 pub(crate) async fn load(
     State(evaluate): State<Evaluate>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Exchange>,
     request: Request,
 ) -> Result<Json<Answer<Loaded>>, Refusal> {
     let form = Form::read(&evaluate.intake, request).await?;

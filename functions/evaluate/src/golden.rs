@@ -17,7 +17,7 @@ use tailspan_core::{
 use tailspan_service::{
     App,
     evaluation::{self, Stood, keep_results},
-    extract::Tenant,
+    extract::{Read, Tenant},
     live::LiveSession,
     log::{LogError, beside, read::Folded},
 };
@@ -96,7 +96,7 @@ impl From<MetricResult> for ComparedMetric {
 ))]
 pub(crate) async fn evaluate_sessions(
     State(evaluate): State<Evaluate>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     request: Request,
 ) -> Result<Json<Answer<Compared>>, Refusal> {
     let mut fields = Fields::read(&evaluate.intake, request, SMALL_BODY_BYTES).await?;
@@ -134,7 +134,7 @@ pub(crate) async fn evaluate_sessions(
     let sessions = app.log.live_sessions(&tenant).await?;
     let (app, tenant) = (app, &tenant);
     let complete = sessions.into_iter().filter(|session| session.complete);
-    let read: Vec<Read> = stream::iter(complete.collect::<Vec<_>>())
+    let read: Vec<Answered> = stream::iter(complete.collect::<Vec<_>>())
         .map(|session| read(app, tenant, session))
         .buffered(AT_ONCE)
         .try_collect()
@@ -171,7 +171,7 @@ pub(crate) async fn evaluate_sessions(
 }
 
 /// A session that is evaluated.
-struct Read {
+struct Answered {
     name: String,
     /// All its traces together.
     subject: Subject,
@@ -179,7 +179,7 @@ struct Read {
     stood: Option<Stood>,
 }
 
-async fn read(app: &App, tenant: &TenantId, session: LiveSession) -> Result<Read, LogError> {
+async fn read(app: &App, tenant: &TenantId, session: LiveSession) -> Result<Answered, LogError> {
     let mut traces = Vec::with_capacity(session.traces.len());
     for of in &session.traces {
         let folded = app.log.folded(tenant, &of.trace).await?;
@@ -196,7 +196,7 @@ async fn read(app: &App, tenant: &TenantId, session: LiveSession) -> Result<Read
         let turns = of_session(traces.iter().map(|(_, folded)| folded.state.as_ref()));
         subject.turns = turns.iter().map(Turn::from).collect();
         subject.performance.invocations = subject.turns.len();
-        Read {
+        Answered {
             stood: Stood::session(&session, &traces, &prices),
             subject,
             name: session.name,

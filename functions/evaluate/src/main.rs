@@ -1,16 +1,18 @@
 //! The function `evaluate` on AWS Lambda: the dev server's REST routes. Answers are streamed, for evaluations tell of their progress.
 
-use lambda_http::{Error, run_with_streaming_response_concurrent};
-use tailspan_service::{
-    App,
-    config::Config,
-    error::with_told_misses,
-    telemetry::{self, Lines},
-};
+use lambda_http::{Error, RequestExt, run_with_streaming_response_concurrent};
+use tailspan_service::function::{self, Invocation};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    telemetry::start(Lines::Json);
-    let app = App::start(Config::from_env()?).await?;
-    run_with_streaming_response_concurrent(with_told_misses(tailspan_evaluate::router(app))).await
+    let function = function::start(&[]).await?;
+    let router = function.serves(tailspan_evaluate::router(function.app.clone()), |request| {
+        let of = request.lambda_context_ref()?;
+        Some(Invocation::new(
+            &of.request_id,
+            of.xray_trace_id.as_deref(),
+            of.deadline,
+        ))
+    });
+    run_with_streaming_response_concurrent(router).await
 }

@@ -21,7 +21,7 @@ use tailspan_core::{
 use tailspan_service::{
     error::ApiError,
     evaluation::{self, Progress},
-    extract::Tenant,
+    extract::{Read, Tenant},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -78,7 +78,7 @@ enum Brought {
 ))]
 pub(crate) async fn of_files(
     State(evaluate): State<Evaluate>,
-    _: Tenant,
+    _: Tenant<Read>,
     request: Request,
 ) -> Result<Json<Answer<Value>>, Refusal> {
     let form = form(&evaluate, request).await?;
@@ -101,7 +101,7 @@ pub(crate) async fn of_files(
 ))]
 pub(crate) async fn of_files_streamed(
     State(evaluate): State<Evaluate>,
-    _: Tenant,
+    _: Tenant<Read>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let form = form(&evaluate, request).await?;
@@ -121,7 +121,7 @@ pub(crate) async fn of_files_streamed(
 ))]
 pub(crate) async fn of_json(
     State(evaluate): State<Evaluate>,
-    _: Tenant,
+    _: Tenant<Read>,
     request: Request,
 ) -> Result<Json<Answer<Value>>, Refusal> {
     let brought = JsonBody::read(&evaluate, request).await?;
@@ -141,7 +141,7 @@ pub(crate) async fn of_json(
 ))]
 pub(crate) async fn of_json_streamed(
     State(evaluate): State<Evaluate>,
-    _: Tenant,
+    _: Tenant<Read>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let brought = JsonBody::read(&evaluate, request).await?;

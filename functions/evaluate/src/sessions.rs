@@ -24,7 +24,7 @@ use tailspan_core::{
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::Tenant,
+    extract::{Read, Tenant},
     live::LiveSession,
     log::{
         LogError,
@@ -89,7 +89,7 @@ impl SessionInfo {
 ))]
 pub(crate) async fn list(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
 ) -> Result<Json<Answer<Vec<SessionInfo>>>, Refusal> {
     let sessions = app.log.live_sessions(&tenant).await?;
     let told = stream::iter(sessions)
@@ -123,7 +123,7 @@ pub(crate) struct SessionTrace {
 ))]
 pub(crate) async fn get_trace(
     State(evaluate): State<Evaluate>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     request: Request,
 ) -> Result<Json<Answer<SessionTrace>>, Refusal> {
     let mut fields = Fields::read(&evaluate.intake, request, SMALL_BODY_BYTES).await?;
@@ -161,7 +161,7 @@ pub(crate) struct MadeEvalSet {
 ))]
 pub(crate) async fn create_eval_set(
     State(evaluate): State<Evaluate>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     request: Request,
 ) -> Result<Json<Answer<MadeEvalSet>>, Refusal> {
     let mut fields = Fields::read(&evaluate.intake, request, SMALL_BODY_BYTES).await?;
@@ -205,7 +205,7 @@ pub(crate) struct Prepared {
 ))]
 pub(crate) async fn prepare_evaluation(
     State(evaluate): State<Evaluate>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     request: Request,
 ) -> Result<Json<Answer<Prepared>>, Refusal> {
     let mut fields = Fields::read(&evaluate.intake, request, SMALL_BODY_BYTES).await?;
@@ -286,7 +286,7 @@ impl std::str::FromStr for Prepare {
 ))]
 pub(crate) async fn download(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
     let Path(name) = name.map_err(|_| file_not_found())?;

@@ -6,7 +6,7 @@ use axum::{
 };
 use serde::Serialize;
 use tailspan_core::eval::EvalSet;
-use tailspan_service::extract::Tenant;
+use tailspan_service::extract::{Read, Tenant};
 
 use crate::{
     Evaluate,
@@ -39,7 +39,7 @@ pub(crate) struct Validation {
 ))]
 pub(crate) async fn validate(
     State(evaluate): State<Evaluate>,
-    _: Tenant,
+    _: Tenant<Read>,
     request: Request,
 ) -> Result<Json<Answer<Validation>>, Refusal> {
     let form = Form::read(&evaluate.intake, request).await?;

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    body::Body,
+    body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, StatusCode, header::CONTENT_ENCODING},
     response::{IntoResponse, Response},
@@ -18,10 +18,14 @@ use tailspan_core::{
     otlp,
 };
 use tailspan_service::{
+    archive,
     body::header,
     error::ApiError,
-    extract::{Params, Tenant},
-    log::append::{AppendOptions, Appended},
+    extract::{Params, Tenant, Write},
+    log::{
+        append::{AppendOptions, Appended},
+        frozen::NotRestored,
+    },
 };
 
 #[cfg(feature = "openapi")]
@@ -86,6 +90,7 @@ pub(crate) struct ImportedTrace {
 /// A trace file, stored as traces.
 ///
 /// Jaeger JSON, OTLP JSON (also as Tempo wraps it) and lines of exports, spans, log records or native events are told apart by what they hold, also within gzip and zstd. A file is taken as a whole or not at all; sent again, it adds nothing.
+/// A file of the archive brings its trace back as it was, with its numbers, its times and how it ended; where another trace has its name it is refused, unless it is to `replace` it.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/traces/import", tag = "ingest", operation_id = "import_file",
     params(Query, ContentEncoding, HowMuch),
@@ -93,6 +98,7 @@ pub(crate) struct ImportedTrace {
     responses(
         (status = 200, description = "the traces of the file", body = Imported),
         (status = 400, response = FileInvalid),
+        (status = 409, description = "the file is of the archive, and there is a trace of its name that is not as it was archived", body = tailspan_service::openapi::ErrorBody),
         (status = 413, response = TooLarge),
         (status = 415, response = UnsupportedMediaType),
         (status = 429, response = TooMany),
@@ -100,11 +106,14 @@ pub(crate) struct ImportedTrace {
 ))]
 pub(crate) async fn import(
     State(ingest): State<Ingest>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, write): Tenant<Write>,
     Params(query): Params<Query>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
+    if let Err(refused) = write.replacing(query.replace) {
+        return refused.into_response();
+    }
     match take(&ingest, &tenant, &query, &headers, body).await {
         Ok(imported) => Json(imported).into_response(),
         Err(refused) => {
@@ -172,6 +181,12 @@ async fn take(
         .map_err(|unknown| ApiError::invalid("invalid_parameter", unknown.to_string()))?;
     let (body, mut share) = ingest.intake.read(headers, body, FILE_BYTES).await?;
     let content_encoding = header(headers, &CONTENT_ENCODING).map(str::to_owned);
+    let encoding = content_encoding.as_deref();
+    // Packed for the way and packed for good look alike.
+    let may_be = encoding.is_none_or(|encoding| ["identity", "zstd"].contains(&encoding));
+    if may_be && archive::begins_archive(&body) {
+        return restore(ingest, tenant, query, body).await;
+    }
     // A file may be packed without saying so.
     let mut traces = ingest
         .intake
@@ -217,6 +232,44 @@ async fn take(
     import.flush().await?;
     Ok(Imported {
         traces: import.found,
+    })
+}
+
+/// Brings a trace back. Unlike other files an archive is read while it is stored, so only what is packed has to fit.
+async fn restore(
+    ingest: &Ingest,
+    tenant: &TenantId,
+    query: &Query,
+    file: Bytes,
+) -> Result<Imported, NotTaken> {
+    let log = &ingest.app.log;
+    let restored = match log.restore(tenant, file, query.replace).await {
+        Ok(restored) => restored,
+        Err(NotRestored::Unreadable(message)) => {
+            return Err(NotTaken::Unread(FileError {
+                name: String::new(),
+                place: None,
+                message,
+                is_other: false,
+            }));
+        }
+        Err(error @ NotRestored::Other(_)) => {
+            let message = format!("{error}; import it with ?replace=true to have it so again");
+            return Err(ApiError::conflict("trace_exists", message).into());
+        }
+        Err(NotRestored::Log(error)) => return Err(ApiError::from(error).into()),
+    };
+    let taken = if restored.deleted { 0 } else { restored.events };
+    Ok(Imported {
+        traces: vec![ImportedTrace {
+            spelled: restored.trace.as_str().to_owned(),
+            trace_id: restored.trace,
+            accepted: taken,
+            duplicates: if restored.was_there { taken } else { 0 },
+            deleted: restored.deleted,
+            last_seq: restored.cursor.seq,
+            cursor: (!restored.deleted).then(|| restored.cursor.to_string()),
+        }],
     })
 }
 

@@ -22,7 +22,7 @@ use tailspan_core::{
 use tailspan_service::{
     body::header,
     error::ApiError,
-    extract::{Params, Tenant, TracePath},
+    extract::{Params, Tenant, TracePath, Write},
     log::append::{AppendOptions, Appended},
 };
 
@@ -93,12 +93,15 @@ pub(crate) struct Answer {
 ))]
 pub(crate) async fn to_trace(
     State(ingest): State<Ingest>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, write): Tenant<Write>,
     TracePath(trace): TracePath,
     Params(query): Params<Query>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
+    if let Err(refused) = write.replacing(query.replace) {
+        return refused.into_response();
+    }
     post(&ingest, &tenant, trace, &query, &headers, body).await
 }
 
@@ -123,7 +126,7 @@ pub(crate) async fn to_trace(
 ))]
 pub(crate) async fn to_own_trace(
     State(ingest): State<Ingest>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, write): Tenant<Write>,
     TracePath(path): TracePath,
     Params(query): Params<Query>,
     headers: HeaderMap,
@@ -135,6 +138,9 @@ pub(crate) async fn to_own_trace(
         let others = HeaderValue::from_static("GET,HEAD,DELETE");
         refused.headers_mut().insert(ALLOW, others);
         return refused;
+    }
+    if let Err(refused) = write.replacing(query.replace) {
+        return refused.into_response();
     }
     let trace = match headers.get(X_TRACE_ID) {
         // Text of other alphabets is no id either, and says so.

@@ -16,7 +16,11 @@ use tailspan_core::{
     verbosity::Verbosity,
     wire::PartialSuccess,
 };
-use tailspan_service::{body::header, error::ApiError, extract::Tenant};
+use tailspan_service::{
+    body::header,
+    error::ApiError,
+    extract::{Tenant, Write},
+};
 
 #[cfg(feature = "openapi")]
 use crate::openapi::{
@@ -24,7 +28,7 @@ use crate::openapi::{
 };
 use crate::{Ingest, level::trace_level, stored};
 
-type Caller = Result<Tenant, ApiError>;
+type Caller = Result<Tenant<Write>, ApiError>;
 
 /// Spans, as OTLP.
 ///
@@ -127,7 +131,7 @@ async fn take(
     body: Body,
     encoding: &mut Encoding,
 ) -> Result<Option<PartialSuccess>, ApiError> {
-    let Tenant(tenant) = caller?;
+    let Tenant(tenant, _) = caller?;
     let trace_level = trace_level(headers)?;
     let Ingest {
         app,

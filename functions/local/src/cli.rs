@@ -7,6 +7,7 @@ pub mod client;
 pub mod export;
 pub mod import;
 pub mod input;
+pub mod keys;
 pub mod list;
 pub mod mcp;
 pub mod metrics;

@@ -50,7 +50,7 @@ fn age(seconds: u64) -> String {
 
 /// Whoever can be spoken for here: those there is a token for, and those who need none.
 pub(crate) fn tenants(app: &App) -> BTreeSet<TenantId> {
-    let mut tenants: BTreeSet<TenantId> = app.config.tokens.values().cloned().collect();
+    let mut tenants: BTreeSet<TenantId> = app.access.named_tenants().cloned().collect();
     tenants.insert(TenantId::default());
     tenants
 }

@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         Command::List(options) => cli::block_on(cli::list::run(&options)),
         Command::Run(options) => cli::block_on(cli::run::run(&options)),
         Command::Mcp(options) => cli::block_on(cli::mcp::run(&options)),
+        Command::Keys(options) => cli::block_on(cli::keys::run(&options)),
+        Command::Share(options) => cli::block_on(cli::keys::share(&options)),
         Command::Metrics(options) => cli::metrics::run(&options),
         Command::Import(options) => cli::block_on(cli::import::run(&options)),
         Command::Export(options) => cli::block_on(cli::export::run(&options)),

@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::cli::export::ExportOptions;
 use crate::cli::import::ImportOptions;
+use crate::cli::keys::{KeysOptions, ShareOptions};
 use crate::cli::list::ListOptions;
 use crate::cli::mcp::McpOptions;
 use crate::cli::metrics::MetricsOptions;
@@ -53,6 +54,10 @@ pub enum Command {
     Import(ImportOptions),
     /// Write a trace of a server to a file
     Export(ExportOptions),
+    /// Make, list, rotate and revoke the API keys of a server
+    Keys(KeysOptions),
+    /// Make a link that shows one trace or session, and nothing else
+    Share(ShareOptions),
     /// Ask the server on this machine how it is; exits with 0 when it is well
     Health(HealthOptions),
     /// Speak the Model Context Protocol on standard input and output, for assistants

@@ -13,6 +13,7 @@ use axum::{Router, middleware};
 use tailspan_core::eval::EvalSet;
 use tailspan_core::id::TenantId;
 use tailspan_service::App;
+use tailspan_service::access::settings::Mode;
 use tailspan_service::config::Config;
 use tailspan_service::error;
 use tokio::net::TcpListener;
@@ -49,6 +50,17 @@ pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
         check_eval_sets(folder)?;
     }
     let token = token(options, &config);
+    if config.access.mode == Some(Mode::None) {
+        if token.is_some() || !config.tokens.is_empty() {
+            anyhow::bail!("TAILSPAN_AUTH is none, and a token is given: leave one of them out");
+        }
+        if !guard::is_loopback(&options.host) && !options.insecure {
+            anyhow::bail!(
+                "TAILSPAN_AUTH is none, and others reach {}: set it to keys, or add --insecure where the network is yours alone",
+                options.host
+            );
+        }
+    }
     if let Some(token) = &token {
         config.tokens.insert(token.clone(), TenantId::default());
     }
@@ -132,7 +144,8 @@ fn token(options: &ServeOptions, config: &Config) -> Option<String> {
         return Some(given.to_owned());
     }
     let reachable = !guard::is_loopback(&options.host);
-    let wanted = reachable && !options.insecure && config.tokens.is_empty();
+    let wanted =
+        reachable && !options.insecure && config.tokens.is_empty() && config.access.mode.is_none();
     wanted.then(|| format!("{:032x}", rand::random::<u128>()))
 }
 

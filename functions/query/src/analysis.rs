@@ -12,7 +12,7 @@ use tailspan_service::{
     App,
     envelope::Enveloped,
     error::ApiError,
-    extract::{Params, Tenant, TracePath},
+    extract::{Params, Read, Tenant, TracePath, View},
     log::now_unix_ms,
 };
 #[cfg(feature = "openapi")]
@@ -169,7 +169,7 @@ impl AnalysisQuery {
 ))]
 pub(crate) async fn get_analysis(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<View>,
     TracePath(trace): TracePath,
     Params(query): Params<AnalysisQuery>,
 ) -> Result<Json<Analysis>, ApiError> {
@@ -186,7 +186,7 @@ pub(crate) async fn get_analysis(
 ))]
 pub(crate) async fn get_seed_analysis(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     TracePath(trace): TracePath,
     Params(query): Params<AnalysisQuery>,
 ) -> Result<Enveloped<Value>, ApiError> {

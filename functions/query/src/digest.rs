@@ -11,7 +11,7 @@ use tailspan_core::{
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{LensParams, Params, Tenant, TracePath},
+    extract::{Glimpse, LensParams, Params, Tenant, TracePath},
     log::read::{PageSize, ReadFrom},
 };
 #[cfg(feature = "openapi")]
@@ -51,18 +51,21 @@ pub(crate) struct Digest {
 ))]
 pub(crate) async fn get_digest(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, viewer): Tenant<Glimpse>,
     TracePath(trace): TracePath,
     Params(query): Params<DigestQuery>,
     Params(lens): Params<LensParams>,
 ) -> Result<Json<Digest>, ApiError> {
-    let lens = lens.lens()?;
+    let lens = lens.for_viewer(viewer)?.lens()?;
     let through = query.through.unwrap_or(u64::MAX);
     let mut cursor = Cursor::START;
     let (mut events, mut left_out, mut hash) = (0, 0, Sha256::new());
     loop {
         let from = ReadFrom::Holding(cursor.seq);
-        let read = app.log.page(&tenant, &trace, from, PageSize::LARGE).await?;
+        let read = app
+            .log
+            .page_or_archived(&tenant, &trace, from, PageSize::LARGE)
+            .await?;
         let state = read
             .state
             .filter(|state| !state.dead)

@@ -14,7 +14,7 @@ use tailspan_core::{
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{LensParams, Params, Tenant, TracePath},
+    extract::{Glimpse, LensParams, Params, Tenant, TracePath},
     log::read::{PageSize, ReadFrom},
 };
 #[cfg(feature = "openapi")]
@@ -105,12 +105,12 @@ pub(crate) struct EventsPage {
 ))]
 pub(crate) async fn get_events(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, viewer): Tenant<Glimpse>,
     TracePath(trace): TracePath,
     Params(query): Params<EventsQuery>,
     Params(lens): Params<LensParams>,
 ) -> Result<Json<Events>, ApiError> {
-    let lens = lens.lens()?;
+    let lens = lens.for_viewer(viewer)?.lens()?;
     let page = page(&app, &tenant, &trace, &query, PAGE, &lens).await?;
     Ok(Json(Events {
         trace_id: trace,
@@ -166,7 +166,7 @@ pub(crate) async fn page(
     loop {
         let read = app
             .log
-            .page(
+            .page_or_archived(
                 tenant,
                 trace,
                 ReadFrom::Holding(cursor.seq),

@@ -17,7 +17,7 @@ use tailspan_core::{
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{Params, Tenant, TracePath},
+    extract::{Params, Tenant, TracePath, View},
     log::read::{Page, PageSize, ReadFrom},
 };
 #[cfg(feature = "openapi")]
@@ -52,7 +52,7 @@ pub(crate) struct ExportQuery {
 ))]
 pub(crate) async fn get_export(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<View>,
     TracePath(trace): TracePath,
     Params(query): Params<ExportQuery>,
 ) -> Result<Response, ApiError> {
@@ -63,7 +63,10 @@ pub(crate) async fn get_export(
     let level: Verbosity = level
         .map_err(|error: tailspan_core::verbosity::UnknownLevel| invalid(error.to_string()))?;
     let from = ReadFrom::After(Cursor::START);
-    let page = app.log.page(&tenant, &trace, from, PageSize::SMALL).await?;
+    let page = app
+        .log
+        .page_or_archived(&tenant, &trace, from, PageSize::SMALL)
+        .await?;
     let state = page.state.clone().filter(|state| !state.dead);
     let state = state.ok_or_else(|| ApiError::trace_not_found(&trace))?;
     let export = Export {
@@ -133,10 +136,10 @@ impl Export {
             Some(page) => page,
             None => {
                 let from = ReadFrom::After(self.cursor);
-                let page = self
-                    .app
-                    .log
-                    .page(&self.tenant, &self.trace, from, PageSize::SMALL);
+                let page =
+                    self.app
+                        .log
+                        .page_or_archived(&self.tenant, &self.trace, from, PageSize::SMALL);
                 page.await.map_err(|error| broken(error.to_string()))?
             }
         };

@@ -1,6 +1,7 @@
 //! What is known of traces: lists, one trace, its events, its summary, its invocations; and of the process itself.
 
 mod analysis;
+mod credentials;
 mod digest;
 mod document;
 mod events;
@@ -12,11 +13,16 @@ pub mod openapi;
 mod session;
 mod sessions;
 mod stats;
+mod status;
 mod trace;
 mod v1;
 mod why;
 
-use axum::{Router, middleware::map_response, routing::get};
+use axum::{
+    Router,
+    middleware::map_response,
+    routing::{delete, get, post},
+};
 use tailspan_service::{App, envelope::put_errors_in};
 
 /// Everything of this function.
@@ -60,9 +66,21 @@ pub fn router(app: App) -> Router {
         .route("/traces/{trace_id}/spans/{span_id}/why", get(why::get_why))
         .merge(seed)
         .route("/stats", get(stats::get_stats))
+        .route(
+            "/tokens",
+            get(credentials::list_tokens).post(credentials::create_token),
+        )
+        .route("/tokens/{token_id}", delete(credentials::delete_token))
+        .route(
+            "/admin/keys",
+            get(credentials::list_keys).post(credentials::create_key),
+        )
+        .route("/admin/keys/{key_id}", delete(credentials::revoke_key))
+        .route("/admin/keys/{key_id}/rotate", post(credentials::rotate_key))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
+        .route("/status", get(status::get_status))
         .route("/openapi.json", get(document::document))
         .route("/docs", get(document::page))
         .with_state(app)

@@ -20,7 +20,7 @@ use tailspan_core::{
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{Params, Tenant},
+    extract::{Params, Read, Tenant},
     log::{
         now_unix_ms,
         read::TraceState,
@@ -89,7 +89,7 @@ pub(crate) struct ListedTrace {
 ))]
 pub(crate) async fn list_traces(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     Params(pairs): Params<Pairs>,
 ) -> Result<Json<Found>, ApiError> {
     let request = Request::parse(pairs).map_err(invalid)?;
@@ -104,7 +104,7 @@ pub(crate) async fn list_traces(
 ))]
 pub(crate) async fn list_traces_of_agent(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     agent: Result<Path<String>, PathRejection>,
     Params(pairs): Params<Pairs>,
 ) -> Result<Json<Found>, ApiError> {

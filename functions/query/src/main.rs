@@ -3,22 +3,23 @@
 use std::convert::Infallible;
 
 use lambda_http::tower::ServiceExt;
-use lambda_http::{Error, IntoResponse, Response, run_concurrent};
-use tailspan_service::{
-    App,
-    config::Config,
-    error::with_told_misses,
-    telemetry::{self, Lines},
-};
+use lambda_http::{Error, IntoResponse, RequestExt, Response, run_concurrent};
+use tailspan_service::function::{self, Invocation};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    telemetry::start(Lines::Json);
-    let app = App::start(Config::from_env()?).await?;
-    let router = with_told_misses(tailspan_query::router(app)).into_service::<lambda_http::Body>();
+    let function = function::start(&[]).await?;
+    let router = function.serves(tailspan_query::router(function.app.clone()), |request| {
+        let of = request.lambda_context_ref()?;
+        Some(Invocation::new(
+            &of.request_id,
+            of.xray_trace_id.as_deref(),
+            of.deadline,
+        ))
+    });
     // The platform's loop wants answers that threads may share, which axum's bodies are not: they are read whole here.
     let whole = |answer: Response<axum::body::Body>| async {
         Ok::<_, Infallible>(answer.into_response().await)
     };
-    run_concurrent(router.and_then(whole)).await
+    run_concurrent(router.into_service::<lambda_http::Body>().and_then(whole)).await
 }

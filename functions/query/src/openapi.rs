@@ -5,7 +5,8 @@ use tailspan_core::settle::Status;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use crate::{
-    analysis, digest, document, events, export, health, list, sessions, stats, trace, v1, why,
+    analysis, credentials, digest, document, events, export, health, list, sessions, stats, status,
+    trace, v1, why,
 };
 
 /// Name every handler here; its annotation says the rest.
@@ -32,9 +33,17 @@ use crate::{
     v1::get_summary,
     analysis::get_seed_analysis,
     v1::delete_trace,
+    credentials::list_tokens,
+    credentials::create_token,
+    credentials::delete_token,
+    credentials::list_keys,
+    credentials::create_key,
+    credentials::rotate_key,
+    credentials::revoke_key,
     health::health,
     health::ready,
     health::metrics,
+    status::get_status,
     document::document,
     document::page,
 ))]

@@ -13,7 +13,7 @@ use tailspan_core::{
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{Params, Tenant},
+    extract::{Params, Read, Tenant, View},
     log::{rows::Walk, sessions::Session},
 };
 
@@ -85,7 +85,7 @@ impl From<Session> for SessionRow {
 ))]
 pub(crate) async fn list_sessions(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     Params(pairs): Params<Pairs>,
 ) -> Result<Json<Sessions>, ApiError> {
     let (limit, after) = page_of_sessions(pairs).map_err(invalid)?;
@@ -112,7 +112,7 @@ pub(crate) async fn list_sessions(
 ))]
 pub(crate) async fn get_session(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<View>,
     name: Result<Path<String>, PathRejection>,
     Params(pairs): Params<Pairs>,
 ) -> Result<Json<OneSession>, ApiError> {

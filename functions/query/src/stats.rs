@@ -9,7 +9,7 @@ use tailspan_core::{
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{Params, Tenant},
+    extract::{Params, Read, Tenant},
 };
 
 #[derive(Debug, Deserialize)]
@@ -123,7 +123,7 @@ pub(crate) struct Counts {
     responses((status = 200, description = "the statistics of a window", body = StatsPage)),
 ))]
 pub(crate) async fn get_stats(
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     Params(params): Params<StatsParams>,
     State(app): State<App>,
 ) -> Result<Json<StatsPage>, ApiError> {

@@ -19,7 +19,7 @@ use tailspan_core::{
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{LensParams, Params, Tenant, TracePath},
+    extract::{Admin, Glimpse, LensParams, Params, Tenant, TracePath, View},
     log::read::Folded,
 };
 
@@ -58,11 +58,12 @@ pub(crate) struct Trace {
 ))]
 pub(crate) async fn get_trace(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, viewer): Tenant<Glimpse>,
     TracePath(trace): TracePath,
     Params(query): Params<EventsQuery>,
     Params(lens): Params<LensParams>,
 ) -> Result<Response, ApiError> {
+    let lens = lens.for_viewer(viewer)?;
     if lens.format() == Some("timeline") {
         return session::timeline(&app, &tenant, &trace, &query, lens).await;
     }
@@ -91,11 +92,11 @@ pub(crate) async fn get_trace(
 ))]
 pub(crate) async fn get_summary(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, viewer): Tenant<Glimpse>,
     TracePath(trace): TracePath,
     Params(lens): Params<LensParams>,
 ) -> Result<Json<Summary>, ApiError> {
-    let level = lens.lens()?.level;
+    let level = lens.for_viewer(viewer)?.lens()?.level;
     let folded = folded(&app, &tenant, &trace).await?;
     Ok(Json(summary_of(&app, &trace, &folded, level)))
 }
@@ -134,7 +135,7 @@ pub(crate) struct TimedTurn {
 ))]
 pub(crate) async fn get_invocations(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<View>,
     TracePath(trace): TracePath,
     Params(lens): Params<LensParams>,
 ) -> Result<Json<Vec<TimedTurn>>, ApiError> {
@@ -169,7 +170,7 @@ pub(crate) struct DeleteQuery {
 ))]
 pub(crate) async fn delete_trace(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Admin>,
     TracePath(trace): TracePath,
     Params(query): Params<DeleteQuery>,
 ) -> Result<StatusCode, ApiError> {
@@ -208,7 +209,7 @@ pub(crate) async fn folded(
     trace: &TraceId,
 ) -> Result<Folded, ApiError> {
     app.log
-        .folded(tenant, trace)
+        .folded_or_archived(tenant, trace)
         .await?
         .ok_or_else(|| ApiError::trace_not_found(trace))
 }

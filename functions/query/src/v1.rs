@@ -14,7 +14,7 @@ use tailspan_service::{
     App,
     envelope::Enveloped,
     error::ApiError,
-    extract::{LensParams, Params, Tenant, TracePath},
+    extract::{Admin, LensParams, Params, Read, Tenant, TracePath},
 };
 
 #[cfg(feature = "openapi")]
@@ -43,7 +43,7 @@ const PAGE: usize = 100;
 ))]
 pub(crate) async fn list_traces(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     Params(pairs): Params<Pairs>,
 ) -> Result<Enveloped<Value>, ApiError> {
     let request = Request::parse(numbered(pairs)).map_err(list::invalid)?;
@@ -58,7 +58,7 @@ pub(crate) async fn list_traces(
 ))]
 pub(crate) async fn list_traces_of_agent(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     agent: Result<Path<String>, PathRejection>,
     Params(pairs): Params<Pairs>,
 ) -> Result<Enveloped<Value>, ApiError> {
@@ -130,7 +130,7 @@ async fn sessions(app: &App, tenant: &TenantId, request: &Request) -> Result<Val
 ))]
 pub(crate) async fn get_trace(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     TracePath(trace): TracePath,
     Params(query): Params<EventsQuery>,
     Params(lens): Params<LensParams>,
@@ -151,7 +151,7 @@ pub(crate) async fn get_trace(
 ))]
 pub(crate) async fn get_events(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     TracePath(trace): TracePath,
     Params(query): Params<EventsQuery>,
     Params(lens): Params<LensParams>,
@@ -194,7 +194,7 @@ fn seed_event(event: &Event, lens: &Lens) -> Value {
 ))]
 pub(crate) async fn get_summary(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     TracePath(trace): TracePath,
     Params(lens): Params<LensParams>,
 ) -> Result<Enveloped<Value>, ApiError> {
@@ -216,7 +216,7 @@ pub(crate) async fn get_summary(
 ))]
 pub(crate) async fn delete_trace(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Admin>,
     TracePath(trace): TracePath,
     Params(query): Params<DeleteQuery>,
 ) -> Result<Enveloped<Map<String, Value>>, ApiError> {

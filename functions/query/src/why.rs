@@ -11,7 +11,7 @@ use tailspan_core::{
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{LensParams, Params, SpanPath, Tenant},
+    extract::{LensParams, Params, SpanPath, Tenant, View},
     log::read::{PageSize, ReadFrom},
 };
 #[cfg(feature = "openapi")]
@@ -39,7 +39,7 @@ pub(crate) struct WhyQuery {
 ))]
 pub(crate) async fn get_why(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<View>,
     SpanPath(trace, span_id): SpanPath,
     Params(query): Params<WhyQuery>,
     Params(lens): Params<LensParams>,
@@ -51,7 +51,10 @@ pub(crate) async fn get_why(
     let mut cursor = Cursor::START;
     loop {
         let from = ReadFrom::After(cursor);
-        let page = app.log.page(&tenant, &trace, from, PageSize::LARGE).await?;
+        let page = app
+            .log
+            .page_or_archived(&tenant, &trace, from, PageSize::LARGE)
+            .await?;
         let state = page.state.filter(|state| !state.dead);
         state.ok_or_else(|| ApiError::trace_not_found(&trace))?;
         let Some(last) = page.chunks.last() else {
@@ -68,7 +71,7 @@ pub(crate) async fn get_why(
                 .for_each(|recorded| collector.take(recorded));
         }
     }
-    let folded = app.log.folded(&tenant, &trace).await?;
+    let folded = app.log.folded_or_archived(&tenant, &trace).await?;
     let folded = folded.ok_or_else(|| ApiError::trace_not_found(&trace))?;
     let explanation = collector.finish(tree::rows(&folded.state, &app.config.prices));
     explanation

@@ -21,7 +21,10 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{Keepalive, work};
+use crate::{
+    Keepalive,
+    work::{self, Way},
+};
 
 /// Frames, and bytes of them, that are taken together, about.
 const FRAMES_AT_ONCE: usize = 1024;
@@ -99,7 +102,7 @@ async fn until_end<S: AsyncRead + AsyncWrite + Unpin>(
             let messages = frames.iter().map(|frame| reader.read(frame));
             let actions = protocol::plan(messages);
             drop(frames);
-            let answers = work::perform(app, tenant, actions).await;
+            let answers = work::perform(app, tenant, actions, Way::Socket).await;
             if !answers.is_empty() && !answer(socket, answers).await && end.is_none() {
                 return End::Left;
             }

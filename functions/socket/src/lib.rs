@@ -1,13 +1,15 @@
 //! The WebSocket on which agents under development tell of their runs: `GET /ws/traces` (docs/protocol.md, "Live sessions").
 //!
-//! What frames mean is decided in [`tailspan_core::live::protocol`]; here they are read, done and answered. [`router`] has a real socket, [`cloud`] the events that API Gateway makes of one.
+//! What frames mean is decided in [`tailspan_core::live::protocol`]; here they are read, done and answered. [`router`] has a real socket, `cloud` the events that API Gateway makes of one.
 
+#[cfg(feature = "cloud")]
 pub mod cloud;
 mod connection;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod work;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +24,12 @@ use axum::{
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tailspan_core::live::protocol::LARGEST_FRAME;
-use tailspan_service::{App, error::ApiError, extract::Tenant};
+use tailspan_service::{
+    App,
+    access::credential,
+    error::ApiError,
+    extract::{Tenant, Write},
+};
 use tokio::sync::Semaphore;
 use tokio_tungstenite::{
     WebSocketStream,
@@ -97,9 +104,10 @@ pub fn router_with(app: App, keepalive: Keepalive) -> Router {
 ))]
 pub(crate) async fn upgrade(
     State(socket): State<Socket>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Write>,
     mut request: Request,
 ) -> Result<Response, ApiError> {
+    let held = credential(request.headers(), request.uri()).map(Cow::into_owned);
     let Some(accept) = accept_key(request.headers()) else {
         return Ok(upgrade_required());
     };
@@ -121,7 +129,12 @@ pub(crate) async fn upgrade(
                     .max_frame_size(Some(LARGEST_FRAME));
                 let io = TokioIo::new(upgraded);
                 let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-                connection::serve(&app, &tenant, stream, keepalive).await;
+                tokio::select! {
+                    () = connection::serve(&app, &tenant, stream, keepalive) => {}
+                    () = app.access.ended(held.as_deref()) => {
+                        tracing::debug!("closed a websocket: its token is good no more");
+                    }
+                }
             }
             Err(error) => tracing::debug!(%error, "no websocket came of a request"),
         }

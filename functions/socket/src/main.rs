@@ -2,18 +2,18 @@
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde_json::Value;
-use tailspan_service::{
-    App,
-    config::Config,
-    telemetry::{self, Lines},
-};
+use tailspan_service::function::{self, Invocation};
+use tailspan_socket::cloud::Management;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    telemetry::start(Lines::Json);
-    let app = App::start(Config::from_env()?).await?;
+    let function = function::start(&[]).await?;
+    let management = Management::from_vars(|name| std::env::var(name).ok())?;
     run(service_fn(async |event: LambdaEvent<Value>| {
-        Ok::<_, Error>(tailspan_socket::cloud::answer(&app, event.payload).await?)
+        let of = event.context;
+        let invocation = Invocation::new(&of.request_id, of.xray_trace_id.as_deref(), of.deadline);
+        let answering = tailspan_socket::cloud::answer(&function.app, &management, event.payload);
+        Ok::<_, Error>(function.invoked(invocation, answering).await?)
     }))
     .await
 }

@@ -25,11 +25,12 @@ use tailspan_service::openapi::{NotAcceptable, TooMany};
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{LensParams, Params, Tenant},
+    extract::{Glimpse, LensParams, Params, Read, Tenant},
+    function::StreamUntil,
     log::{
         LogError,
         feed::{FeedWatch, Noticed, Scope},
-        read::{PageSize, ReadFrom},
+        read::{PageSize, ReadFrom, StoredChunk},
     },
     metrics::Reason,
 };
@@ -37,10 +38,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::request::{FeedQuery, WantedFeed, wanted_feed};
 use crate::updates::Place;
-use crate::viewer::{RETRY_LOG, RETRY_MS, Seat, event_stream, jittered};
+use crate::viewer::{RETRY_LOG, RETRY_MS, Seat, event_stream};
 
 /// Notices read in one go.
 const NOTICES_AT_ONCE: usize = 64;
+/// Frames that are handed to the socket as one: what stays in a processor's cache.
+const BYTES_AT_ONCE: usize = 32 << 10;
 /// Characters of a session's name.
 const LONGEST_NAME: usize = 512;
 
@@ -59,14 +62,15 @@ const LONGEST_NAME: usize = 512;
 ))]
 pub(crate) async fn stream_tenant(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     Params(query): Params<FeedQuery>,
     Params(lens): Params<LensParams>,
+    until: StreamUntil,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let wanted = wanted_feed(&query, &headers)?;
     let lens = lens.lens()?;
-    let seat = Seat::take(&app)?;
+    let seat = Seat::take(&app, until)?;
     let watch = app.hub.watch_feed(&tenant, &Scope::Tenant);
     let feed = Feed {
         tenant,
@@ -93,10 +97,11 @@ pub(crate) async fn stream_tenant(
 ))]
 pub(crate) async fn stream_session(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, viewer): Tenant<Glimpse>,
     session: Result<Path<String>, axum::extract::rejection::PathRejection>,
     Params(query): Params<FeedQuery>,
     Params(lens): Params<LensParams>,
+    until: StreamUntil,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let name = session.map(|Path(name)| name).unwrap_or_default();
@@ -109,8 +114,8 @@ pub(crate) async fn stream_session(
         ));
     }
     let wanted = wanted_feed(&query, &headers)?;
-    let lens = lens.lens()?;
-    let seat = Seat::take(&app)?;
+    let lens = lens.for_viewer(viewer)?.lens()?;
+    let seat = Seat::take(&app, until)?;
     let (scope, watch) = find(&app, &tenant, &name, wanted).await?;
     let feed = Feed {
         tenant,
@@ -247,6 +252,13 @@ async fn follow(
     Follower::follow(app, feed, from, Events { lens, wanted }, seat).await
 }
 
+/// A trace's chunks that were read and not shown, as of one moment.
+struct Page {
+    trace: TraceId,
+    base: u64,
+    chunks: VecDeque<StoredChunk>,
+}
+
 pub(crate) struct Follower<T> {
     app: App,
     tenant: TenantId,
@@ -259,6 +271,7 @@ pub(crate) struct Follower<T> {
     /// The cursor came from a client: whether the log still holds its notice is to be seen.
     unverified: bool,
     notices: VecDeque<Noticed>,
+    page: Option<Page>,
     ready: VecDeque<Bytes>,
     next_heartbeat: Instant,
     ends_at: Instant,
@@ -297,8 +310,9 @@ impl<T: Tell> Follower<T> {
             cursor: place.cursor,
             part: place.part,
             notices: VecDeque::new(),
+            page: None,
             next_heartbeat: now + app.config.heartbeat,
-            ends_at: now + jittered(app.config.stream_lifetime),
+            ends_at: seat.ends_at(&app),
             done: false,
             tell,
             watch,
@@ -341,6 +355,7 @@ impl<T: Tell> Follower<T> {
                 Ok(false) => self.wait().await,
                 Err(error) => {
                     tracing::debug!(%error, "failed to read for a viewer of many traces");
+                    self.page = None;
                     tokio::select! {
                         () = sleep(RETRY_LOG) => {}
                         () = self.app.shutdown.cancelled() => {}
@@ -369,6 +384,7 @@ impl<T: Tell> Follower<T> {
     }
 
     async fn wait(&mut self) {
+        self.page = None;
         let due = self.next_heartbeat.min(self.ends_at);
         let shutdown = self.app.shutdown.clone();
         tokio::select! {
@@ -490,25 +506,20 @@ impl<T: Tell> Follower<T> {
             self.cursor.seq = last;
             return Ok(true);
         }
-        let log = &self.app.log;
-        let page = log
-            .page(
-                &self.tenant,
-                trace,
-                ReadFrom::Holding(next),
-                PageSize::SMALL,
-            )
-            .await?;
-        let state = page.state.filter(|state| !state.dead);
-        let Some(state) = state else {
+        if let Some(recorded) = self.app.log.just_stored(&self.tenant, trace, next) {
+            self.tell_events(trace, &recorded, next, last);
+            return Ok(self.cursor.seq >= last);
+        }
+        let Some(page) = self.page_at(trace, next).await? else {
             self.skip(trace, "deleted", next, last);
             return Ok(true);
         };
-        if state.base >= next {
-            self.skip(trace, "replaced", next, last.min(state.base));
+        let base = page.base;
+        if base >= next {
+            self.skip(trace, "replaced", next, last.min(base));
             return Ok(self.cursor.seq >= last);
         }
-        let Some(chunk) = page.chunks.first() else {
+        let Some(chunk) = page.chunks.pop_front() else {
             self.skip(trace, "trimmed", next, last);
             return Ok(true);
         };
@@ -516,9 +527,21 @@ impl<T: Tell> Follower<T> {
             self.skip(trace, "trimmed", next, last.min(chunk.span.first - 1));
             return Ok(self.cursor.seq >= last);
         }
-        let recorded = log.recorded(&self.tenant, trace, chunk).await?;
+        let recorded = self.app.log.recorded(&self.tenant, trace, &chunk).await?;
+        self.tell_events(trace, &recorded, next, last);
+        if let Some((from, to)) = chunk.unread(&recorded)
+            && to >= next
+        {
+            self.skip(trace, "unreadable", from.max(next), to.min(last));
+        }
+        self.cursor.seq = self.cursor.seq.max(chunk.span.last.min(last));
+        Ok(self.cursor.seq >= last)
+    }
+
+    /// Tells of those events that are `next` to `last`.
+    fn tell_events(&mut self, trace: &TraceId, recorded: &[Recorded], next: u64, last: u64) {
         let mut frames = String::new();
-        for recorded in &recorded {
+        for recorded in recorded {
             if recorded.seq < next || recorded.seq > last {
                 continue;
             }
@@ -530,15 +553,30 @@ impl<T: Tell> Follower<T> {
                 ..self.cursor
             };
             self.put(told, after, &mut frames);
+            if frames.len() >= BYTES_AT_ONCE {
+                self.push(std::mem::take(&mut frames));
+            }
         }
         self.push(frames);
-        if let Some((from, to)) = chunk.unread(&recorded)
-            && to >= next
-        {
-            self.skip(trace, "unreadable", from.max(next), to.min(last));
+    }
+
+    /// The trace's chunks from the one that holds an event on: of a notice before, where more was read than it was of. `None`: the trace is gone.
+    async fn page_at(&mut self, trace: &TraceId, next: u64) -> Result<Option<&mut Page>, LogError> {
+        let begins = |page: &Page| {
+            let first = page.chunks.front();
+            page.trace == *trace && first.is_some_and(|chunk| chunk.span.first == next)
+        };
+        if !self.page.as_ref().is_some_and(begins) {
+            let (from, size) = (ReadFrom::Holding(next), PageSize::SMALL);
+            let read = self.app.log.page(&self.tenant, trace, from, size).await?;
+            let state = read.state.filter(|state| !state.dead);
+            self.page = state.map(|state| Page {
+                trace: trace.clone(),
+                base: state.base,
+                chunks: read.chunks.into(),
+            });
         }
-        self.cursor.seq = self.cursor.seq.max(chunk.span.last.min(last));
-        Ok(self.cursor.seq >= last)
+        Ok(self.page.as_mut())
     }
 
     /// Events that cannot be shown any more.

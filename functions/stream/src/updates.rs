@@ -27,7 +27,8 @@ use tailspan_service::openapi::{NotAcceptable, TooMany};
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{Params, Tenant},
+    extract::{Params, Read, Tenant},
+    function::StreamUntil,
     log::{
         LogError,
         feed::{Noticed, Scope},
@@ -63,12 +64,13 @@ const NAMES_AT_HAND: usize = 1_024;
 ))]
 pub(crate) async fn stream_updates(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     Params(query): Params<UpdatesQuery>,
+    until: StreamUntil,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let wanted = wanted_updates(&query, &headers)?;
-    let seat = Seat::take(&app)?;
+    let seat = Seat::take(&app, until)?;
     let watch = app.hub.watch_feed(&tenant, &Scope::Tenant);
     let from = match wanted {
         Some(place) => From::Cursor(place),

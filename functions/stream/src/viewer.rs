@@ -31,7 +31,8 @@ use tailspan_core::{
 use tailspan_service::{
     App,
     error::ApiError,
-    extract::{LensParams, Params, Tenant, TracePath},
+    extract::{Glimpse, LensParams, Params, Read, Tenant, TracePath},
+    function::StreamUntil,
     log::{
         follow::{CatchUp, Framed, Next, Watch},
         read::{StoredChunk, TraceState},
@@ -76,14 +77,17 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 ))]
 pub(crate) async fn stream_trace(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, viewer): Tenant<Glimpse>,
     TracePath(trace): TracePath,
     Params(query): Params<Query>,
     Params(lens): Params<LensParams>,
+    until: StreamUntil,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let wanted = wanted(query, &headers)?;
-    stream(app, tenant, trace, wanted, lens.lens()?, Style::Ours).await
+    let lens = lens.for_viewer(viewer)?.lens()?;
+    let seat = Seat::take(&app, until)?;
+    stream(app, tenant, trace, wanted, lens, Style::Ours, seat).await
 }
 
 /// The same for the clients of seed 001: every line of data is an object with its event's name, and the last one is `[DONE]`.
@@ -103,10 +107,11 @@ pub(crate) async fn stream_trace(
 ))]
 pub(crate) async fn stream_seed(
     State(app): State<App>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Read>,
     TracePath(trace): TracePath,
     Params(query): Params<Query>,
     Params(lens): Params<LensParams>,
+    until: StreamUntil,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let wanted = wanted(query, &headers)?;
@@ -115,7 +120,8 @@ pub(crate) async fn stream_seed(
         format: Some(lens.format.unwrap_or_default()),
         ..lens
     };
-    stream(app, tenant, trace, wanted, lens, Style::Seed).await
+    let seat = Seat::take(&app, until)?;
+    stream(app, tenant, trace, wanted, lens, Style::Seed, seat).await
 }
 
 async fn stream(
@@ -125,8 +131,8 @@ async fn stream(
     wanted: Wanted,
     lens: Lens,
     style: Style,
+    seat: Seat,
 ) -> Result<Response, ApiError> {
-    let seat = Seat::take(&app)?;
     let mut watch = app.hub.watch(&tenant, &trace, lens);
     let state = first_look(&app, &mut watch, &tenant, &trace, wanted).await?;
     let Some(state) = state else {
@@ -153,7 +159,6 @@ async fn stream(
     if has_all && !wanted.until_closed {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let lifetime = jittered(app.config.stream_lifetime);
     let viewer = Box::new(Viewer {
         trace,
         style,
@@ -164,7 +169,7 @@ async fn stream(
         ended_at: None,
         heartbeat: app.config.heartbeat,
         next_heartbeat: Instant::now() + app.config.heartbeat,
-        ends_at: Instant::now() + lifetime,
+        ends_at: seat.ends_at(&app),
         ready: VecDeque::from([Bytes::from(frame::opening(RETRY_MS))]),
         chunks: VecDeque::new(),
         done: false,
@@ -186,7 +191,7 @@ async fn first_look(
 ) -> Result<Option<TraceState>, ApiError> {
     let until = Instant::now() + wanted.wait;
     // Asked directly, not through the shared reader: the answer must be as of this request, and an error must be told.
-    let look = tokio::time::timeout(FIRST_LOOK, app.log.state(tenant, trace)).await;
+    let look = tokio::time::timeout(FIRST_LOOK, app.log.state_or_archived(tenant, trace)).await;
     let mut state =
         look.map_err(|_| ApiError::unavailable("the store does not answer in time; try again"))??;
     let is_there = |state: &Option<TraceState>| state.as_ref().is_some_and(|state| !state.dead);
@@ -213,7 +218,7 @@ fn is_end(cursor: Cursor, state: &TraceState) -> bool {
 }
 
 /// Ends at 80-100 % of the limit, so that viewers do not all come back in the same second.
-pub(crate) fn jittered(lifetime: Duration) -> Duration {
+fn jittered(lifetime: Duration) -> Duration {
     lifetime.mul_f64(rand::random_range(0.8..=1.0))
 }
 
@@ -270,14 +275,17 @@ pub(crate) struct Seat {
     metrics: Arc<Metrics>,
     /// The stream came to its end by itself; otherwise its viewer left or was cut.
     pub(crate) ended: bool,
+    until: StreamUntil,
 }
 
 impl Seat {
-    pub(crate) fn take(app: &App) -> Result<Self, ApiError> {
+    /// `until`: when the stream has to be over, whatever its usual time is.
+    pub(crate) fn take(app: &App, until: StreamUntil) -> Result<Self, ApiError> {
         let taken = app.metrics.viewers.inc();
         let seat = Self {
             metrics: Arc::clone(&app.metrics),
             ended: true,
+            until,
         };
         let most = i64::try_from(app.config.max_streams).unwrap_or(i64::MAX);
         if taken >= most {
@@ -286,6 +294,13 @@ impl Seat {
             )));
         }
         Ok(seat)
+    }
+
+    /// When a stream is over that begins now.
+    pub(crate) fn ends_at(&self, app: &App) -> Instant {
+        let usually = Instant::now() + jittered(app.config.stream_lifetime);
+        let StreamUntil(until) = self.until;
+        until.map_or(usually, |until| until.min(usually))
     }
 }
 

@@ -21,8 +21,8 @@ const MAX_SEGMENTS: usize = 16;
 pub struct Attributes<'a> {
     /// A span is asked for some hundred keys, nearly all of which it has not: half of reading it was the standard library's hash.
     by_key: HashMap<&'a str, &'a any_value::Value, foldhash::fast::RandomState>,
-    /// The lengths of its keys, see [`length_bit`]: most keys that are asked for are as long as none of them.
-    lengths: u64,
+    /// What its keys look like from outside, see [`outline`]: most keys that are asked for look like none of them.
+    outlines: [u64; 2],
     /// Keys that were sent without a value: OpenTelemetry's null.
     nulls: Vec<&'a str>,
     /// Who wants to know what is read.
@@ -65,11 +65,12 @@ impl<'a> Attributes<'a> {
     pub fn new(list: &'a [KeyValue]) -> Self {
         let mut by_key =
             HashMap::with_capacity_and_hasher(list.len(), foldhash::fast::RandomState::default());
-        let mut lengths = 0;
+        let mut outlines = [0; 2];
         for pair in list {
             if let Some(value) = pair.value.as_ref().and_then(|value| value.value.as_ref()) {
                 by_key.insert(pair.key.as_str(), value);
-                lengths |= length_bit(&pair.key);
+                let of = outline(&pair.key);
+                outlines = [outlines[0] | of[0], outlines[1] | of[1]];
             }
         }
         let is_null = |pair: &&KeyValue| {
@@ -79,7 +80,7 @@ impl<'a> Attributes<'a> {
         };
         Self {
             by_key,
-            lengths,
+            outlines,
             nulls: list
                 .iter()
                 .filter(is_null)
@@ -117,7 +118,8 @@ impl<'a> Attributes<'a> {
     }
 
     fn get(&self, key: &str) -> Option<&'a any_value::Value> {
-        if self.lengths & length_bit(key) == 0 {
+        let of = outline(key);
+        if self.outlines[0] & of[0] == 0 || self.outlines[1] & of[1] == 0 {
             return None;
         }
         self.by_key.get(key).copied()
@@ -280,6 +282,10 @@ impl<'a> Attributes<'a> {
         let mut root = Node::default();
         let mut found = false;
         for (key, value) in &self.by_key {
+            // The dot first: few keys have one just there, and many begin alike.
+            if key.as_bytes().get(prefix.len()) != Some(&b'.') {
+                continue;
+            }
             let Some(path) = key
                 .strip_prefix(prefix)
                 .and_then(|rest| rest.strip_prefix('.'))
@@ -299,8 +305,12 @@ impl<'a> Attributes<'a> {
     }
 }
 
-fn length_bit(key: &str) -> u64 {
-    1 << (key.len() % 64)
+/// A bit for the length of a key, and one for its last byte and that in its middle.
+fn outline(key: &str) -> [u64; 2] {
+    let bytes = key.as_bytes();
+    let byte = |at: usize| bytes.get(at).copied().unwrap_or_default();
+    let ends = byte(bytes.len().wrapping_sub(1)).wrapping_mul(7) ^ byte(bytes.len() / 2);
+    [1 << (bytes.len() % 64), 1 << (ends % 64)]
 }
 
 /// `None` for what instrumentations write when they have nothing: empty text and the fillers of Google ADK.

@@ -178,8 +178,8 @@ impl<'a> Encoder<'a> {
             put_varint(context, &mut self.event);
         }
         let (number, bytes) = match what {
-            Canonical::Span(bytes) => (2, &**bytes),
-            Canonical::Log(bytes) => (3, &**bytes),
+            Canonical::Span(bytes) => (2, &bytes[..]),
+            Canonical::Log(bytes) => (3, &bytes[..]),
             Canonical::Native(json) => (4, json.as_bytes()),
         };
         if bytes.len() <= WHOLE_BYTES {
@@ -472,13 +472,13 @@ fn whole(event: StoredEvent, pieces: &HashMap<PieceId, Bytes>, lost: &mut usize)
             *lost += usize::from(gone == 0);
             span.attributes.push(marker());
         }
-        What::Span(Box::new(span))
+        What::Span(Arc::new(span))
     } else if let Some(mut log) = event.log {
         if fields().is_some_and(|fields| log.merge(fields).is_err()) || gone > 0 {
             *lost += usize::from(gone == 0);
             log.attributes.push(marker());
         }
-        What::Log(Box::new(log))
+        What::Log(Arc::new(log))
     } else {
         let text = rest.map_or_else(
             || event.native.unwrap_or_default(),
@@ -706,7 +706,7 @@ mod tests {
             native(&text),
             Observation {
                 context: Arc::default(),
-                what: What::Span(Box::new(span)),
+                what: What::Span(Arc::new(span)),
             },
         ];
         let encoded = encode_all(&observations);

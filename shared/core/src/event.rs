@@ -655,7 +655,7 @@ mod tests {
     #[test]
     fn a_failed_tool_call_keeps_its_name() {
         check(
-            What::Span(Box::new(wire::Span {
+            What::Span(Arc::new(wire::Span {
                 span_id: vec![2; 8].into(),
                 parent_span_id: vec![1; 8].into(),
                 name: "execute_tool roll_die".to_owned(),
@@ -691,7 +691,7 @@ mod tests {
     #[test]
     fn a_plain_open_span_is_a_node_of_its_service() {
         check(
-            What::Span(Box::new(wire::Span {
+            What::Span(Arc::new(wire::Span {
                 span_id: vec![2; 8].into(),
                 name: "GET /".to_owned(),
                 start_time_unix_nano: 1_800_000_000_000_000_000,

@@ -575,7 +575,7 @@ mod tests {
         let span = (0u8..5, 0u8..6, 0u64..4, 0u64..5, 0usize..6, "[a-c]{0,3}").prop_map(
             |(id, parent, start, end, kind, text)| {
                 let kinds = ["chat", "execute_tool", "invoke_agent", "invoke_workflow", "odd", "embeddings"];
-                What::Span(Box::new(wire::Span {
+                What::Span(Arc::new(wire::Span {
                     span_id: vec![id + 1; 8].into(),
                     parent_span_id: if parent == 0 { vec![].into() } else { vec![parent; 8].into() },
                     name: text.clone(),
@@ -596,7 +596,7 @@ mod tests {
             },
         );
         let log = (0u8..6, 0u64..4, "[a-c]{0,3}").prop_map(|(id, time, text)| {
-            What::Log(Box::new(wire::LogRecord {
+            What::Log(Arc::new(wire::LogRecord {
                 span_id: vec![id; 8].into(),
                 time_unix_nano: time,
                 event_name: "gen_ai.user.message".to_owned(),

@@ -3,6 +3,7 @@
 //! The modules stand in the order a span meets them.
 
 pub mod analysis;
+pub mod archive;
 pub mod attributes;
 pub mod chunk;
 pub mod continuity;

@@ -176,10 +176,13 @@ pub fn lower(events: &[&Incoming], level: Verbosity) -> Vec<Incoming> {
                     .or_insert_with(|| Arc::new(marked(&incoming.context, level)));
                 let what = match message.read() {
                     What::Span(mut whole) => {
-                        span(&mut whole, marked, level);
+                        span(Arc::make_mut(&mut whole), marked, level);
                         What::Span(whole)
                     }
-                    What::Log(whole) => What::Log(Box::new(log(*whole, marked, level))),
+                    What::Log(whole) => {
+                        let whole = Arc::unwrap_or_clone(whole);
+                        What::Log(Arc::new(log(whole, marked, level)))
+                    }
                     What::Native(text) => What::Native(text),
                 };
                 (Arc::clone(marked), Canonical::from(&what))
@@ -362,7 +365,7 @@ fn log(mut record: wire::LogRecord, context: &Arc<Context>, level: Verbosity) ->
     }
     let observation = Observation {
         context: Arc::clone(context),
-        what: What::Log(Box::new(record)),
+        what: What::Log(Arc::new(record)),
     };
     let (told, is_partial) = convention::told(&observation);
     let partial = match &told.what {
@@ -376,7 +379,7 @@ fn log(mut record: wire::LogRecord, context: &Arc<Context>, level: Verbosity) ->
     let What::Log(record) = observation.what else {
         return wire::LogRecord::default();
     };
-    let mut record = *record;
+    let mut record = Arc::unwrap_or_clone(record);
     let whole = convention::read_log(&record, context);
     record.body = None;
     keep_facts(&mut record.attributes, false, level);

@@ -119,7 +119,7 @@ impl<'a> Decoder<'a> {
                 let context = self.context(&mut entry);
                 let span = entry.into_span(&phase, place, arrived_ns);
                 let ends = span.parent_span_id.is_empty() && span.end_time_unix_nano != 0;
-                (context, What::Span(Box::new(span)), ends)
+                (context, What::Span(Arc::new(span)), ends)
             }
         };
         let incoming = Incoming {

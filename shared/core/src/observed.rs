@@ -3,6 +3,7 @@
 //! The log stores facts in the producer's own words; conventions are applied when they are read. A mapper that learns a new
 //! dialect tomorrow therefore also mends the traces of today, and nothing is stored twice.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,11 +26,11 @@ pub struct Observation {
     pub what: What,
 }
 
-/// The fact itself, in its producer's words.
+/// The fact itself, in its producer's words; cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
 pub enum What {
-    Span(Box<wire::Span>),
-    Log(Box<wire::LogRecord>),
+    Span(Arc<wire::Span>),
+    Log(Arc<wire::LogRecord>),
     /// A native event: a JSON object, as posted (already checked to be an object of bounded size and depth).
     Native(Arc<str>),
 }
@@ -40,15 +41,60 @@ pub enum What {
 /// the trace's log it is the key). Most exporters send just that, so ingest takes their bytes over without reading what they mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Canonical {
-    Span(Bytes),
+    Span(EncodedSpan),
     Log(Bytes),
     Native(Arc<str>),
 }
 
+/// A span's message, and the span itself where whoever wrote it had it at hand.
+#[derive(Clone, Debug)]
+pub struct EncodedSpan {
+    bytes: Bytes,
+    span: Option<Arc<wire::Span>>,
+}
+
+impl EncodedSpan {
+    /// Writes a span, and keeps it beside what was written.
+    pub fn with(span: wire::Span) -> Self {
+        Self {
+            bytes: span.encode_to_vec().into(),
+            span: Some(Arc::new(span)),
+        }
+    }
+
+    /// The span, where it need not be read again.
+    pub fn at_hand(&self) -> Option<&Arc<wire::Span>> {
+        self.span.as_ref()
+    }
+}
+
+impl From<Bytes> for EncodedSpan {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, span: None }
+    }
+}
+
+impl Deref for EncodedSpan {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl PartialEq for EncodedSpan {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for EncodedSpan {}
+
 impl Canonical {
     pub fn len(&self) -> usize {
         match self {
-            Self::Span(bytes) | Self::Log(bytes) => bytes.len(),
+            Self::Span(span) => span.bytes.len(),
+            Self::Log(bytes) => bytes.len(),
             Self::Native(json) => json.len(),
         }
     }
@@ -60,10 +106,11 @@ impl Canonical {
     /// The fact itself. A message that cannot be read is empty: that takes a caller who made one up.
     pub fn read(&self) -> What {
         match self {
-            Self::Span(bytes) => What::Span(Box::new(
-                wire::Span::decode(bytes.clone()).unwrap_or_default(),
-            )),
-            Self::Log(bytes) => What::Log(Box::new(
+            Self::Span(of) => What::Span(match &of.span {
+                Some(span) => Arc::clone(span),
+                None => Arc::new(wire::Span::decode(of.bytes.clone()).unwrap_or_default()),
+            }),
+            Self::Log(bytes) => What::Log(Arc::new(
                 wire::LogRecord::decode(bytes.clone()).unwrap_or_default(),
             )),
             Self::Native(json) => What::Native(Arc::clone(json)),
@@ -74,7 +121,7 @@ impl Canonical {
 impl From<&What> for Canonical {
     fn from(what: &What) -> Self {
         match what {
-            What::Span(span) => Self::Span(span.encode_to_vec().into()),
+            What::Span(span) => Self::Span(Bytes::from(span.encode_to_vec()).into()),
             What::Log(log) => Self::Log(log.encode_to_vec().into()),
             What::Native(json) => Self::Native(Arc::clone(json)),
         }

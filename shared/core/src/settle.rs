@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn span_with(id: u8, parent: u8, end: u64, status: i32, operation: &str) -> What {
-        What::Span(Box::new(wire::Span {
+        What::Span(Arc::new(wire::Span {
             span_id: vec![id; 8].into(),
             parent_span_id: if parent == 0 {
                 vec![].into()
@@ -403,7 +403,7 @@ mod tests {
             let start_ns = (5_000 + start_us) / 1_000 * 1_000_000;
             let mut what = span_with(id, 9, start_ns + lasted_us * 1_000, status, operation);
             if let What::Span(span) = &mut what {
-                span.start_time_unix_nano = start_ns;
+                Arc::make_mut(span).start_time_unix_nano = start_ns;
             }
             what
         };

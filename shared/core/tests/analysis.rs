@@ -47,7 +47,7 @@ fn run(lines: &str) -> Told {
                 let (label, span, service) = span(line.trim(), parent);
                 above.push((indent, label.clone()));
                 labels.push(label);
-                (What::Span(Box::new(span)), service)
+                (What::Span(Arc::new(span)), service)
             }
         };
         let mut context = Context::default();
@@ -1232,7 +1232,7 @@ mod any_run {
                 arrived_unix_ms: BEGAN_MS + at as u64,
                 observation: Observation {
                     context: Arc::new(context),
-                    what: What::Span(Box::new(span)),
+                    what: What::Span(Arc::new(span)),
                 },
             });
         }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tailspan_core::{
@@ -79,8 +80,8 @@ type Change = fn(&mut What);
 
 fn attributes_of(what: &mut What) -> &mut Vec<KeyValue> {
     match what {
-        What::Span(span) => &mut span.attributes,
-        What::Log(log) => &mut log.attributes,
+        What::Span(span) => &mut Arc::make_mut(span).attributes,
+        What::Log(log) => &mut Arc::make_mut(log).attributes,
         What::Native(_) => unreachable!("the corpus has none"),
     }
 }
@@ -88,7 +89,7 @@ fn attributes_of(what: &mut What) -> &mut Vec<KeyValue> {
 /// Content in log records only (`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=EVENT_ONLY`).
 fn content_in_logs_only(what: &mut What) {
     if let What::Span(span) = what {
-        span.attributes.retain(|pair| {
+        Arc::make_mut(span).attributes.retain(|pair| {
             ![
                 "gen_ai.input.messages",
                 "gen_ai.output.messages",
@@ -157,6 +158,7 @@ fn numbers_as_text(what: &mut What) {
 fn as_the_dev_servers_client(what: &mut What) {
     match what {
         What::Span(span) => {
+            let span = Arc::make_mut(span);
             for event in std::mem::take(&mut span.events) {
                 for pair in event.attributes {
                     let is_promoted = ["gen_ai.input.messages", "gen_ai.output.messages"]
@@ -168,11 +170,11 @@ fn as_the_dev_servers_client(what: &mut What) {
             }
             span.links.clear();
         }
-        What::Log(log) => log.span_id = Default::default(),
+        What::Log(log) => Arc::make_mut(log).span_id = Default::default(),
         What::Native(_) => {}
     }
     let What::Span(span) = what else { return };
-    for pair in &mut span.attributes {
+    for pair in &mut Arc::make_mut(span).attributes {
         let Some(AnyValue {
             value: Some(any_value::Value::Array(list)),
         }) = &pair.value
@@ -335,7 +337,8 @@ fn a_run_that_is_recorded_with_less_is_the_same_but_for_what_was_said() {
 
 fn bytes_of(what: &Canonical) -> &[u8] {
     match what {
-        Canonical::Span(bytes) | Canonical::Log(bytes) => bytes,
+        Canonical::Span(span) => span,
+        Canonical::Log(bytes) => bytes,
         Canonical::Native(text) => text.as_bytes(),
     }
 }

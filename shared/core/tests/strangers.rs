@@ -203,7 +203,7 @@ fn what() -> impl Strategy<Value = What> {
     )
         .prop_map(
             |((id, parent, name, start, end), attributes, events, code, message)| {
-                What::Span(Box::new(Span {
+                What::Span(Arc::new(Span {
                     span_id: vec![id; 8].into(),
                     parent_span_id: vec![parent; 8].into(),
                     name,
@@ -225,7 +225,7 @@ fn what() -> impl Strategy<Value = What> {
         );
     let log = (0u8..5, any::<u64>(), word(), attributes(), json_value()).prop_map(
         |(id, time, event_name, attributes, body)| {
-            What::Log(Box::new(LogRecord {
+            What::Log(Arc::new(LogRecord {
                 span_id: vec![id; 8].into(),
                 time_unix_nano: time,
                 event_name,

@@ -3,7 +3,7 @@
 use std::{
     ops::Deref,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
+    access::Access,
     config::Config,
     evaluation::Evaluation,
     log::{Log, LogError, follow::Hub},
@@ -29,12 +30,15 @@ pub struct App(Arc<Shared>);
 /// What an [`App`] leads to.
 pub struct Shared {
     pub config: Config,
+    pub access: Access,
     pub log: Log,
     pub hub: Hub,
     pub metrics: Arc<Metrics>,
     pub evaluation: Evaluation,
     /// Cancelled when the process is to end: streams end with their cursor, loops stop.
     pub shutdown: CancellationToken,
+    /// When the process began to work.
+    pub began: Instant,
     /// Work that goes on when its request is gone; whoever ends the process waits for it. All of it ends by itself after [`Shared::shutdown`].
     pub tasks: TaskTracker,
     redis: Redis,
@@ -93,13 +97,16 @@ impl App {
         };
         let metrics = Arc::new(Metrics::default());
         let log = Log::new(redis.clone(), &config, Arc::clone(&metrics));
+        let access = Access::new(&config, redis.clone(), Arc::clone(&log.keys));
         let app = Self(Arc::new(Shared {
             hub: Hub::new(log.clone()),
             log,
+            access,
             evaluation: Evaluation::new(config.providers.clone(), Arc::clone(&config.prices)),
             config,
             metrics,
             shutdown: CancellationToken::new(),
+            began: Instant::now(),
             tasks: TaskTracker::new(),
             redis,
             mesh_redis,
@@ -121,6 +128,11 @@ impl App {
         // Beside the first requests: a function that was just started must not wait for it.
         tokio::spawn(async move { asking.ask_what_we_may().await });
         Ok(app)
+    }
+
+    /// Whether the process is a function of the cloud.
+    pub fn is_function(&self) -> bool {
+        self.config.is_function
     }
 
     /// What the Redis user was found not to be allowed when the process began; a sentence each.

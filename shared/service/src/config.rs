@@ -8,8 +8,12 @@
 //! | `TAILSPAN_KEY_PREFIX` | empty | put before every key and channel; `[a-z0-9:-]`, at most 40 |
 //! | `TAILSPAN_TOKENS` | none | `token=tenant` pairs, comma separated; when set, every request needs one |
 //! | `TAILSPAN_ADMIN_TOKEN` | none | the token for `/metrics`, which counts over all tenants; needed where tokens are those of several |
+//! | `TAILSPAN_AUTH`, `TAILSPAN_SIGNING_KEY` | | who is let in, see [`crate::access::settings`] |
 //! | `TAILSPAN_RETENTION_SECONDS` | 604800 (7 days) | how long a trace is kept after its last event |
 //! | `TAILSPAN_RETENTION_RULES` | none | other times by how a run ended, also of one tenant: `failed=30d,completed=7d,team-a/*=1d`; see [`tailspan_core::retention::Retention::with_rules`] |
+//! | `TAILSPAN_ARCHIVE` | none | where traces go that retention removes: `file:///folder` or `s3://bucket/prefix`, see [`crate::archive`] |
+//! | `TAILSPAN_ARCHIVE_ENDPOINT` | that of AWS | `https://host` of another store that speaks as S3 does |
+//! | `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` | as Lambda sets them | who we are at the bucket of the archive |
 //! | `TAILSPAN_COMPACT_SECONDS` | 600 | how long after a run's end its small chunks are joined into large ones |
 //! | `TAILSPAN_STREAM_SECONDS` | 3600 | an SSE stream ends cleanly after 80-100 % of this; functions set 90 |
 //! | `TAILSPAN_HEARTBEAT_SECONDS` | 15 | silence after which a stream says where it is |
@@ -44,7 +48,9 @@ use tailspan_core::{
 };
 
 use crate::{
+    access::settings::{AccessSettings, Mode},
     agents::Agents,
+    archive::ArchiveConfig,
     evaluation::{Operator, Providers},
     redis_url::RedisUrl,
 };
@@ -59,6 +65,7 @@ pub struct Config {
     pub tokens: HashMap<String, TenantId>,
     /// Opens what counts over all tenants.
     pub admin_token: Option<String>,
+    pub access: AccessSettings,
     /// How long traces are kept after their last event.
     pub retention: Retention,
     /// From the end of a run until its small chunks are joined.
@@ -84,6 +91,10 @@ pub struct Config {
     /// The folder of eval sets.
     pub eval_sets: Option<PathBuf>,
     pub live: LiveLimits,
+    /// Where traces go that retention removes.
+    pub archive: Option<ArchiveConfig>,
+    /// AWS Lambda started us: it says so by `AWS_LAMBDA_RUNTIME_API`.
+    pub is_function: bool,
 }
 
 /// Whose models judges may be asked, by the API keys that the environment has.
@@ -236,6 +247,7 @@ impl Default for Config {
             key_prefix: String::new(),
             tokens: HashMap::new(),
             admin_token: None,
+            access: AccessSettings::default(),
             retention: Retention::new(7 * 24 * 3_600_000),
             compact_after_ms: 600_000,
             stream_lifetime: Duration::from_secs(3600),
@@ -254,6 +266,8 @@ impl Default for Config {
             evaluators: None,
             eval_sets: None,
             live: LiveLimits::default(),
+            archive: None,
+            is_function: false,
         }
     }
 }
@@ -408,6 +422,8 @@ impl Config {
             }
         }
         config.providers = Providers::from_vars(&var);
+        config.is_function = has("AWS_LAMBDA_RUNTIME_API");
+        config.archive = ArchiveConfig::from_vars(&var, &mut mistakes);
         if let Some(path) = var("TAILSPAN_EVALUATORS").filter(|path| !path.is_empty()) {
             match Operator::load(path.as_ref()) {
                 Ok(operator) => config.evaluators = Some(Arc::new(operator)),
@@ -470,6 +486,13 @@ impl Config {
                 }
             }
         }
+        config.access = AccessSettings::from_vars(&var, &mut mistakes);
+        if config.access.mode == Some(Mode::None) && !config.tokens.is_empty() {
+            mistakes.push(
+                "TAILSPAN_AUTH is none, and TAILSPAN_TOKENS names tokens: unset one of them"
+                    .to_owned(),
+            );
+        }
         if config.patience.lost_ms < config.patience.stalled_ms {
             mistakes.push(
                 "TAILSPAN_LOST_SECONDS must not be less than TAILSPAN_STALLED_SECONDS".to_owned(),
@@ -480,6 +503,15 @@ impl Config {
         } else {
             Err(InvalidConfig(mistakes))
         }
+    }
+
+    /// Who is let in: as it was said, else who has one of the configured tokens, else everybody.
+    pub fn auth_mode(&self) -> Mode {
+        let usual = match self.tokens.is_empty() {
+            true => Mode::None,
+            false => Mode::Keys,
+        };
+        self.access.mode.unwrap_or(usual)
     }
 
     /// [`Config::from_vars`] over the process's environment.

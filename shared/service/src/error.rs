@@ -4,7 +4,12 @@
 
 use axum::{
     Json, Router,
-    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    extract::Request,
+    http::{
+        HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, REFERRER_POLICY, RETRY_AFTER},
+    },
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -12,9 +17,8 @@ use tailspan_core::{
     id::{InvalidId, TraceId},
     otlp::Refused,
 };
-use tracing::error;
 
-use crate::log::LogError;
+use crate::{log::LogError, requests};
 
 /// Seconds after which trying again makes sense.
 const RETRY_AFTER_SECONDS: u16 = 1;
@@ -28,6 +32,8 @@ pub struct ApiError {
     /// What failed, for which thing, and what to do.
     pub message: String,
     retry: bool,
+    /// For our own log, where it is said once ([`crate::requests`]): it may name hosts, so the client does not get it.
+    cause: Option<String>,
 }
 
 /// What an answer's error is, for who writes it in another form than ours.
@@ -35,6 +41,7 @@ pub struct ApiError {
 pub struct Told {
     pub code: &'static str,
     pub message: String,
+    pub(crate) cause: Option<String>,
 }
 
 impl ApiError {
@@ -44,7 +51,13 @@ impl ApiError {
             code,
             message: message.into(),
             retry: false,
+            cause: None,
         }
+    }
+
+    fn because(mut self, cause: String) -> Self {
+        self.cause = Some(cause);
+        self
     }
 
     fn retry(mut self) -> Self {
@@ -126,6 +139,24 @@ impl ApiError {
         )
     }
 
+    /// 404: the tenant has no such API key.
+    pub fn key_not_found(id: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "key_not_found",
+            format!("there is no key {id:?}"),
+        )
+    }
+
+    /// 404: the tenant has lent nothing of this id.
+    pub fn token_not_found(id: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "token_not_found",
+            format!("there is no viewer token {id:?}"),
+        )
+    }
+
     /// 410: the name stays taken, so that late events cannot bring the trace back.
     pub fn trace_deleted(trace: &TraceId) -> Self {
         Self::new(
@@ -193,11 +224,26 @@ impl ApiError {
     }
 }
 
-/// A router whose unknown paths (404) and methods (405) are answered like every other error. Once, around all of a process's routes.
+/// A router whose unknown paths (404) and methods (405) are answered like every other error, and whose requests have ids. Once, around all of a process's routes.
 pub fn with_told_misses(router: Router) -> Router {
-    router
+    let router = router
         .fallback(async || ApiError::not_found())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(from_fn(keep_private));
+    requests::numbered(router)
+}
+
+/// What was asked for by a URL that holds a credential is kept nowhere, and a page from there does not say where it was.
+async fn keep_private(request: Request, next: Next) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    let is_private = query.split('&').any(|pair| pair.starts_with("token="));
+    let mut response = next.run(request).await;
+    if is_private {
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    }
+    response
 }
 
 impl From<InvalidId> for ApiError {
@@ -227,24 +273,23 @@ impl From<LogError> for ApiError {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Unavailable(cause) => {
-                // Said once per request; the cause may name hosts, so the client does not get it.
-                tracing::warn!(cause, "the store is unavailable");
                 Self::unavailable(
                     "the store does not answer; send it again: what has an identity is not stored twice",
                 )
+                .because(cause)
             }
             LogError::Full(cause) => {
-                tracing::warn!(cause, "the store is full");
                 let mut full = Self::unavailable(
                     "the store is full; reading and deleting go on, storing does when there is room",
                 );
                 full.code = "store_full";
-                full
+                full.because(cause)
             }
-            LogError::Internal(cause) => {
-                error!(cause, "the store refused");
-                Self::internal()
-            }
+            LogError::Internal(cause) => Self::internal().because(cause),
+            LogError::TooLargeToRead => Self::conflict(
+                "archived_too_large",
+                "the trace lies in the archive and is too large to be read there; bring it back with `tailspan import`",
+            ),
         }
     }
 }
@@ -252,11 +297,19 @@ impl From<LogError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let retry_after = self.retry_after_seconds();
-        let body = Json(json!({"error": {"code": self.code, "message": self.message}}));
+        let mut said = json!({"code": self.code, "message": self.message});
+        // Only of what is our fault: what is the client's is told in the same bytes each time, and so is what another tenant has.
+        if self.status.is_server_error()
+            && let Some(id) = requests::id()
+        {
+            said["request_id"] = id.into();
+        }
+        let body = Json(json!({ "error": said }));
         let mut response = (self.status, body).into_response();
         response.extensions_mut().insert(Told {
             code: self.code,
             message: self.message,
+            cause: self.cause,
         });
         if let Some(seconds) = retry_after {
             response

@@ -1,104 +1,25 @@
 //! What handlers get instead of strings: a tenant, a trace.
 
-use std::borrow::Cow;
-
 use axum::{
-    extract::{FromRef, FromRequestParts, Path, Query, path::ErrorKind, rejection::PathRejection},
-    http::{header::AUTHORIZATION, request::Parts},
+    extract::{FromRequestParts, Path, Query, path::ErrorKind, rejection::PathRejection},
+    http::request::Parts,
 };
 use serde::Deserialize;
 use tailspan_core::{
     format::Format,
-    id::{TenantId, TraceId},
+    id::TraceId,
     lens::{Filter, Lens},
     verbosity::Verbosity,
 };
 
-use crate::{app::App, error::ApiError};
+pub use crate::access::{
+    Admin, Exchange, Glimpse, Keeper, Lend, Operator, Read, Tenant, View, Write,
+};
+use crate::{error::ApiError, requests};
 
 /// Event types that one reader may name, and characters of a name: a lens is kept for as long as somebody looks through it.
 const MOST_EVENT_TYPES: usize = 64;
 const LONGEST_NAME: usize = 512;
-
-/// Whose data a request may see: what its token says, or the default tenant where no tokens are configured.
-#[derive(Clone, Debug)]
-pub struct Tenant(pub TenantId);
-
-impl<S> FromRequestParts<S> for Tenant
-where
-    App: FromRef<S>,
-    S: Send + Sync,
-{
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let app = App::from_ref(state);
-        let tokens = &app.config.tokens;
-        if tokens.is_empty() {
-            return Ok(Self(TenantId::default()));
-        }
-        token(parts)
-            .and_then(|token| tokens.get(&*token))
-            .map(|tenant| Self(tenant.clone()))
-            .ok_or_else(ApiError::unauthorized)
-    }
-}
-
-/// Whoever may see what is counted over all tenants: everybody where no tokens are configured, the one tenant where there is one, else the bearer of
-/// the admin token.
-#[derive(Clone, Copy, Debug)]
-pub struct Operator;
-
-impl<S> FromRequestParts<S> for Operator
-where
-    App: FromRef<S>,
-    S: Send + Sync,
-{
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let app = App::from_ref(state);
-        let tokens = &app.config.tokens;
-        let given = token(parts);
-        if tokens.is_empty()
-            || given.is_some() && given.as_deref() == app.config.admin_token.as_deref()
-        {
-            return Ok(Self);
-        }
-        if !given.is_some_and(|token| tokens.contains_key(&*token)) {
-            return Err(ApiError::unauthorized());
-        }
-        let mut tenants = tokens.values();
-        let first = tenants.next();
-        if tenants.all(|tenant| Some(tenant) == first) {
-            Ok(Self)
-        } else {
-            Err(ApiError::forbidden(
-                "this counts over several tenants and needs the admin token (TAILSPAN_ADMIN_TOKEN)",
-            ))
-        }
-    }
-}
-
-/// `Authorization: Bearer`, else `?token=`: a browser's EventSource cannot send headers.
-fn token(parts: &Parts) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Credentials {
-        token: String,
-    }
-    let header = parts
-        .headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-        });
-    header.map(Cow::Borrowed).or_else(|| {
-        let query = Query::<Credentials>::try_from_uri(&parts.uri).ok()?;
-        Some(Cow::Owned(query.0.token))
-    })
-}
 
 /// A valid trace id from the path segment `{trace_id}`.
 #[derive(Clone, Debug)]
@@ -120,7 +41,9 @@ impl<S: Send + Sync> FromRequestParts<S> for TracePath {
         let segments = Path::<TraceSegment>::from_request_parts(parts, state)
             .await
             .map_err(|rejection| invalid_segment(&rejection))?;
-        Ok(Self(TraceId::parse(&segments.trace_id)?))
+        let trace = TraceId::parse(&segments.trace_id)?;
+        requests::is_of("trace_id", trace.as_str());
+        Ok(Self(trace))
     }
 }
 
@@ -257,6 +180,22 @@ impl LensParams {
         self.format.as_deref()
     }
 
+    /// As a viewer may ask for it: of whom contents are kept, at most what is told without them.
+    ///
+    /// # Errors
+    /// As of [`LensParams::level`].
+    pub fn for_viewer(self, viewer: Glimpse) -> Result<Self, ApiError> {
+        if !viewer.redacted {
+            return Ok(self);
+        }
+        let level = self.level()?.unwrap_or_default().min(Verbosity::Standard);
+        Ok(Self {
+            level: Some(level.to_string()),
+            include: None,
+            ..self
+        })
+    }
+
     /// The rest of it.
     pub fn without_format(self) -> Self {
         Self {
@@ -365,30 +304,5 @@ impl LensParams {
             without_attributes: self.without_attributes()?,
             with_history: self.include()?.history,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::Request;
-
-    use super::*;
-
-    #[test]
-    fn a_token_comes_in_a_header_or_encoded_in_the_query() {
-        let check = |uri: &str, header: Option<&str>, expected: Option<&str>| {
-            let mut request = Request::builder().uri(uri);
-            if let Some(header) = header {
-                request = request.header(AUTHORIZATION, header);
-            }
-            let (parts, ()) = request.body(()).unwrap().into_parts();
-            assert_eq!(token(&parts).as_deref(), expected, "{uri} {header:?}");
-        };
-        check("/", None, None);
-        check("/?token=abc&x=1", None, Some("abc"));
-        check("/?x=1&token=a%2Bb%2Fc%3D%3D", None, Some("a+b/c=="));
-        check("/?token=abc==", None, Some("abc=="));
-        check("/?token=abc", Some("bearer def"), Some("def"));
-        check("/", Some("Basic abc"), None);
     }
 }

@@ -142,6 +142,27 @@ impl Keys {
         format!("{}socket:{id}", self.prefix)
     }
 
+    /// Hash: an API key, by its id.
+    pub fn api_key(&self, id: &str) -> String {
+        format!("{}access:key:{id}", self.prefix)
+    }
+
+    /// Sorted set: a tenant's API keys by when they were made, ms.
+    pub fn api_keys(&self, tenant: &TenantId) -> String {
+        format!("{}{{{tenant}}}:keys", self.prefix)
+    }
+
+    /// Sorted set: what a tenant lends by when it expires, ms; and a hash that describes each.
+    pub fn lent(&self, tenant: &TenantId) -> (String, String) {
+        let tag = format!("{}{{{tenant}}}", self.prefix);
+        (format!("{tag}:lent"), format!("{tag}:lent:of"))
+    }
+
+    /// String: what signs viewer tokens, where none is configured.
+    pub fn signing_key(&self) -> String {
+        format!("{}access:signing", self.prefix)
+    }
+
     /// Set: tenants that ever began a trace.
     pub fn tenants(&self) -> String {
         format!("{}tenants", self.prefix)
@@ -216,6 +237,11 @@ mod tests {
             keys.live_session(&of, &SessionKey::of(session)),
             of_session.session,
             of_session.log,
+            keys.api_keys(&of),
+            keys.lent(&of).0,
+            keys.lent(&of).1,
+            keys.api_key("0123456789abcdef"),
+            keys.signing_key(),
             keys.tenants(),
             keys.work(),
             keys.set_aside(),

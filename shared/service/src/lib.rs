@@ -1,13 +1,18 @@
 //! What every process of Tailspan needs. It knows no route, and only [`redis`] knows fred.
 
+pub mod access;
 pub mod agents;
 pub mod app;
+pub mod archive;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod body;
 pub mod config;
 pub mod envelope;
 pub mod error;
 pub mod evaluation;
 pub mod extract;
+pub mod function;
 mod group;
 pub mod keys;
 pub mod live;
@@ -18,6 +23,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod redis;
 pub mod redis_url;
+pub mod requests;
 pub mod schedule;
 pub mod telemetry;
 pub mod tls;

@@ -35,6 +35,10 @@ pub struct Metrics {
     pub lost_pieces: Counter,
     pub runs_ended: Family<Reason, Counter>,
     pub swept_traces: Counter,
+    pub archived_traces: Counter,
+    pub archive_failures: Counter,
+    pub archived_reads: Counter,
+    pub restored_traces: Counter,
     pub set_aside: Counter,
     pub work_length: Gauge,
     pub work_pending: Gauge,
@@ -48,6 +52,7 @@ pub struct Metrics {
     pub mesh_consumers: Gauge,
     pub completions: Counter,
     pub completions_failed: Family<Reason, Counter>,
+    pub replies_failed: Counter,
     pub subscriptions: Gauge,
     pub tasks: Gauge,
     pub redis_memory_bytes: Gauge,
@@ -143,6 +148,26 @@ impl Default for Metrics {
                 "Traces removed by retention",
                 Counter::default()
             ),
+            archived_traces: metric!(
+                "archived_traces",
+                "Traces written to the archive",
+                Counter::default()
+            ),
+            archive_failures: metric!(
+                "archive_failures",
+                "Traces that could not be written to the archive and stay where they are",
+                Counter::default()
+            ),
+            archived_reads: metric!(
+                "archived_reads",
+                "Traces that were read from the archive because the log does not have them",
+                Counter::default()
+            ),
+            restored_traces: metric!(
+                "restored_traces",
+                "Traces brought back from an archive",
+                Counter::default()
+            ),
             set_aside: metric!(
                 "set_aside",
                 "Jobs set aside after failing too often",
@@ -208,6 +233,11 @@ impl Default for Metrics {
                 "Calls to agents that failed, by reason",
                 Family::default()
             ),
+            replies_failed: metric!(
+                "replies_failed",
+                "Answers that did not reach the client of a gateway's WebSocket",
+                Counter::default()
+            ),
             subscriptions: metric!(
                 "subscriptions",
                 "Doorbells this process is subscribed to",
@@ -242,6 +272,11 @@ impl Metrics {
     /// Counts an append that failed after all attempts, by reason.
     pub(crate) fn append_failed(&self, reason: &'static str) {
         self.append_failures.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts an answer that a gateway did not take, its client being there.
+    pub fn reply_failed(&self) {
+        self.replies_failed.inc();
     }
 
     /// Counts what was not accepted, by reason.

@@ -17,6 +17,9 @@ pub struct ErrorSaid {
     pub code: ErrorCode,
     /// What failed, for which thing, and what to do: a sentence for people.
     pub message: String,
+    /// Of what is our fault (5xx): the id by which our log names the request, as `x-request-id` has it.
+    #[schema(nullable = false)]
+    pub request_id: Option<String>,
 }
 
 /// A word for programs; it never changes.
@@ -27,6 +30,7 @@ pub const CODES: &[&str] = &[
     "agent_failed",
     "agent_not_found",
     "agent_timeout",
+    "archived_too_large",
     "body_too_large",
     "event_too_large",
     "forbidden",
@@ -43,6 +47,7 @@ pub const CODES: &[&str] = &[
     "invalid_trace_id",
     "invalid_trace_level",
     "invalid_utf8",
+    "key_not_found",
     "malformed",
     "method_not_allowed",
     "missing_question",
@@ -52,12 +57,16 @@ pub const CODES: &[&str] = &[
     "session_not_found",
     "span_not_found",
     "store_full",
+    "token_not_found",
     "too_deep",
     "too_large",
     "too_many",
     "too_many_connections",
     "too_many_events",
+    "too_many_keys",
+    "too_many_tokens",
     "trace_deleted",
+    "trace_exists",
     "trace_id_mismatch",
     "trace_not_found",
     "trace_running",

@@ -1,9 +1,11 @@
-//! Functions that a schedule wakes: until when they may work.
+//! Functions of the cloud: until when they may work.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Left to answer in, before the platform ends the invocation.
 const RESERVE: Duration = Duration::from_secs(2);
+/// Left to a stream: it waits up to three seconds for the `end` of a run that is being settled, and what it says last has to get out.
+const STREAM_RESERVE: Duration = Duration::from_secs(6);
 /// Without a deadline: the next schedule comes soon.
 const WITHOUT_DEADLINE: Duration = Duration::from_secs(50);
 /// The longest that an invocation may last (AWS Lambda quotas, "Function timeout").
@@ -15,6 +17,16 @@ pub fn stop_at(deadline_unix_ms: u64) -> Instant {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     Instant::now() + left(Duration::from_millis(deadline_unix_ms), now)
+}
+
+/// As [`stop_at`], for an answer that is streamed. `None`: the deadline is none, and the stream's own time counts.
+pub fn stream_until(deadline_unix_ms: u64) -> Option<tokio::time::Instant> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let left = Duration::from_millis(deadline_unix_ms).checked_sub(now)?;
+    let left = left.saturating_sub(STREAM_RESERVE).min(LONGEST);
+    Some(tokio::time::Instant::now() + left)
 }
 
 fn left(deadline: Duration, now: Duration) -> Duration {

@@ -21,7 +21,7 @@ pub fn start_at(lines: Lines, levels: Option<&str>) {
     let filter = || match levels {
         Some(levels) => EnvFilter::new(levels),
         None => EnvFilter::try_from_env("TAILSPAN_LOG")
-            .unwrap_or_else(|_| EnvFilter::new("info,fred=error")),
+            .unwrap_or_else(|_| EnvFilter::new("info,fred=error,lambda_runtime=warn")),
     };
     // A second call (tests) keeps the first subscriber.
     let _ = match lines {

@@ -180,6 +180,31 @@ impl Client {
         self.read(&text)
     }
 
+    /// The answer to a JSON that is posted with these parameters.
+    ///
+    /// # Errors
+    /// As [`Client::json`].
+    pub(crate) async fn post_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &Query,
+        body: &serde_json::Value,
+    ) -> Result<T> {
+        let request = self.http.post(format!("{}{path}", self.base));
+        let request = request.query(&query.0).json(body);
+        let text = self.whole(self.send(request)).await?;
+        self.read(&text)
+    }
+
+    /// Removes what is at a path.
+    ///
+    /// # Errors
+    /// There is no answer, or another status than 2xx.
+    pub(crate) async fn delete(&self, path: &str, query: &Query) -> Result<()> {
+        let request = self.http.delete(format!("{}{path}", self.base));
+        self.send(request.query(&query.0)).await.map(|_| ())
+    }
+
     /// The answer to bytes that are posted, with these headers.
     ///
     /// # Errors

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use tailspan_core::files::{FileTrace, Format, UnknownFormat, send};
+use serde::Deserialize;
+use tailspan_core::files::{self, FileTrace, Format, UnknownFormat, send};
+use tailspan_service::archive;
 
 use super::Outcome;
 use super::client::{Client, Failure, ServerOptions};
@@ -20,19 +22,25 @@ Examples:
   tailspan import traces.json
   tailspan import exports/                   # all .json, .jsonl and .ndjson files in it, also packed
   kubectl logs collector | tailspan import -
+  tailspan import /archive/default/TRACE.jsonl.zst   # a trace that was archived, as it was
+  tailspan import s3://bucket/prefix/default/TRACE.jsonl.zst
 
 Jaeger JSON, OTLP JSON (also as Tempo wraps it), and lines of exports, spans or log records are told apart by what they hold.
 A file is taken as a whole or not at all, and sending it again adds nothing. For each trace a line tells its id.
 
 Exit code: 0, or 1 when a file or an item was not taken, 4 when no server answers.")]
 pub struct ImportOptions {
-    /// Files and directories; - is standard input
+    /// Files and directories; - is standard input; https:// and s3:// are fetched from here
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 
     /// Read every file as this: jaeger-json, otlp-json or otlp-protobuf
     #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
     pub format: Option<Format>,
+
+    /// Of archived traces: take the place of what has their name, also of what was deleted
+    #[arg(long)]
+    pub replace: bool,
 
     #[command(flatten)]
     pub server: ServerOptions,
@@ -52,7 +60,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The server does not answer, or nobody reads.
 pub async fn run(options: &ImportOptions) -> anyhow::Result<Outcome> {
     let client = Client::new(&options.server)?;
-    let sources = sources(&options.files);
+    let mut all = Vec::new();
+    for named in &options.files {
+        match named.to_str().filter(|name| is_url(name)) {
+            Some(url) => all.push(Ok(Source::Url(url.to_owned()))),
+            None => all.extend(sources(std::slice::from_ref(named))),
+        }
+    }
+    let sources = all;
     // On standard error, and only where that is a terminal.
     let bar = ProgressBar::new(sources.len() as u64).with_style(style());
     let mut is_well = true;
@@ -62,10 +77,29 @@ pub async fn run(options: &ImportOptions) -> anyhow::Result<Outcome> {
     };
     for source in sources {
         bar.inc(1);
-        let read = source.and_then(|source| {
-            bar.set_message(terminal::clean(&source.name()).into_owned());
-            Ok((source.traces(options.format)?, source))
-        });
+        let read = match source {
+            Ok(source) => {
+                bar.set_message(terminal::clean(&source.name()).into_owned());
+                let bytes = match &source {
+                    Source::Url(url) => download(url).await.map_err(|why| source.error(why)),
+                    source => source.bytes(),
+                };
+                match bytes {
+                    Ok(bytes) if archive::begins_archive(&bytes) => {
+                        if let Err(text) =
+                            restore(&client, bytes.into(), options.replace, &source, &bar).await?
+                        {
+                            fail(text);
+                        }
+                        continue;
+                    }
+                    bytes => bytes
+                        .and_then(|bytes| source.traces_in(&bytes, options.format))
+                        .map(|traces| (traces, source)),
+                }
+            }
+            Err(error) => Err(error),
+        };
         match read {
             Err(error) => fail(error.to_string()),
             Ok((None, source)) => bar.suspend(|| {
@@ -129,17 +163,80 @@ async fn send(
     })
 }
 
+fn is_url(name: &str) -> bool {
+    ["https://", "http://", "s3://"]
+        .iter()
+        .any(|scheme| name.starts_with(scheme))
+}
+
+async fn download(url: &str) -> Result<Vec<u8>, String> {
+    let var = |name: &str| std::env::var(name).ok();
+    let most = files::limits().body_bytes as u64;
+    let bytes = archive::fetch_url(url, &var, most).await?;
+    Ok(bytes.into())
+}
+
+/// Sends an archived trace as it is: only the server can bring it back with its numbers. The inner error is the file's own.
+async fn restore(
+    client: &Client,
+    file: Bytes,
+    replace: bool,
+    source: &Source,
+    bar: &ProgressBar,
+) -> anyhow::Result<Result<(), String>> {
+    #[derive(Deserialize)]
+    struct Imported {
+        traces: Vec<ImportedTrace>,
+    }
+    #[derive(Deserialize)]
+    struct ImportedTrace {
+        trace_id: String,
+        accepted: u64,
+        deleted: bool,
+    }
+    let path = match replace {
+        true => "/traces/import?replace=true",
+        false => "/traces/import",
+    };
+    let answer = match post_again(client, path, &[], file).await {
+        Ok(answer) => answer,
+        Err(Failure::Refused { message, .. }) => {
+            return Ok(Err(format!("{}: {message}", source.name())));
+        }
+        Err(failure) => return Err(failure.into()),
+    };
+    let imported: Imported = serde_json::from_slice(&answer)?;
+    for trace in imported.traces {
+        if trace.deleted {
+            let (name, id) = (source.name(), trace.trace_id);
+            return Ok(Err(format!(
+                "{name}: trace {id} was deleted; bring it back with --replace"
+            )));
+        }
+        let (id, events) = (trace.trace_id, trace.accepted);
+        let line = format!("{id}  {events} events  {}", source.name());
+        bar.suspend(|| terminal::say(&terminal::clean(&line)))?;
+    }
+    Ok(Ok(()))
+}
+
 /// Posts, and again after a while when that may help: what is sent twice is stored once.
 async fn post(client: &Client, request: &send::Request) -> Result<Bytes, Failure> {
     let mut headers = vec![("content-type", request.content_type)];
     headers.extend(request.key.as_deref().map(|key| ("idempotency-key", key)));
     let body = Bytes::from(request.body.clone());
+    post_again(client, &request.path, &headers, body).await
+}
+
+async fn post_again(
+    client: &Client,
+    path: &str,
+    headers: &[(&'static str, &str)],
+    body: Bytes,
+) -> Result<Bytes, Failure> {
     let mut pause = Duration::from_millis(250);
     for _ in 1..TRIES {
-        match client
-            .post_bytes(&request.path, &headers, body.clone())
-            .await
-        {
+        match client.post_bytes(path, headers, body.clone()).await {
             // A server that is not there is not worth waiting for.
             Err(failure) if failure.passes() && !matches!(failure, Failure::Unreachable { .. }) => {
                 let asked = match &failure {
@@ -152,7 +249,7 @@ async fn post(client: &Client, request: &send::Request) -> Result<Bytes, Failure
             answer => return answer,
         }
     }
-    client.post_bytes(&request.path, &headers, body).await
+    client.post_bytes(path, headers, body).await
 }
 
 fn style() -> ProgressStyle {

@@ -25,6 +25,8 @@ pub enum Source {
     File(PathBuf),
     /// A file that lies in a directory that was named.
     Found(PathBuf),
+    /// Fetched by who reads it.
+    Url(String),
 }
 
 impl Source {
@@ -32,6 +34,8 @@ impl Source {
     pub fn name(&self) -> String {
         match self {
             Self::Stdin => "stdin".to_owned(),
+            // What stands behind the question mark may be a signature.
+            Self::Url(url) => url.split('?').next().unwrap_or_default().to_owned(),
             Self::File(path) | Self::Found(path) => path.display().to_string(),
         }
     }
@@ -45,6 +49,7 @@ impl Source {
         let read = || -> io::Result<Vec<u8>> {
             let mut bytes = Vec::new();
             match self {
+                Self::Url(_) => return Err(io::Error::from(io::ErrorKind::Unsupported)),
                 Self::Stdin => io::stdin().take(limit + 1).read_to_end(&mut bytes)?,
                 Self::File(path) | Self::Found(path) => fs::File::open(path)?
                     .take(limit + 1)
@@ -67,10 +72,27 @@ impl Source {
     /// # Errors
     /// It cannot be read, or what it holds is broken; the text says where.
     pub fn traces(&self, format: Option<Format>) -> Result<Option<Vec<FileTrace>>, FileError> {
-        match files::read(&self.name(), &self.bytes()?, format) {
+        self.traces_in(&self.bytes()?, format)
+    }
+
+    /// As [`Source::traces`], of its bytes.
+    ///
+    /// # Errors
+    /// As [`Source::traces`].
+    pub fn traces_in(
+        &self,
+        bytes: &[u8],
+        format: Option<Format>,
+    ) -> Result<Option<Vec<FileTrace>>, FileError> {
+        match files::read(&self.name(), bytes, format) {
             Err(error) if error.is_other && matches!(self, Self::Found(_)) => Ok(None),
             read => read.map(Some),
         }
+    }
+
+    /// What is wrong with it.
+    pub fn error(&self, message: String) -> FileError {
+        error(self.name(), message)
     }
 }
 

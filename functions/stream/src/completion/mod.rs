@@ -34,7 +34,7 @@ use tailspan_service::{
     App,
     envelope::{self, Enveloped},
     error::ApiError,
-    extract::Tenant,
+    extract::{Exchange, Tenant},
 };
 use tokio::{
     sync::{Semaphore, mpsc::UnboundedReceiver},
@@ -116,7 +116,7 @@ impl Completions {
 ))]
 pub(crate) async fn complete(
     State(completions): State<Completions>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Exchange>,
     agent_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Body,
@@ -153,7 +153,7 @@ pub(crate) async fn complete(
 ))]
 pub(crate) async fn complete_seed(
     State(completions): State<Completions>,
-    Tenant(tenant): Tenant,
+    Tenant(tenant, _): Tenant<Exchange>,
     agent_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Body,

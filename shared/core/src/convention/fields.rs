@@ -15,47 +15,22 @@ const CONTROL_FLOW: &[&str] = &[
     "GraphBubbleUp",
 ];
 
-pub(super) fn read(look: &Look, context: &Context, span: &mut Span) {
+const SERVICE: &str = "service.name";
+
+/// What was asked, done and counted: all that who follows a conversation needs.
+pub(super) fn read_said(look: &Look, span: &mut Span) {
     let attributes = &look.attributes;
-    let resource = Attributes::noting(&context.resource, "resource.", look.readings);
-    attributes.about("service");
-    span.service = resource.str("service.name").map(str::to_owned);
-    attributes.about("sessions");
-    span.sessions = sessions(attributes, &look.metadata);
-    attributes.about("user");
-    span.user = attributes
-        .first_text(keys::USER)
-        .or_else(|| metadata_text(&look.metadata, &["user_id", "userId"]));
-    attributes.about("provider");
-    span.provider = provider(attributes);
     attributes.about("invocation_id");
     span.invocation_id = attributes
         .str("gcp.vertex.agent.invocation_id")
         .map(str::to_owned);
-    attributes.about("ancestors");
-    span.ancestors = ancestors(attributes);
     attributes.about("failure");
     span.failure = failure(look);
-    attributes.about("agent");
-    span.agent = agent(look, span.kind)
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty());
     if matches!(
         span.kind,
         Kind::Llm | Kind::LlmFetch | Kind::Embedding | Kind::Reranker | Kind::Plan
     ) {
         models(look, span);
-        attributes.about("finish_reasons");
-        span.finish_reasons = finish_reasons(attributes);
-        span.parameters = call::parameters(look, span.kind);
-    }
-    if span.kind == Kind::Llm {
-        attributes.about("response_id");
-        span.response_id = attributes.first_text(keys::RESPONSE_ID).or_else(|| {
-            // OpenInference keeps the client's whole answer.
-            metadata_text(&attributes.json("output.value")?, &["id"])
-        });
-        span.time_to_first_chunk_ns = call::time_to_first_chunk_ns(look, span);
     }
     if matches!(span.kind, Kind::Llm | Kind::Embedding) {
         span.usage = usage(look, span);
@@ -68,17 +43,68 @@ pub(super) fn read(look: &Look, context: &Context, span: &mut Span) {
     }
 }
 
+/// Who it was, where, and how it was asked.
+pub(super) fn read_rest(look: &Look, context: &Context, span: &mut Span) {
+    let attributes = &look.attributes;
+    attributes.about("service");
+    if context.resource.iter().any(|pair| pair.key == SERVICE) {
+        let resource = Attributes::noting(&context.resource, "resource.", look.readings);
+        span.service = resource.str(SERVICE).map(str::to_owned);
+    }
+    attributes.about("sessions");
+    span.sessions = sessions(attributes, &look.metadata);
+    attributes.about("user");
+    span.user = attributes
+        .first_text(keys::USER)
+        .or_else(|| metadata_text(&look.metadata, &["user_id", "userId"]));
+    attributes.about("provider");
+    span.provider = provider(attributes);
+    attributes.about("ancestors");
+    span.ancestors = ancestors(attributes);
+    attributes.about("agent");
+    span.agent = agent(look, span.kind)
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty());
+    if matches!(
+        span.kind,
+        Kind::Llm | Kind::LlmFetch | Kind::Embedding | Kind::Reranker | Kind::Plan
+    ) {
+        attributes.about("finish_reasons");
+        span.finish_reasons = finish_reasons(attributes);
+        span.parameters = call::parameters(look, span.kind);
+    }
+    if span.kind == Kind::Llm {
+        attributes.about("response_id");
+        span.response_id = attributes.first_text(keys::RESPONSE_ID).or_else(|| {
+            // OpenInference keeps the client's whole answer.
+            metadata_text(&attributes.json("output.value")?, &["id"])
+        });
+        span.time_to_first_chunk_ns = call::time_to_first_chunk_ns(look, span);
+    }
+}
+
 /// Laminar and TraceRoot write the whole path from the root on every span: ids, names, and (the latter) starts; its last step is the span itself.
 fn ancestors(attributes: &Attributes) -> Vec<Ancestor> {
     /// Deeper than any run; a longer path is somebody's mistake.
     const DEEPEST: usize = 64;
-    for producer in ["lmnr", "traceroot"] {
-        let list = |part: &str| attributes.texts(&format!("{producer}.span.{part}"));
-        let ids = list("ids_path");
+    const PATHS: [[&str; 3]; 2] = [
+        [
+            "lmnr.span.ids_path",
+            "lmnr.span.path",
+            "lmnr.span.starts_path",
+        ],
+        [
+            "traceroot.span.ids_path",
+            "traceroot.span.path",
+            "traceroot.span.starts_path",
+        ],
+    ];
+    for [ids, names, starts] in PATHS {
+        let ids = attributes.texts(ids);
         if ids.len() < 2 || ids.len() > DEEPEST {
             continue;
         }
-        let (names, starts) = (list("path"), list("starts_path"));
+        let (names, starts) = (attributes.texts(names), attributes.texts(starts));
         let all = ids.iter().enumerate().map(|(at, id)| {
             // As 16 hex digits, or as a UUID with the id in its second half.
             let digits: String = id.chars().filter(char::is_ascii_hexdigit).collect();
@@ -103,7 +129,7 @@ fn ancestors(attributes: &Attributes) -> Vec<Ancestor> {
 
 pub(super) fn read_log(attributes: &Attributes, context: &Context, log: &mut Log) {
     let resource = Attributes::new(&context.resource);
-    log.service = resource.str("service.name").map(str::to_owned);
+    log.service = resource.str(SERVICE).map(str::to_owned);
     log.sessions = sessions(attributes, &Value::Null);
     log.user = attributes.first_text(keys::USER);
     log.agent = attributes.first_text(keys::AGENT);

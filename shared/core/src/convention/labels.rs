@@ -299,7 +299,7 @@ mod tests {
                 .collect(),
             ..wire::Span::default()
         };
-        incoming(scope, &What::Span(Box::new(span)))
+        incoming(scope, &What::Span(Arc::new(span)))
     }
 
     fn incoming(scope: &str, what: &What) -> Incoming {

@@ -91,7 +91,7 @@ pub struct Why {
 /// Reads a span as [`read_span`] does, and says why.
 pub fn why(span: &wire::Span, context: &Context) -> Why {
     let readings = Readings::default();
-    let (span, passed_over) = read_noting(span, context, Some(&readings));
+    let (span, passed_over) = read_noting(span, context, Facts::All, Some(&readings));
     Why {
         span,
         passed_over,
@@ -104,12 +104,25 @@ pub fn why(span: &wire::Span, context: &Context) -> Why {
 /// Every input gives a span: missing ends stay open, an end before its start is moved to the start (clocks of strangers), unknown
 /// kinds are [`Kind::Span`].
 pub fn read_span(span: &wire::Span, context: &Context) -> Span {
-    read_noting(span, context, None).0
+    read_noting(span, context, Facts::All, None).0
+}
+
+/// As [`read_span`], without who it was and how it was asked: agent, session, user, service, provider, parameters, finish reasons and the response's id.
+pub(crate) fn read_said(span: &wire::Span, context: &Context) -> Span {
+    read_noting(span, context, Facts::Said, None).0
+}
+
+/// How much of a span is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Facts {
+    All,
+    Said,
 }
 
 fn read_noting(
     span: &wire::Span,
     context: &Context,
+    facts: Facts,
     readings: Option<&Readings>,
 ) -> (Span, Vec<&'static str>) {
     let attributes = Attributes::noting(&span.attributes, "", readings);
@@ -160,7 +173,10 @@ fn read_noting(
     if look.attributes.str("logfire.span_type") == Some("pending_span") {
         stand_for_the_real_span(&look, &mut read);
     }
-    fields::read(&look, context, &mut read);
+    fields::read_said(&look, &mut read);
+    if facts == Facts::All {
+        fields::read_rest(&look, context, &mut read);
+    }
     content::read(&look, &mut read);
     if look.scope == crate::mesh::SCOPE {
         mesh::read(&look, context, &mut read);

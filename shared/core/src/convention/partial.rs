@@ -50,7 +50,7 @@ fn span_in(record: &wire::LogRecord, context: &Arc<Context>) -> Option<Observati
         let word = event.value.as_ref().map(attributes::to_json);
         if word.as_ref().and_then(Value::as_str) != Some("stop") {
             // Some processors write the moment of the heartbeat there.
-            span.end_time_unix_nano = 0;
+            Arc::make_mut(span).end_time_unix_nano = 0;
         }
     }
     if !is_whole {

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::*;
@@ -316,7 +318,7 @@ fn event() -> impl Strategy<Value = What> {
     )
         .prop_map(
             |(span_id, parent, name, kind, (start, end), list, of_event, code, number)| {
-                What::Span(Box::new(wire::Span {
+                What::Span(Arc::new(wire::Span {
                     links: vec![wire::Link {
                         trace_id: vec![7; 16].into(),
                         span_id: span_id.clone(),
@@ -356,7 +358,7 @@ fn event() -> impl Strategy<Value = What> {
         0i32..25,
     )
         .prop_map(|(span_id, time, attributes, body, name, severity)| {
-            What::Log(Box::new(wire::LogRecord {
+            What::Log(Arc::new(wire::LogRecord {
                 span_id: span_id.unwrap_or_default(),
                 time_unix_nano: time,
                 observed_time_unix_nano: time / 2,

@@ -44,8 +44,16 @@ pub fn session_started(shown: &Shown) -> String {
 
 /// `span` is one line of JSON already.
 pub fn span_received(session: &str, span: &str) -> String {
-    let session = Value::from(session);
-    format!(r#"{{"type":"span_received","sessionId":{session},"span":{span}}}"#)
+    let session = Value::from(session).to_string();
+    // In one piece: a page's listeners are told of every span.
+    [
+        r#"{"type":"span_received","sessionId":"#,
+        &session,
+        r#","span":"#,
+        span,
+        "}",
+    ]
+    .concat()
 }
 
 /// `invocations` is the text of a JSON list.
@@ -180,7 +188,10 @@ pub fn increment(session: &str, increment: &Increment) -> String {
         },
     };
     // Keys are texts, so it is written; the dialect has no frame without a type.
-    serde_json::to_string(&frame).unwrap_or_default()
+    let mut json = Vec::with_capacity(512);
+    let written = serde_json::to_writer(&mut json, &frame);
+    let json = written.ok().and_then(|()| String::from_utf8(json).ok());
+    json.unwrap_or_default()
 }
 
 /// Arguments are an object there; any other value stands under `input`, as in `session_complete`.

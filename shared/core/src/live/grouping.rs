@@ -168,7 +168,7 @@ fn head(incoming: &Incoming) -> Option<Head<'_>> {
     const PARENT: u32 = 4;
     const START: u32 = 7;
     let (bytes, attributes, is_step) = match &incoming.what {
-        Canonical::Span(bytes) => (bytes, SPAN_ATTRIBUTES, true),
+        Canonical::Span(span) => (&**span, SPAN_ATTRIBUTES, true),
         Canonical::Log(bytes) => (bytes, LOG_ATTRIBUTES, false),
         Canonical::Native(json) => return native_head(json),
     };
@@ -282,7 +282,7 @@ mod tests {
             0 => vec![],
             parent => vec![parent; 8],
         };
-        incoming(&What::Span(Box::new(wire::Span {
+        incoming(&What::Span(Arc::new(wire::Span {
             span_id: vec![id; 8].into(),
             parent_span_id: parent_span_id.into(),
             start_time_unix_nano: u64::from(id),
@@ -332,7 +332,9 @@ mod tests {
         );
         let mut both = root;
         if let What::Span(mut span) = both.what.read() {
-            span.attributes.push(pair(CONVERSATION, "talk"));
+            Arc::make_mut(&mut span)
+                .attributes
+                .push(pair(CONVERSATION, "talk"));
             both.what = Canonical::from(&What::Span(span));
         }
         check(&[both], Some((7, "talk")));

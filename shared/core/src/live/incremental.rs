@@ -221,8 +221,11 @@ impl Extractor {
         let context = &observation.context;
         match &observation.what {
             What::Span(span) => {
-                let description = Attributes::new(&span.attributes).text(DESCRIPTION);
-                let span = convention::read_span(span, context);
+                let is_described = span.attributes.iter().any(|pair| pair.key == DESCRIPTION);
+                let description = is_described
+                    .then(|| Attributes::new(&span.attributes).text(DESCRIPTION))
+                    .flatten();
+                let span = convention::read_said(span, context);
                 self.span(span, description, &mut told);
             }
             What::Log(record) => {
@@ -1229,6 +1232,8 @@ impl<V> Recent<V> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::observed::{Context, Observation};
     use crate::wire;
@@ -1260,7 +1265,7 @@ mod tests {
     }
 
     fn span(id: u8, parent: u8, attributes: &Value) -> What {
-        What::Span(Box::new(wire::Span {
+        What::Span(Arc::new(wire::Span {
             span_id: vec![id; 8].into(),
             parent_span_id: vec![parent; if parent == 0 { 0 } else { 8 }].into(),
             name: "step".to_owned(),
@@ -1284,7 +1289,7 @@ mod tests {
     }
 
     fn log(name: &str, body: &Value) -> What {
-        What::Log(Box::new(wire::LogRecord {
+        What::Log(Arc::new(wire::LogRecord {
             time_unix_nano: 7,
             event_name: name.to_owned(),
             body: Some(any(body)),
@@ -1432,7 +1437,7 @@ mod tests {
         let tool = json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "roll", "gen_ai.tool.call.id": "c"});
         let mut failed = span(1, 2, &tool);
         if let What::Span(span) = &mut failed {
-            span.status = Some(wire::Status {
+            Arc::make_mut(span).status = Some(wire::Status {
                 message: "lost".to_owned(),
                 code: 2,
             });
@@ -1504,7 +1509,7 @@ mod tests {
                 let body = messages.get(0).cloned().unwrap_or_default();
                 let mut what = log(name, &body);
                 if let What::Log(record) = &mut what {
-                    record.span_id = vec![id; if id == 0 { 0 } else { 8 }].into();
+                    Arc::make_mut(record).span_id = vec![id; if id == 0 { 0 } else { 8 }].into();
                 }
                 what
             }),

@@ -329,6 +329,26 @@ pub fn complete(invocations: &str) -> String {
     format!(r#"{{"type":"session_complete","invocations":{invocations}}}"#)
 }
 
+/// As [`complete`], in at most `most` bytes: of a longer list as many turns as fit, from the first, and `truncated` with the URL of the whole.
+pub fn complete_within(invocations: &str, most: usize, url: &str) -> String {
+    let whole = complete(invocations);
+    if whole.len() <= most {
+        return whole;
+    }
+    let turns: Vec<&RawValue> = serde_json::from_str(invocations).unwrap_or_default();
+    let end = format!(r#"],"truncated":true,"url":{}}}"#, Value::from(url));
+    let mut frame = r#"{"type":"session_complete","invocations":["#.to_owned();
+    for (at, turn) in turns.iter().enumerate() {
+        let comma = if at > 0 { "," } else { "" };
+        if frame.len() + comma.len() + turn.get().len() + end.len() > most {
+            break;
+        }
+        frame.push_str(comma);
+        frame.push_str(turn.get());
+    }
+    frame + &end
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -415,6 +435,26 @@ mod tests {
             "x".repeat(513)
         );
         assert!(read(&long).is_err());
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_has_the_first_turns_and_says_where_the_whole_is() {
+        let turns = format!(
+            r#"[{{"a":1}},{{"b":"\u0022]"}},{{"c":"{}"}}]"#,
+            "c".repeat(100)
+        );
+        let whole = complete(&turns);
+        assert_eq!(complete_within(&turns, whole.len(), "/x"), whole);
+        let part = |most| complete_within(&turns, most, "/x");
+        let two = r#"{"type":"session_complete","invocations":[{"a":1},{"b":"\u0022]"}],"truncated":true,"url":"/x"}"#;
+        assert_eq!(part(two.len()), two);
+        assert_eq!(part(whole.len() - 1), two);
+        assert!(
+            part(two.len() - 1)
+                .starts_with(r#"{"type":"session_complete","invocations":[{"a":1}],"truncated""#)
+        );
+        let none = r#"{"type":"session_complete","invocations":[],"truncated":true,"url":"/x"}"#;
+        assert_eq!(part(10), none);
     }
 
     fn span(session: &str) -> Result<Message, String> {

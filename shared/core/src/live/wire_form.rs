@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::attributes::to_json;
 use crate::id::{TraceId, hex};
-use crate::observed::{Canonical, Context, Incoming, Observation, What};
+use crate::observed::{Canonical, Context, EncodedSpan, Incoming, Observation, What};
 use crate::otlp;
 use crate::verbosity::Verbosity;
 use crate::wire::{self, any_value::Value as Any};
@@ -183,11 +183,12 @@ impl Reader {
             ..wire::Span::default()
         };
         let context = self.context(usual.trace_id.into_owned(), scope);
-        let bytes = Bytes::from(span.encode_to_vec());
+        let span_id = span.span_id.clone();
+        let span = EncodedSpan::with(span);
         Some(Incoming {
             context,
-            identity: Some(otlp::span_identity(&span.span_id, &bytes)),
-            what: Canonical::Span(bytes),
+            identity: Some(otlp::span_identity(&span_id, &span)),
+            what: Canonical::Span(span),
             may_end_run: false,
             trace_level: Verbosity::Debug,
         })
@@ -246,12 +247,13 @@ impl Reader {
         );
         span.attributes.push(string(VERBATIM, json));
         let context = self.context(text("traceId").unwrap_or_default().to_owned(), scope);
-        let bytes = Bytes::from(span.encode_to_vec());
+        let span_id = span.span_id.clone();
+        let span = EncodedSpan::with(span);
         Ok(Incoming {
             context,
             // Two spans without an id are two.
-            identity: said.map(|_| otlp::span_identity(&span.span_id, &bytes)),
-            what: Canonical::Span(bytes),
+            identity: said.map(|_| otlp::span_identity(&span_id, &span)),
+            what: Canonical::Span(span),
             may_end_run: false,
             trace_level: Verbosity::Debug,
         })
@@ -488,15 +490,34 @@ pub fn wire_span(trace: &TraceId, observation: &Observation) -> Option<String> {
     if let Some(text) = verbatim(&span.attributes) {
         return Some(text.to_owned());
     }
+    let mut json = Vec::with_capacity(about_bytes(span));
     let written = match trace_id_of_frame(&observation.context) {
-        Some(trace_id) => serde_json::to_string(&FrameSpan { trace_id, span }),
-        None => serde_json::to_string(&ExportedSpan {
-            trace,
-            span,
-            context: &observation.context,
-        }),
+        Some(trace_id) => serde_json::to_writer(&mut json, &FrameSpan { trace_id, span }),
+        None => serde_json::to_writer(
+            &mut json,
+            &ExportedSpan {
+                trace,
+                span,
+                context: &observation.context,
+            },
+        ),
     };
-    written.ok()
+    written.ok()?;
+    String::from_utf8(json).ok()
+}
+
+/// About how long a span's JSON is.
+fn about_bytes(span: &wire::Span) -> usize {
+    let attributes = span.attributes.iter().map(|pair| {
+        let value = pair.value.as_ref().and_then(|value| value.value.as_ref());
+        let text = match value {
+            // A tenth for what is escaped.
+            Some(Any::String(text)) => text.len() + text.len() / 10,
+            _ => 16,
+        };
+        pair.key.len() + text + 48
+    });
+    300 + attributes.sum::<usize>()
 }
 
 /// A log record as the dialect keeps it, as JSON. `None`: it is none.
@@ -749,6 +770,12 @@ mod tests {
 
     fn back(reader: &mut Reader, json: &str) -> String {
         let incoming = reader.span("s", json).unwrap();
+        let Canonical::Span(written) = &incoming.what else {
+            panic!("a span");
+        };
+        // Who follows in this process is shown the span at hand, everybody else what was written.
+        let read_back = wire::Span::decode(Bytes::clone(written)).unwrap();
+        assert_eq!(written.at_hand().map(Arc::as_ref), Some(&read_back));
         let trace = TraceId::parse("t").unwrap();
         wire_span(&trace, &incoming.observation()).unwrap()
     }
@@ -804,7 +831,7 @@ mod tests {
         assert!(identity.is_none() && one.span_id != other.span_id && one.span_id.len() == 8);
         let (_, parent) = read(&mut reader, r#"{"spanId":"p"}"#);
         let (_, child) = read(&mut reader, r#"{"spanId":"c","parentSpanId":"p","kind":2}"#);
-        assert_eq!((child.parent_span_id, child.kind), (parent.span_id, 3));
+        assert_eq!((&child.parent_span_id, child.kind), (&parent.span_id, 3));
         for wrong in [
             "[]",
             "null",
@@ -826,7 +853,7 @@ mod tests {
                 panic!("a log record");
             };
             let body = log.body.as_ref().map_or(Value::Null, to_json);
-            (log.event_name, log.time_unix_nano, body)
+            (log.event_name.clone(), log.time_unix_nano, body)
         };
         let content = serde_json::json!({"content": "Roll a d20"});
         let expected = (
@@ -885,7 +912,7 @@ mod tests {
                 },
                 ..Context::default()
             }),
-            what: What::Span(Box::new(span)),
+            what: What::Span(Arc::new(span)),
         };
         let trace = TraceId::parse("a1000000000000000000000000000001").unwrap();
         let written: Value =

@@ -351,7 +351,7 @@ impl Sink {
                 context,
                 what: match kind {
                     Kind::Log => Canonical::Log(bytes),
-                    Kind::Span | Kind::Either => Canonical::Span(bytes),
+                    Kind::Span | Kind::Either => Canonical::Span(bytes.into()),
                 },
                 identity: Some(identity),
                 may_end_run,

@@ -1,6 +1,7 @@
 //! Real bytes in, observations out: by both encodings, whole and broken.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use prost::Message;
@@ -85,7 +86,7 @@ fn items(decoded: &Decoded) -> impl Iterator<Item = &Incoming> {
 fn spans(decoded: &Decoded) -> Vec<Span> {
     items(decoded)
         .map(|incoming| match incoming.what.read() {
-            What::Span(span) => *span,
+            What::Span(span) => Arc::unwrap_or_clone(span),
             other => panic!("{other:?}"),
         })
         .collect()

@@ -378,7 +378,7 @@ mod tests {
                 arrived_unix_ms,
                 observation: Observation {
                     context: Arc::new(Context::default()),
-                    what: What::Span(Box::new(span)),
+                    what: What::Span(Arc::new(span)),
                 },
             });
         }

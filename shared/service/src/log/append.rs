@@ -1,13 +1,13 @@
 //! Appending: one atomic script per chunk, exact under repetition.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use futures::{StreamExt as _, stream};
 use tailspan_core::{
     chunk,
     id::{TenantId, TraceId},
     lower,
-    observed::{Canonical, Incoming},
+    observed::{Canonical, Incoming, Observation, What},
     verbosity::Verbosity,
 };
 use tracing::warn;
@@ -15,7 +15,7 @@ use tracing::warn;
 use super::{
     Log, LogError, RETRY_PAUSES,
     notice::{Named, Notice},
-    now_unix_ms,
+    now_unix_ms, recent,
     remove::Forget,
 };
 use crate::{
@@ -71,7 +71,10 @@ struct Batch<'a> {
 struct Packed {
     spans: usize,
     block: Arg,
+    block_bytes: usize,
     pieces: Vec<Arg>,
+    /// What a reader of the block will find in it, where all of it is at hand: never what was taken out of it before it was stored.
+    observations: Option<Vec<Observation>>,
 }
 
 impl Log {
@@ -87,6 +90,7 @@ impl Log {
         options: AppendOptions,
     ) -> Result<Appended, LogError> {
         if options.replace {
+            self.forget_archived(tenant, trace).await?;
             self.forget(tenant, trace, Forget::Replace).await?;
             // What the old life was found by.
             self.drop_rows(tenant, std::slice::from_ref(trace)).await?;
@@ -260,7 +264,9 @@ impl Log {
         let mut pauses = RETRY_PAUSES.iter();
         let (mut may_create, mut reopens) = (false, false);
         loop {
-            let reply = match self.append_script(keys, &batch, may_create, is_aside).await {
+            let now_ms = now_unix_ms();
+            let asked = self.append_script(keys, &batch, now_ms, may_create, is_aside);
+            let reply = match asked.await {
                 Err(error @ RedisError::Unavailable(_)) => match pauses.next() {
                     Some(pause) => {
                         tokio::time::sleep(*pause).await;
@@ -279,6 +285,17 @@ impl Log {
                 "stored" => {
                     let (first_seq, last_seq) = (number(&mut reply), number(&mut reply));
                     let stored = batch.events.len() as u64;
+                    if let Some(observations) = batch.packed.observations.take() {
+                        self.recent.keep(recent::Chunk {
+                            tenant: tenant.clone(),
+                            trace: trace.clone(),
+                            first_seq,
+                            arrived_unix_ms: now_ms,
+                            block_bytes: batch.packed.block_bytes,
+                            observations,
+                            stored: Instant::now(),
+                        });
+                    }
                     let appended = Appended {
                         stored,
                         duplicates: events.len() as u64 - stored,
@@ -348,6 +365,7 @@ impl Log {
         &self,
         keys: &TraceKeys,
         batch: &Batch<'_>,
+        now_ms: u64,
         may_create: bool,
         is_aside: bool,
     ) -> Result<Reply, RedisError> {
@@ -355,7 +373,7 @@ impl Log {
         let may_end = batch.events.iter().any(|incoming| incoming.may_end_run);
         let identities = batch.identities.len() + usize::from(batch.token.is_some());
         let mut args = vec![
-            Arg::from(now_unix_ms()),
+            Arg::from(now_ms),
             Arg::from(u64::from(batch.mark)),
             Arg::from(batch.events.len()),
             packed.block.clone(),
@@ -441,8 +459,17 @@ impl Packed {
                 .iter()
                 .map(|incoming| (&incoming.context, &incoming.what)),
         );
+        let observations = events.iter().map(|incoming| match &incoming.what {
+            Canonical::Span(span) => Some(Observation {
+                context: Arc::clone(&incoming.context),
+                what: What::Span(Arc::clone(span.at_hand()?)),
+            }),
+            Canonical::Log(_) | Canonical::Native(_) => None,
+        });
         Self {
             spans,
+            observations: observations.collect(),
+            block_bytes: encoded.block.len(),
             block: Arg::from(encoded.block),
             pieces: encoded
                 .pieces

@@ -359,7 +359,7 @@ impl Watch {
         let (tenant, trace) = (&self.watched.tenant, &self.watched.trace);
         let page = self
             .log
-            .page(
+            .page_or_archived(
                 tenant,
                 trace,
                 ReadFrom::Holding(cursor.seq),
@@ -438,6 +438,10 @@ async fn pass_rings_on(
             Err(broadcast::error::RecvError::Closed) => return,
         };
         let Some(hub) = hub.upgrade() else { return };
+        if ring.is_none() {
+            // Perhaps another server answers now, which has not all that was stored.
+            hub.log.recent.forget();
+        }
         hub.feeds.ring(ring.as_deref());
         let watched = lock(&hub.watched);
         match ring {
@@ -534,6 +538,9 @@ pub(super) async fn let_go(log: &Log, channel: &str, is_watched: impl Fn() -> bo
 #[derive(Default)]
 struct Place {
     cursor: Option<Cursor>,
+    /// It is not in the log; whether it is in the archive was looked up, once.
+    looked_in_archive: bool,
+    is_archived: bool,
     /// Having looked after this event whether the run ended, it is not worth looking again before this time (ms since 1970).
     not_ended: Option<(u64, u64)>,
 }
@@ -544,7 +551,12 @@ async fn read_once(log: &Log, watched: &Watched, place: &mut Place) -> Result<Du
     loop {
         let Some(at) = place.cursor else {
             // The window begins at the end: who wants history reads it.
-            let state = log.state(tenant, trace).await?;
+            let state = match place.looked_in_archive {
+                false => log.state_or_archived(tenant, trace).await?,
+                true => log.state(tenant, trace).await?,
+            };
+            place.looked_in_archive = true;
+            place.is_archived = state.as_ref().is_some_and(|state| state.archived);
             place.cursor = state.as_ref().map(TraceState::cursor);
             watched.show(|window| window.restart(state.clone()));
             return Ok(UNRUNG_READ);
@@ -553,10 +565,14 @@ async fn read_once(log: &Log, watched: &Watched, place: &mut Place) -> Result<Du
             .page(tenant, trace, ReadFrom::After(at), PageSize::LARGE)
             .await?;
         let Some(state) = page.state else {
+            if place.is_archived {
+                return Ok(UNRUNG_READ);
+            }
             place.cursor = None;
             watched.show(|window| window.restart(None));
             return Ok(UNRUNG_READ);
         };
+        place.is_archived = false;
         let mut at = at;
         let mut framed = Vec::new();
         let mut broken = state.dead

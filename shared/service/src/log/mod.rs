@@ -9,14 +9,17 @@
 //! - `{tenant}:live`, `:live:<session>` live sessions, see [`crate::live`]
 //! - `{tenant}:log`, `{tenant/s/session}:log` notices; `work` jobs for the worker group
 //!
-//! A trace's life: unarmed append -> armed (row and deadline, [`rows`]) -> append -> notice; its deadline comes -> [`settle`] (lease, job, status) -> row; retention passes -> [`remove`].
+//! A trace's life: unarmed append -> armed (row and deadline, [`rows`]) -> append -> notice; its deadline comes -> [`settle`] (lease, job, status) -> row; retention passes ->
+//! archive ([`frozen`]) -> [`remove`].
 
 pub mod append;
 pub mod feed;
 mod folds;
 pub mod follow;
+pub mod frozen;
 pub mod notice;
 pub mod read;
+mod recent;
 pub mod remove;
 pub mod rewrite;
 pub mod rows;
@@ -33,6 +36,7 @@ use std::{
 use tailspan_core::{pricing::Prices, retention::Retention, settle::Patience};
 
 use crate::{
+    archive::Archive,
     config::{Config, LiveLimits, TraceLevels},
     keys::Keys,
     metrics::Metrics,
@@ -57,6 +61,9 @@ pub enum LogError {
     /// A fault of ours.
     #[error("the store refused: {0}")]
     Internal(String),
+    /// The trace lies in the archive, and is too large to be read there.
+    #[error("the archived trace is too large to be read where it lies")]
+    TooLargeToRead,
 }
 
 impl LogError {
@@ -66,6 +73,7 @@ impl LogError {
             Self::Unavailable(_) => "unavailable",
             Self::Full(_) => "full",
             Self::Internal(_) => "internal",
+            Self::TooLargeToRead => "archived_too_large",
         }
     }
 }
@@ -93,7 +101,10 @@ pub struct Log {
     pub(crate) prices: Arc<Prices>,
     pub(crate) trace_levels: Arc<TraceLevels>,
     pub(crate) folds: Arc<folds::Folds>,
+    recent: Arc<recent::Recent>,
     pub(crate) live: LiveLimits,
+    pub(crate) archive: Option<Arc<Archive>>,
+    pub(crate) thaws: Arc<frozen::Thaws>,
 }
 
 impl Log {
@@ -109,7 +120,13 @@ impl Log {
             prices: Arc::clone(&config.prices),
             trace_levels: Arc::clone(&config.trace_levels),
             folds: Arc::default(),
+            recent: Arc::default(),
             live: config.live,
+            archive: config
+                .archive
+                .as_ref()
+                .map(|config| Arc::new(Archive::new(config))),
+            thaws: Arc::default(),
         }
     }
 

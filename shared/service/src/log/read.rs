@@ -26,8 +26,8 @@ static FOLD_PUT: Script = Script::new(include_str!("../lua/fold_put.lua"));
 /// Chunks and block bytes that one read brings at most; a page holds at least one chunk.
 #[derive(Clone, Copy, Debug)]
 pub struct PageSize {
-    chunks: usize,
-    bytes: usize,
+    pub(super) chunks: usize,
+    pub(super) bytes: usize,
 }
 
 impl PageSize {
@@ -88,6 +88,8 @@ pub struct TraceState {
     life: String,
     /// Up to where its chunks were joined, or were found to be large.
     pub compacted: u64,
+    /// It lies in the archive, and not in the log.
+    pub archived: bool,
 }
 
 /// How a run ended.
@@ -135,6 +137,8 @@ pub struct StoredChunk {
     pub(super) identities: Option<Bytes>,
     /// It was joined with others since ([`super::rewrite`]).
     joined: Option<Joined>,
+    /// It comes from the archive, with the pieces of its trace.
+    thawed: Option<Arc<HashMap<PieceId, Bytes>>>,
 }
 
 /// Where a chunk stands in the block of those that it was joined with.
@@ -147,6 +151,23 @@ struct Joined {
 }
 
 impl StoredChunk {
+    /// A chunk of a trace that lies in the archive.
+    pub(super) fn thawed(
+        span: ChunkSpan,
+        arrived_unix_ms: u64,
+        block: Bytes,
+        pieces: Arc<HashMap<PieceId, Bytes>>,
+    ) -> Self {
+        Self {
+            span,
+            arrived_unix_ms,
+            block,
+            identities: None,
+            joined: None,
+            thawed: Some(pieces),
+        }
+    }
+
     fn count(&self) -> usize {
         let count = (self.span.last + 1).saturating_sub(self.span.first);
         usize::try_from(count).unwrap_or(usize::MAX)
@@ -250,6 +271,16 @@ impl Log {
         })
     }
 
+    /// Events from `seq` on that this process stored just now, at most to the end of their chunk. `None`: ask the log.
+    pub fn just_stored(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        seq: u64,
+    ) -> Option<Vec<Recorded>> {
+        self.recent.from(tenant, trace, seq)
+    }
+
     /// What a chunk holds, long text filled in. A block that cannot be read (damaged, or of a newer release) is told in our log and holds nothing;
     /// [`StoredChunk::unread`] says what is missing.
     ///
@@ -308,6 +339,9 @@ impl Log {
                 return Ok((Vec::new(), 0));
             }
         };
+        if let Some(pieces) = &chunk.thawed {
+            return Ok(decoded.resolve(pieces));
+        }
         let pieces = self
             .pieces(&self.keys.trace(tenant, trace), decoded.pieces())
             .await?;
@@ -510,7 +544,7 @@ impl Log {
     }
 }
 
-fn parse_state(fields: &[Reply]) -> Option<TraceState> {
+pub(super) fn parse_state(fields: &[Reply]) -> Option<TraceState> {
     let number = |at: usize| fields.get(at).and_then(Reply::number);
     let text = |at: usize| fields.get(at).and_then(Reply::text).unwrap_or_default();
     let status = text(6);
@@ -535,6 +569,7 @@ fn parse_state(fields: &[Reply]) -> Option<TraceState> {
         life: text(13),
         reopened: !text(14).is_empty(),
         compacted: number(15).unwrap_or_default(),
+        archived: false,
     })
 }
 
@@ -570,6 +605,7 @@ fn parse_chunks(entry: &[Reply]) -> Option<Vec<StoredChunk>> {
         block: block.bytes()?,
         identities,
         joined: None,
+        thawed: None,
     };
     let parts = parts.text().unwrap_or_default();
     if parts.is_empty() {
@@ -600,6 +636,7 @@ fn parse_chunks(entry: &[Reply]) -> Option<Vec<StoredChunk>> {
                 skip,
                 block: Arc::clone(&block),
             }),
+            thawed: None,
         });
         skip += usize::try_from(count).ok()?;
         previous = mark;

@@ -13,7 +13,9 @@ use tailspan_core::{
     settle::Status,
 };
 
-use super::{Log, LogError, RETRY_PAUSES, now_unix_ms};
+use tracing::warn;
+
+use super::{Log, LogError, RETRY_PAUSES, frozen::Frozen, now_unix_ms};
 use crate::redis::{Arg, RedisError, Reply, Script};
 
 static FORGET: Script = Script::new(include_str!("../lua/forget.lua"));
@@ -23,6 +25,9 @@ static EXPIRE: Script = Script::new(include_str!("../lua/expire.lua"));
 const ROWS_AT_ONCE: usize = 100;
 /// Traces removed at the same time, and rows dropped in one command.
 const TRACES_AT_ONCE: usize = 16;
+/// Where they are archived before they go: each is packed, written and looked at.
+const ROWS_AT_ONCE_TO_ARCHIVE: usize = 16;
+const ARCHIVED_AT_ONCE: usize = 4;
 
 /// Which traces of a tenant are to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,17 +74,32 @@ pub struct Swept {
 pub(super) enum Forget {
     /// The name stays taken.
     Delete,
+    /// The same, of what the log does not have.
+    Bury,
     /// A new life begins above the old numbers.
     Replace,
 }
 
 impl Log {
-    /// Ends the life of a trace. `false`: there is no such trace.
+    /// Ends the life of a trace, and removes its archived copy. `false`: there is no such trace.
     ///
     /// # Errors
-    /// [`LogError`].
+    /// [`LogError`]; deleting it again does what is left.
     pub async fn delete(&self, tenant: &TenantId, trace: &TraceId) -> Result<bool, LogError> {
-        let existed = self.forget(tenant, trace, Forget::Delete).await?;
+        let how = match self.archive {
+            Some(_) if self.state(tenant, trace).await?.is_none() => {
+                match self.is_archived(tenant, trace).await? {
+                    true => Forget::Bury,
+                    false => return Ok(false),
+                }
+            }
+            _ => Forget::Delete,
+        };
+        // First: who dies in between leaves a trace that can be deleted again, and no copy that nobody knows of.
+        self.forget_archived(tenant, trace).await?;
+        let existed = self.forget(tenant, trace, how).await?;
+        // A sweep may have been at it.
+        self.forget_archived(tenant, trace).await?;
         self.drop_rows(tenant, std::slice::from_ref(trace)).await?;
         Ok(existed)
     }
@@ -165,12 +185,13 @@ impl Log {
         let (places, next) = self.oldest(tenant, removal, after).await?;
         let checks = places
             .iter()
-            .map(|place| self.expire(tenant, &place.trace, removal));
+            .map(|place| self.remove_one(tenant, &place.trace, removal));
         let checks: Vec<_> = checks.collect();
-        let verdicts: Vec<Reply> = stream::iter(checks)
-            .buffered(TRACES_AT_ONCE)
-            .try_collect()
-            .await?;
+        let at_once = match self.archive {
+            Some(_) => ARCHIVED_AT_ONCE,
+            None => TRACES_AT_ONCE,
+        };
+        let verdicts: Vec<Reply> = stream::iter(checks).buffered(at_once).try_collect().await?;
         let mut step = Step {
             next,
             ..Step::default()
@@ -209,6 +230,10 @@ impl Log {
             |place| place.started_unix_ms.to_string(),
         );
         let mut offset = 0;
+        let rows_at_once = match self.archive {
+            Some(_) => ROWS_AT_ONCE_TO_ARCHIVE,
+            None => ROWS_AT_ONCE,
+        };
         loop {
             let args = vec![
                 Arg::from(&index),
@@ -217,7 +242,7 @@ impl Log {
                 Arg::from("BYSCORE"),
                 Arg::from("LIMIT"),
                 Arg::from(offset),
-                Arg::from(ROWS_AT_ONCE),
+                Arg::from(rows_at_once),
                 Arg::from("WITHSCORES"),
             ];
             let found = self.redis.command("ZRANGE", &index, args).await?.list();
@@ -237,7 +262,7 @@ impl Log {
                     })
                 })
                 .collect();
-            let is_full = fetched == ROWS_AT_ONCE;
+            let is_full = fetched == rows_at_once;
             if let Some(last) = places.last().cloned() {
                 return Ok((places, is_full.then_some(last)));
             }
@@ -249,11 +274,62 @@ impl Log {
         }
     }
 
+    /// Removes a trace if it is to go, after it was archived. What cannot be archived stays.
+    async fn remove_one(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        removal: &Removal,
+    ) -> Result<Reply, LogError> {
+        let Some(archive) = &self.archive else {
+            return self.expire(tenant, trace, removal, None).await;
+        };
+        let look = Removal {
+            dry_run: true,
+            ..*removal
+        };
+        let verdict = self.expire(tenant, trace, &look, None).await?;
+        if removal.dry_run {
+            return Ok(verdict);
+        }
+        if verdict != Reply::Int(1) {
+            // At most rows go whose trace is gone.
+            let none = Frozen::default();
+            return self.expire(tenant, trace, removal, Some(&none)).await;
+        }
+        let frozen = match self.freeze(archive, tenant, trace).await {
+            Ok(frozen) => frozen,
+            Err(error) => {
+                self.metrics.archive_failures.inc();
+                return match error {
+                    // Of one trace: the others go on.
+                    LogError::Internal(_) | LogError::TooLargeToRead => {
+                        warn!(%tenant, %trace, %error, "failed to archive a trace; it stays");
+                        Ok(Reply::Int(0))
+                    }
+                    LogError::Unavailable(_) | LogError::Full(_) => Err(error),
+                };
+            }
+        };
+        let verdict = self.expire(tenant, trace, removal, frozen.as_ref());
+        let verdict = verdict.await?;
+        if frozen.is_some() && verdict == Reply::Int(0) {
+            let state = self.state(tenant, trace).await?;
+            if state.is_some_and(|state| state.dead) {
+                // Deleted meanwhile, and its copy with it, which we wrote again.
+                self.forget_archived(tenant, trace).await?;
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// `archived`: as what it must still stand.
     async fn expire(
         &self,
         tenant: &TenantId,
         trace: &TraceId,
         removal: &Removal,
+        archived: Option<&Frozen>,
     ) -> Result<Reply, LogError> {
         let keys = self.keys.trace(tenant, trace);
         let args = vec![
@@ -267,6 +343,8 @@ impl Log {
             }),
             Arg::from(now_unix_ms().saturating_sub(self.patience.lost_ms)),
             Arg::from(if removal.dry_run { "1" } else { "0" }),
+            archived.map_or(Arg::from(""), |archived| Arg::from(archived.seq)),
+            Arg::from(archived.map_or("", |archived| &archived.mark)),
         ];
         Ok(self.redis.script(&EXPIRE, &keys.stored(), args).await?)
     }
@@ -290,6 +368,7 @@ impl Log {
                 Arg::from(&keys.bell),
                 Arg::from(match how {
                     Forget::Delete => "delete",
+                    Forget::Bury => "bury",
                     Forget::Replace => "replace",
                 }),
                 Arg::from(token),

@@ -2,7 +2,7 @@
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tailspan_core::{
-    id::{SessionKey, TenantId},
+    id::{SessionKey, TenantId, TraceId},
     listing::Label,
 };
 
@@ -75,6 +75,22 @@ impl Log {
             .buffered(AT_ONCE);
         let sessions: Vec<Option<Session>> = sessions.try_collect().await?;
         Ok((sessions.into_iter().flatten().collect(), last))
+    }
+
+    /// Whether the trace names the session.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub(crate) async fn is_of_session(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        session: &SessionKey,
+    ) -> Result<bool, LogError> {
+        let index = self.keys.tenant(tenant).by + Label::session(session).as_str();
+        let args = vec![Arg::from(&index), Arg::from(trace.as_str())];
+        let at = self.redis.command("ZSCORE", &index, args).await?;
+        Ok(at.text().is_some())
     }
 
     /// One session. `None`: there is none, or nothing is left of it.

@@ -1,0 +1,84 @@
+//! What this process stored just now, as it was read: a follower in the same process need not ask the log for it again.
+//!
+//! Numbers of a trace are never given twice within the time that a tombstone is kept, which is days; what is here is [`LONGEST`] old at most. So what
+//! the log noted under a number is what was kept under it.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tailspan_core::{
+    id::{TenantId, TraceId},
+    observed::{Observation, Recorded},
+};
+
+/// Of all that is kept, in bytes of blocks; in memory it is several times that.
+const MOST_BYTES: usize = 1 << 20;
+/// A follower that is further behind reads the log.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// The chunks that were stored last, the oldest first.
+#[derive(Default)]
+pub(super) struct Recent(Mutex<VecDeque<Chunk>>);
+
+/// A chunk that was stored.
+pub(super) struct Chunk {
+    pub(super) tenant: TenantId,
+    pub(super) trace: TraceId,
+    pub(super) first_seq: u64,
+    pub(super) arrived_unix_ms: u64,
+    pub(super) block_bytes: usize,
+    pub(super) observations: Vec<Observation>,
+    pub(super) stored: Instant,
+}
+
+impl Recent {
+    pub(super) fn keep(&self, chunk: Chunk) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push_back(chunk);
+        let mut held: usize = all.iter().map(|chunk| chunk.block_bytes).sum();
+        while all
+            .front()
+            .is_some_and(|oldest| held > MOST_BYTES || oldest.stored.elapsed() > LONGEST)
+            && let Some(oldest) = all.pop_front()
+        {
+            held -= oldest.block_bytes;
+        }
+    }
+
+    pub(super) fn forget(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
+    /// The events of the chunk that holds `seq`, from there on.
+    pub(super) fn from(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        seq: u64,
+    ) -> Option<Vec<Recorded>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (chunk, skip) = all.iter().rev().find_map(|chunk| {
+            let skip = usize::try_from(seq.checked_sub(chunk.first_seq)?).ok()?;
+            let is_it = skip < chunk.observations.len()
+                && chunk.trace == *trace
+                && chunk.tenant == *tenant
+                && chunk.stored.elapsed() <= LONGEST;
+            is_it.then_some((chunk, skip))
+        })?;
+        let observations = chunk.observations.iter().skip(skip);
+        let recorded = (seq..)
+            .zip(observations)
+            .map(|(seq, observation)| Recorded {
+                seq,
+                arrived_unix_ms: chunk.arrived_unix_ms,
+                observation: observation.clone(),
+            });
+        Some(recorded.collect())
+    }
+}

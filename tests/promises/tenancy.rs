@@ -1,0 +1,781 @@
+//! Every operation of the API's document, by a tenant with another one's ids, and by every kind of credential that is not good: nothing leaks by a status, a body, a
+//! count of commands or a stream. What the document has and this does not know how to fill fails the test.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tailspan_core::id::{TenantId, TraceId};
+use tailspan_service::access::{
+    Scopes,
+    keys::NewKey,
+    lent::{Lent, Loan},
+    settings::Mode,
+};
+
+use crate::support::{Instance, RedisServer, Viewer, config, http};
+
+/// In every name and word of the tenants, to be looked for in what the other one gets.
+const A: &str = "secreta";
+const B: &str = "secretb";
+
+/// An operation of the document.
+struct Operation {
+    method: String,
+    path: String,
+    /// It says nothing of anybody, and asks nobody who they are.
+    is_open: bool,
+}
+
+fn operations() -> Vec<Operation> {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+    let document = std::fs::read(document).expect("the document");
+    let document: Value = serde_json::from_slice(&document).expect("json");
+    let paths = document["paths"].as_object().expect("paths");
+    let of_path = paths.iter().flat_map(|(path, item)| {
+        let methods = item.as_object().expect("methods").iter();
+        methods.map(|(method, operation)| Operation {
+            method: method.to_uppercase(),
+            path: path.clone(),
+            is_open: operation.get("security").is_some(),
+        })
+    });
+    of_path.collect()
+}
+
+/// The ids of something, put into the segments of a path.
+struct Ids {
+    trace: String,
+    session: String,
+    token: String,
+    key: String,
+}
+
+impl Ids {
+    /// The path, and the id that it holds.
+    fn fill(&self, path: &str) -> (String, Option<String>) {
+        let Some((before, rest)) = path.split_once('{') else {
+            return (path.to_owned(), None);
+        };
+        let (name, after) = rest.split_once('}').expect("a segment");
+        let id = match name {
+            "trace_id" => self.trace.clone(),
+            "session_id" => self.session.clone(),
+            "agent_id" => self.session.replace("-talk", "-agent"),
+            "filename" => format!("{}.json", self.session),
+            "token_id" => self.token.clone(),
+            "key_id" => self.key.clone(),
+            other => panic!("the test does not know what to put for {{{other}}} in {path}"),
+        };
+        // A span of the trace; the same one everywhere.
+        let after = after.replace("{span_id}", "step");
+        assert!(
+            !after.contains('{'),
+            "the test does not know how to fill {path}"
+        );
+        (format!("{before}{id}{after}"), Some(id))
+    }
+}
+
+/// What an operation needs, and a body for it. A route that only reads needs nothing said here.
+fn needs(operation: &Operation) -> (Scopes, Option<Value>) {
+    let both = Scopes::INGEST.with(Scopes::READ);
+    let event = json!({"event_type": "step", "span_id": "step"});
+    match (operation.method.as_str(), operation.path.as_str()) {
+        ("GET", "/ws/traces") => (Scopes::INGEST, None),
+        ("GET", "/metrics" | "/status") => (Scopes::ADMIN, None),
+        ("GET", path) if path.starts_with("/admin/") => (Scopes::ADMIN, None),
+        ("GET", _) => (Scopes::READ, None),
+        ("POST", "/v1/traces" | "/v1/logs" | "/v1/metrics") => (Scopes::INGEST, Some(json!({}))),
+        ("POST", "/traces/{trace_id}/events" | "/traces/events") => (Scopes::INGEST, Some(event)),
+        ("POST", "/traces/import") => (Scopes::INGEST, Some(event)),
+        ("POST", "/traces/cleanup" | "/v1/trace/traces/cleanup") => {
+            (Scopes::ADMIN, Some(json!({"older_than_seconds": 3600})))
+        }
+        ("POST", path) if path.ends_with("/completions/trace") => {
+            (both, Some(json!({"question": "why"})))
+        }
+        ("POST", "/api/debug/load") => (both, None),
+        ("POST", "/api/streaming/create-eval-set" | "/api/streaming/prepare-evaluation") => (
+            Scopes::READ,
+            Some(json!({"session_id": B, "session_ids": [B]})),
+        ),
+        ("POST", "/api/streaming/get-trace" | "/api/streaming/evaluate-sessions") => (
+            Scopes::READ,
+            Some(json!({"session_id": B, "session_ids": [B]})),
+        ),
+        (
+            "POST",
+            "/api/validate/eval-set"
+            | "/api/convert"
+            | "/api/evaluate"
+            | "/api/evaluate/stream"
+            | "/api/evaluate/json"
+            | "/api/evaluate/json/stream"
+            | "/api/debug/bundle",
+        ) => (Scopes::READ, Some(json!({}))),
+        ("POST", "/tokens") => (Scopes::READ, Some(json!({"name": A}))),
+        ("DELETE", "/tokens/{token_id}") => (Scopes::READ, None),
+        ("POST", "/admin/keys") => (Scopes::ADMIN, Some(json!({"scopes": ["read"]}))),
+        ("POST", "/admin/keys/{key_id}/rotate") => (Scopes::ADMIN, Some(json!({}))),
+        (
+            "DELETE",
+            "/traces/{trace_id}" | "/v1/trace/traces/{trace_id}" | "/admin/keys/{key_id}",
+        ) => (Scopes::ADMIN, None),
+        (method, path) => panic!("the test does not know what {method} {path} needs"),
+    }
+}
+
+/// Storing under an id is no question about it: the tenant gets a trace of its own of that name.
+fn stores(operation: &Operation) -> bool {
+    operation.method == "POST" && operation.path == "/traces/{trace_id}/events"
+}
+
+struct Told {
+    status: u16,
+    body: String,
+}
+
+async fn ask(
+    instance: &Instance,
+    credential: Option<&str>,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Told {
+    let method = method.parse().expect("a method");
+    let mut request = http().request(method, instance.url(path));
+    if let Some(credential) = credential {
+        request = request.bearer_auth(credential);
+    }
+    if let Some(body) = body {
+        request = request.json(body);
+    }
+    let response = request.send().await.expect("answered");
+    let kind = response.headers().get("content-type").cloned();
+    let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let status = response.status().as_u16();
+    // Streams that open are followed elsewhere.
+    let body = match is_stream && status == 200 {
+        true => String::new(),
+        false => response.text().await.expect("read"),
+    };
+    Told { status, body }
+}
+
+/// How often each command ran.
+async fn commands(redis: &RedisServer) -> BTreeMap<String, u64> {
+    let info = redis.cli(&["INFO", "commandstats"]).await;
+    let lines = info.lines().filter_map(|line| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let calls = rest.split(',').next()?.parse().ok()?;
+        // What the test itself does.
+        (!matches!(name, "info" | "quit")).then(|| (name.to_owned(), calls))
+    });
+    lines.collect()
+}
+
+/// What was run since, when nobody listens any more: a channel is left after the answer.
+async fn commands_since(
+    redis: &RedisServer,
+    before: &BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
+    let count = |ran: &BTreeMap<String, u64>, name: &str| ran.get(name).copied().unwrap_or(0);
+    loop {
+        let ran = more(before, &commands(redis).await);
+        if ["subscribe", "ssubscribe"]
+            .into_iter()
+            .all(|name| count(&ran, name) == count(&ran, &name.replace("sub", "unsub")))
+        {
+            return ran;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn more(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let more = after.iter().filter_map(|(name, calls)| {
+        let more = calls - before.get(name).copied().unwrap_or_default();
+        (more > 0).then(|| (name.clone(), more))
+    });
+    more.collect()
+}
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::parse(name).expect("valid")
+}
+
+async fn key(
+    instance: &Instance,
+    of: &str,
+    scopes: Scopes,
+    lifetime: Option<Duration>,
+) -> (String, String) {
+    let new = NewKey {
+        tenant: tenant(of),
+        name: of.to_owned(),
+        scopes,
+        lifetime,
+    };
+    let (row, key) = instance.app.access.create_key(new).await.expect("made");
+    (row.id, key)
+}
+
+async fn lend(
+    instance: &Instance,
+    of: &str,
+    what: Lent,
+    redact: bool,
+    lifetime: Duration,
+) -> (String, String) {
+    let loan = Loan {
+        what,
+        redact,
+        lifetime,
+        name: of.to_owned(),
+    };
+    let (row, token) = instance
+        .app
+        .access
+        .lend(&tenant(of), loan)
+        .await
+        .expect("lent");
+    (row.id, token)
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn lent_trace(id: &str) -> Lent {
+    Lent::Trace(TraceId::parse(id).expect("valid"))
+}
+
+async fn started() -> (RedisServer, Instance) {
+    let redis = RedisServer::start().await;
+    let mut config = config(&redis.url());
+    // Configured tokens are known without asking Redis, so that commands can be counted.
+    for team in [A, B] {
+        config.tokens.insert(format!("token-{team}"), tenant(team));
+    }
+    config.admin_token = Some("token-admin".to_owned());
+    config.access.mode = Some(Mode::Keys);
+    let instance = Instance::with(config).await;
+    for team in [A, B] {
+        fill(&instance, team).await;
+    }
+    (redis, instance)
+}
+
+/// A run of a tenant, named after it in every place.
+async fn fill(instance: &Instance, team: &str) {
+    let event = json!({
+        "event_type": "llm_call", "span_id": "step", "name": format!("{team}-step"), "event_id": team,
+        "session_id": format!("{team}-talk"), "agent_name": format!("{team}-agent"), "user_id": format!("{team}-user"),
+        "data": {"input": format!("{team}-words"), "output": format!("{team}-words"), "model": format!("{team}-model")},
+    });
+    let path = format!("/traces/{team}-run/events");
+    let token = format!("token-{team}");
+    let told = ask(instance, Some(&token), "POST", &path, Some(&event)).await;
+    assert_eq!(told.status, 200, "{}", told.body);
+}
+
+#[tokio::test]
+async fn an_absent_and_a_foreign_id_are_told_by_the_same_bytes_after_the_same_commands() {
+    let (redis, instance) = started().await;
+    let (key_b, _) = key(&instance, B, Scopes::ALL, None).await;
+    let (token_b, _) = lend(&instance, B, lent_trace("secretb-run"), false, HOUR).await;
+    let foreign = Ids {
+        trace: format!("{B}-run"),
+        session: format!("{B}-talk"),
+        token: token_b,
+        key: key_b,
+    };
+    let absent = Ids {
+        trace: "nothing-run".to_owned(),
+        session: "nothing-talk".to_owned(),
+        token: "0123456789abcdef".to_owned(),
+        key: "0123456789abcdef".to_owned(),
+    };
+    let mine = Some("token-secreta");
+    let digest = async || {
+        let path = format!("/traces/{B}-run/digest");
+        ask(&instance, Some("token-secretb"), "GET", &path, None)
+            .await
+            .body
+    };
+    let before = digest().await;
+    assert!(before.contains("sha256"), "{before}");
+    let mut compared = 0;
+    let mut operations = operations();
+    // What is stored under an absent id is there afterwards.
+    operations.sort_by_key(stores);
+    for operation in operations {
+        let (_, body) = needs(&operation);
+        let what = format!("{} {}", operation.method, operation.path);
+        let mut told = Vec::new();
+        // The first is for what is done once only: scripts that Redis does not know yet.
+        for ids in [&absent, &absent, &foreign] {
+            let (path, id) = ids.fill(&operation.path);
+            let from = commands(&redis).await;
+            let answer = ask(&instance, mine, &operation.method, &path, body.as_ref()).await;
+            let ran = commands_since(&redis, &from).await;
+            let id = id.unwrap_or_else(|| "no id".to_owned());
+            let said = answer.body.replace(&id, "ID");
+            if !stores(&operation) {
+                // What the caller said itself may come back; nothing else of the other tenant.
+                let said = body
+                    .as_ref()
+                    .map_or(said.clone(), |_| said.replace(&format!("\"{B}\""), ""));
+                let said = said.replace(&format!("'{B}'"), "");
+                assert!(!said.contains(&format!("{B}-")), "{what}: {said}");
+            }
+            told.push((answer.status, said, ran));
+        }
+        let has_id = operation.path.contains('{');
+        if has_id && !stores(&operation) {
+            assert_eq!(told[1], told[2], "{what}");
+            // Whoever has no traces has an empty list of them; everything else is not there.
+            let is_list = operation.path.contains("{agent_id}");
+            assert!(
+                is_list || (400..500).contains(&told[2].0),
+                "{what}: {}",
+                told[2].0
+            );
+            compared += 1;
+        }
+        assert_eq!(told[1].0, told[2].0, "{what}");
+    }
+    assert!(compared > 15, "{compared} operations have ids");
+    assert_eq!(
+        digest().await,
+        before,
+        "the other tenant's run is as it was"
+    );
+}
+
+#[tokio::test]
+async fn no_credential_opens_more_than_it_says() {
+    let (_redis, instance) = started().await;
+    let access = &instance.app.access;
+    let (revoked_id, revoked) = key(&instance, A, Scopes::ALL, None).await;
+    access
+        .revoke_key(&tenant(A), &revoked_id)
+        .await
+        .expect("revoked");
+    let (_, expired) = key(&instance, A, Scopes::ALL, Some(Duration::ZERO)).await;
+    let (ended_id, ended) = lend(&instance, A, Lent::Reads, false, HOUR).await;
+    access.end_loan(&tenant(A), &ended_id).await.expect("ended");
+    let (_, over) = lend(&instance, A, Lent::Reads, false, Duration::ZERO).await;
+    let (_, good) = key(&instance, A, Scopes::ALL, None).await;
+    let (_, lent) = lend(&instance, A, lent_trace("secreta-run"), false, HOUR).await;
+    // The claims of one with the signature of another, a byte changed, one cut.
+    let other = lend(&instance, B, Lent::Reads, false, HOUR).await.1;
+    let forged = format!(
+        "{}.{}",
+        other.split('.').next().expect("claims"),
+        lent.split('.').nth(1).expect("a signature")
+    );
+    let wrong_secret = format!("{}0", &good[..good.len() - 1]);
+    let nobody = [
+        String::new(),
+        "nonsense".to_owned(),
+        "ts_".to_owned(),
+        "ts_0123456789abcdef_0".to_owned(),
+        "tv_e30.e30".to_owned(),
+        good[..good.len() - 1].to_owned(),
+        if wrong_secret == good {
+            format!("{}1", &good[..good.len() - 1])
+        } else {
+            wrong_secret
+        },
+        revoked,
+        expired,
+        ended,
+        over,
+        forged,
+    ];
+    let mut single = Vec::new();
+    for scope in [Scopes::INGEST, Scopes::READ, Scopes::ADMIN] {
+        single.push((scope, key(&instance, A, scope, None).await.1));
+    }
+    let (_, of_b_run) = lend(&instance, B, lent_trace("secretb-run"), false, HOUR).await;
+    let (_, of_b_talk) = lend(&instance, B, Lent::Session(format!("{B}-talk")), true, HOUR).await;
+    let nothing = Ids {
+        trace: "nothing".to_owned(),
+        session: "nothing".to_owned(),
+        token: "0123456789abcdef".to_owned(),
+        key: "0123456789abcdef".to_owned(),
+    };
+    let ids = Ids {
+        trace: format!("{A}-run"),
+        session: format!("{A}-talk"),
+        token: nothing.token.clone(),
+        key: nothing.key.clone(),
+    };
+    let mut open = BTreeSet::new();
+    for operation in operations() {
+        let what = format!("{} {}", operation.method, operation.path);
+        if operation.is_open {
+            open.insert(operation.path.clone());
+            continue;
+        }
+        let (scopes, body) = needs(&operation);
+        let (path, _) = ids.fill(&operation.path);
+        for credential in &nobody {
+            let given = Some(credential.as_str()).filter(|text| !text.is_empty());
+            let told = ask(&instance, given, &operation.method, &path, body.as_ref()).await;
+            assert_eq!(
+                told.status, 401,
+                "{what} with {credential:?}: {}",
+                told.body
+            );
+            assert!(!told.body.contains(A), "{what}: {}", told.body);
+            assert!(
+                credential.len() < 20 || !told.body.contains(credential.as_str()),
+                "{what}"
+            );
+        }
+        // Somebody else's viewer: told neither that it is there nor that it is not.
+        for credential in [&of_b_run, &of_b_talk] {
+            let told = ask(
+                &instance,
+                Some(credential),
+                &operation.method,
+                &path,
+                body.as_ref(),
+            )
+            .await;
+            assert!(
+                matches!(told.status, 403 | 404),
+                "{what}: {} {}",
+                told.status,
+                told.body
+            );
+            let (absent, id) = nothing.fill(&operation.path);
+            let of_absent = ask(
+                &instance,
+                Some(credential),
+                &operation.method,
+                &absent,
+                body.as_ref(),
+            )
+            .await;
+            let (_, mine) = ids.fill(&operation.path);
+            let without = |text: &str, id: Option<String>| {
+                id.map_or(text.to_owned(), |id| text.replace(&id, "ID"))
+            };
+            assert_eq!(
+                (told.status, without(&told.body, mine)),
+                (of_absent.status, without(&of_absent.body, id)),
+                "{what}"
+            );
+        }
+        let (path, _) = nothing.fill(&operation.path);
+        for (scope, credential) in &single {
+            let told = ask(
+                &instance,
+                Some(credential),
+                &operation.method,
+                &path,
+                body.as_ref(),
+            )
+            .await;
+            // What is counted over several tenants is not for one of them.
+            let counts_all = matches!(operation.path.as_str(), "/metrics" | "/status");
+            let is_refused = !scope.has(scopes) || counts_all;
+            assert_eq!(
+                told.status == 403,
+                is_refused,
+                "{what} with {scope:?}: {} {}",
+                told.status,
+                told.body
+            );
+            assert_ne!(told.status, 401, "{what} with {scope:?}");
+        }
+    }
+    let known = [
+        "/api/health",
+        "/docs",
+        "/health",
+        "/openapi.json",
+        "/ready",
+        "/status",
+    ];
+    for path in &open {
+        assert!(
+            known.contains(&path.as_str()),
+            "{path} asks nobody who they are"
+        );
+    }
+}
+
+#[tokio::test]
+async fn streams_show_a_tenant_its_own_and_lists_count_it() {
+    let (_redis, instance) = started().await;
+    let url = |path: &str| instance.url(path);
+    let streams = [
+        "/stream?token=token-secreta",
+        "/stream/ui-updates?token=token-secreta",
+    ];
+    for (at, path) in streams.into_iter().enumerate() {
+        let mut viewer = Viewer::open(&url(path), None).await.expect("opens");
+        for team in [B, A] {
+            let event = json!({"event_type": "step", "span_id": "late", "name": format!("{team}-late"), "session_id": format!("{team}-talk-{at}")});
+            let path = format!("/traces/{team}-late-{at}/events");
+            let token = format!("token-{team}");
+            assert_eq!(
+                ask(&instance, Some(&token), "POST", &path, Some(&event))
+                    .await
+                    .status,
+                200
+            );
+        }
+        let mut seen = String::new();
+        while !seen.contains("secreta-late") && !seen.contains("secreta-talk") {
+            seen += &viewer.soon().await.expect("reads").expect("goes on").data;
+        }
+        assert!(!seen.contains(B), "{path}: {seen}");
+    }
+    for path in [
+        "/traces",
+        "/sessions",
+        "/stats",
+        "/api/streaming/sessions",
+        "/v1/trace/traces",
+    ] {
+        let told = ask(&instance, Some("token-secreta"), "GET", path, None).await;
+        assert_eq!(told.status, 200, "{path}: {}", told.body);
+        assert!(!told.body.contains(B), "{path}: {}", told.body);
+    }
+    let total = ask(&instance, Some("token-secreta"), "GET", "/traces", None)
+        .await
+        .body;
+    let total: Value = serde_json::from_str(&total).expect("json");
+    assert_eq!(total["total"], 3);
+    let answer = http()
+        .get(url("/traces?token=token-secreta"))
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    assert_eq!(answer.headers()["referrer-policy"], "no-referrer");
+}
+
+#[tokio::test]
+async fn keys_are_made_rotated_and_revoked_and_stored_without_their_secret() {
+    let (redis, instance) = started().await;
+    let other = {
+        let mut config = config(&redis.url());
+        config.access.mode = Some(Mode::Keys);
+        Instance::with(config).await
+    };
+    let admin = Some("token-admin");
+    let made = json!({"name": "ci", "scopes": ["read", "admin"], "expires_in_seconds": 3600});
+    let made = ask(
+        &instance,
+        admin,
+        "POST",
+        "/admin/keys?tenant=secreta",
+        Some(&made),
+    )
+    .await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let made: Value = serde_json::from_str(&made.body).expect("json");
+    let first = made["key"].as_str().expect("a key").to_owned();
+    let id = made["id"].as_str().expect("an id").to_owned();
+    let secret = first.rsplit('_').next().expect("a secret").to_owned();
+    let stored = redis.cli(&["HGETALL", &format!("access:key:{id}")]).await;
+    assert!(
+        stored.contains("hash") && !stored.contains(&secret),
+        "{stored}"
+    );
+    let list = async |instance: &Instance, key: &str| {
+        ask(instance, Some(key), "GET", "/admin/keys", None).await
+    };
+    let status = async |instance: &Instance, key: &str| {
+        ask(instance, Some(key), "GET", "/traces", None)
+            .await
+            .status
+    };
+    assert_eq!(
+        (
+            status(&instance, &first).await,
+            status(&other, &first).await
+        ),
+        (200, 200)
+    );
+    let listed = list(&instance, &first).await;
+    assert!(
+        listed.body.contains(&id) && !listed.body.contains(&secret),
+        "{}",
+        listed.body
+    );
+    let listed: Value = serde_json::from_str(&listed.body).expect("json");
+    assert!(listed["keys"][0]["last_used_at"].is_string(), "{listed}");
+    // Nobody but the operator keeps another tenant's keys.
+    let path = "/admin/keys?tenant=secretb";
+    assert_eq!(
+        ask(&instance, Some(&first), "GET", path, None).await.status,
+        403
+    );
+
+    let rotate = async |grace: u64| {
+        let path = format!("/admin/keys/{id}/rotate");
+        let grace = json!({"grace_seconds": grace});
+        let told = ask(
+            &instance,
+            Some("token-secreta"),
+            "POST",
+            &path,
+            Some(&grace),
+        )
+        .await;
+        assert_eq!(told.status, 200, "{}", told.body);
+        let told: Value = serde_json::from_str(&told.body).expect("json");
+        told["key"].as_str().expect("a key").to_owned()
+    };
+    let second = rotate(3600).await;
+    assert_eq!(
+        (
+            status(&instance, &first).await,
+            status(&instance, &second).await
+        ),
+        (200, 200)
+    );
+    let third = rotate(0).await;
+    let now = (
+        status(&instance, &first).await,
+        status(&instance, &second).await,
+        status(&instance, &third).await,
+    );
+    assert_eq!(now, (401, 401, 200));
+
+    let path = format!("/admin/keys/{id}");
+    assert_eq!(
+        ask(&instance, Some("token-secretb"), "DELETE", &path, None)
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        ask(&instance, Some("token-secreta"), "DELETE", &path, None)
+            .await
+            .status,
+        204
+    );
+    assert_eq!(status(&instance, &third).await, 401);
+    let gone = async {
+        while status(&other, &third).await != 401 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone)
+        .await
+        .expect("within seconds elsewhere");
+}
+
+#[tokio::test]
+async fn a_link_opens_one_thing_and_no_words_where_they_are_not_lent() {
+    let (_redis, instance) = started().await;
+    let other = json!({"event_type": "step", "span_id": "step", "name": "alone"});
+    let mine = Some("token-secreta");
+    assert_eq!(
+        ask(
+            &instance,
+            mine,
+            "POST",
+            "/traces/alone/events",
+            Some(&other)
+        )
+        .await
+        .status,
+        200
+    );
+    let make = async |what: Value| {
+        let told = ask(&instance, mine, "POST", "/tokens", Some(&what)).await;
+        assert_eq!(told.status, 201, "{}", told.body);
+        let told: Value = serde_json::from_str(&told.body).expect("json");
+        let text = |name: &str| told[name].as_str().expect("text").to_owned();
+        (text("id"), text("token"))
+    };
+    let get = async |token: &str, path: &str| ask(&instance, Some(token), "GET", path, None).await;
+    let (_, whole) = make(json!({"trace_id": "secreta-run"})).await;
+    let (_, redacted) = make(json!({"trace_id": "secreta-run", "redact": true})).await;
+    let (ended, session) = make(json!({"session_id": "secreta-talk"})).await;
+    for token in [&whole, &redacted, &session] {
+        for path in [
+            "/traces/secreta-run",
+            "/traces/secreta-run/events",
+            "/traces/secreta-run/summary",
+            "/traces/secreta-run/digest",
+            "/traces/secreta-run/stream",
+        ] {
+            let told = get(token, path).await;
+            assert_eq!(told.status, 200, "{path}: {}", told.body);
+        }
+        assert_eq!(get(token, "/traces/alone").await.status, 404);
+        for path in [
+            "/traces",
+            "/sessions",
+            "/stats",
+            "/stream",
+            "/tokens",
+            "/admin/keys",
+        ] {
+            assert_eq!(get(token, path).await.status, 403, "{path}");
+        }
+        let made = ask(&instance, Some(token), "POST", "/tokens", Some(&json!({}))).await;
+        assert_eq!(made.status, 403, "what was lent is lent to nobody");
+    }
+    let words = get(&whole, "/traces/secreta-run/events?level=debug").await;
+    assert!(words.body.contains("secreta-words"), "{}", words.body);
+    for path in [
+        "/traces/secreta-run/events?level=debug",
+        "/traces/secreta-run/events?include=attributes,history",
+        "/traces/secreta-run?level=debug&format=detailed",
+        "/traces/secreta-run?format=timeline&level=debug",
+        "/traces/secreta-run/summary?level=debug",
+    ] {
+        let told = get(&redacted, path).await;
+        assert_eq!(told.status, 200, "{path}: {}", told.body);
+        assert!(
+            !told.body.contains("secreta-words"),
+            "{path}: {}",
+            told.body
+        );
+    }
+    let url = instance.url(&format!(
+        "/traces/secreta-run/stream?level=debug&token={redacted}"
+    ));
+    let frame = Viewer::open(&url, None)
+        .await
+        .expect("opens")
+        .soon()
+        .await
+        .expect("reads")
+        .expect("a frame");
+    assert!(!frame.data.contains("secreta-words"), "{}", frame.data);
+    for path in [
+        "/traces/secreta-run/export",
+        "/traces/secreta-run/invocations",
+        "/traces/secreta-run/analysis",
+    ] {
+        assert_eq!(get(&redacted, path).await.status, 403, "{path}");
+        assert_eq!(get(&whole, path).await.status, 200, "{path}");
+    }
+    assert_eq!(get(&session, "/sessions/secreta-talk").await.status, 200);
+    assert_eq!(get(&session, "/sessions/other").await.status, 404);
+    let path = format!("/tokens/{ended}");
+    assert_eq!(
+        ask(&instance, Some("token-secretb"), "DELETE", &path, None)
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        ask(&instance, mine, "DELETE", &path, None).await.status,
+        204
+    );
+    assert_eq!(get(&session, "/sessions/secreta-talk").await.status, 401);
+}
