@@ -54,14 +54,7 @@ struct Document;
 /// The document as JSON, each object's keys in the order in which OpenAPI tells of them.
 pub fn document() -> Value {
     let mut document = Document::openapi();
-    for function in [
-        tailspan_ingest::openapi::Document::openapi(),
-        tailspan_query::openapi::Document::openapi(),
-        tailspan_cleanup::openapi::Document::openapi(),
-        tailspan_stream::openapi::Document::openapi(),
-        tailspan_evaluate::openapi::Document::openapi(),
-        tailspan_socket::openapi::Document::openapi(),
-    ] {
+    for function in of_each_function() {
         document.merge(function);
     }
     let mut document = serde_json::to_value(document).unwrap_or_default();
@@ -90,6 +83,18 @@ pub fn document() -> Value {
     });
     drop_unused(&mut document);
     document
+}
+
+/// What each function says of its own routes.
+pub fn of_each_function() -> [utoipa::openapi::OpenApi; 6] {
+    [
+        tailspan_ingest::openapi::Document::openapi(),
+        tailspan_query::openapi::Document::openapi(),
+        tailspan_cleanup::openapi::Document::openapi(),
+        tailspan_stream::openapi::Document::openapi(),
+        tailspan_evaluate::openapi::Document::openapi(),
+        tailspan_socket::openapi::Document::openapi(),
+    ]
 }
 
 /// Calls `change` with every operation.

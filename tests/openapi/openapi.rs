@@ -27,6 +27,20 @@ fn the_committed_document_is_that_of_the_code() {
     }
 }
 
+/// Merging keeps the first of two that share a name, and says nothing.
+#[test]
+fn a_schema_of_one_name_is_the_same_in_every_function() {
+    let mut known = serde_json::Map::new();
+    for function in tailspan_openapi::of_each_function() {
+        let document = serde_json::to_value(function).unwrap();
+        let schemas = document["components"]["schemas"].as_object();
+        for (name, schema) in schemas.into_iter().flatten() {
+            let before = known.entry(name.as_str()).or_insert_with(|| schema.clone());
+            assert_eq!(before, schema, "two types are called {name}");
+        }
+    }
+}
+
 /// `METHOD path` of the document's operations.
 fn documented() -> BTreeSet<String> {
     let document = tailspan_openapi::document();

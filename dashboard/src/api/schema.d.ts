@@ -1418,8 +1418,14 @@ export interface components {
       /** @description Whose data it opens. */
       tenant: string;
     };
-    ApiKeys: {
+    ApiKeyList: {
       keys: components['schemas']['ApiKey'][];
+    };
+    /** @description Which keys the process has; never the keys. */
+    ApiKeys: {
+      anthropic: boolean;
+      google: boolean;
+      openai: boolean;
     };
     /** @description Something that may be there. */
     ArchiveStatus: {
@@ -4109,7 +4115,7 @@ export interface operations {
           [name: string]: unknown;
         };
         content: {
-          'application/json': components['schemas']['ApiKeys'];
+          'application/json': components['schemas']['ApiKeyList'];
         };
       };
       400: components['responses']['Invalid'];
