@@ -4,11 +4,10 @@ import { isEarlierRow, rowId } from './earlier';
 import { facts } from './facts';
 import { ALL, Fold, type Room } from './fold';
 import { agentGraph } from './graph';
-import { thrower } from './testing';
+import { spanEvent, thrower } from './testing';
 import { Waterfall } from './waterfall';
 
 const ROOM: Room = { moving: 40, resting: 100, asked: 1000 };
-const at = (ms: number) => new Date(1_700_000_000_000 + ms).toISOString();
 
 /** The events of a run, and its steps as the server's tree has them. */
 class Told {
@@ -23,23 +22,15 @@ class Told {
     more: Partial<StreamEvent> = {},
   ): StreamEvent {
     this.seq += 1;
-    const event = {
+    const event = spanEvent(id, parent, from, to, {
       seq: this.seq,
       event_type: 'tool_called',
-      trace_id: 't',
-      timestamp: at(to ?? from),
-      agent_id: 'a',
-      span_id: id,
-      ...(parent === null ? {} : { parent_span_id: parent }),
       kind: 'tool',
       name: `execute_tool look_up`,
-      tool: { name: 'look_up' },
-      status: to === null ? 'running' : 'ok',
-      start_time: at(from),
-      ...(to === null ? {} : { end_time: at(to) }),
+      tool: { kind: 'tool', name: 'look_up' },
       convention: 'gen_ai:tool',
       ...more,
-    } as StreamEvent;
+    });
     this.rows.set(id, {
       span_id: id,
       parent_span_id: parent,

@@ -1,6 +1,6 @@
 // What is left of steps that the page does not hold any more: what is counted of them, for the row that stands in their place.
 
-import type { Calls, Earlier, NodeKind, Span } from './run';
+import { UNTOLD, type Calls, type Earlier, type NodeKind, type Span } from './run';
 
 /** Beginning of the ids of such rows. No exporter's id has a control character. */
 const MARK = '\u0001earlier ';
@@ -91,22 +91,13 @@ export class Leaving {
 
   row(place: string | null): Span {
     return {
+      ...UNTOLD,
       id: rowId(place),
       parent: place,
       name: `${this.#steps.toLocaleString('en')} earlier ${this.#steps === 1 ? 'step' : 'steps'}`,
-      kind: 'other',
-      agent: null,
       start: this.#start,
       end: this.#end,
       state: 'ok',
-      ghost: false,
-      stalledSince: null,
-      model: null,
-      tool: null,
-      inputTokens: null,
-      outputTokens: null,
-      cost: null,
-      error: null,
       firstSeq: this.#firstSeq,
       lastSeq: this.#lastSeq,
       earlier: {

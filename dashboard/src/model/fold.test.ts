@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { Row, StreamEvent } from './event';
 import { Fold } from './fold';
+import { at, spanEvent } from './testing';
 
 let seq = 0;
-const at = (ms: number) => new Date(1_700_000_000_000 + ms).toISOString();
 
 /** An event of a span that began and, with `to`, ended at so many milliseconds. */
 function told(
@@ -14,22 +14,8 @@ function told(
   more: Partial<StreamEvent> = {},
 ): StreamEvent {
   seq += 1;
-  return {
-    seq,
-    event_type: to === null ? 'task_started' : 'agent_called',
-    trace_id: 't',
-    timestamp: at(to ?? from),
-    agent_id: 'a',
-    span_id: id,
-    ...(parent === null ? {} : { parent_span_id: parent }),
-    kind: 'agent',
-    name: id,
-    status: to === null ? 'running' : 'ok',
-    start_time: at(from),
-    ...(to === null ? {} : { end_time: at(to) }),
-    convention: 'gen_ai:agent',
-    ...more,
-  } as StreamEvent;
+  const event_type = to === null ? 'task_started' : 'agent_called';
+  return spanEvent(id, parent, from, to, { seq, event_type, kind: 'agent', convention: 'gen_ai:agent', ...more });
 }
 
 function folded(...events: StreamEvent[]): Fold {

@@ -11,7 +11,7 @@ import { Leaving, isEarlierRow, rowId } from './earlier';
 import { kindOf, kindOfType, milliseconds, type Row, type StreamEvent } from './event';
 import { IdSet } from './idset';
 import { Overview } from './overview';
-import type { Run, RunStatus, Span, SpanState } from './run';
+import { UNTOLD, type Run, type RunStatus, type Span, type SpanState } from './run';
 
 type Told = Omit<Span, 'firstSeq' | 'lastSeq' | 'stalledSince' | 'ghost' | 'earlier'>;
 
@@ -260,25 +260,15 @@ export class Fold {
       // Something came into a step that was let go: the server's tree says where that belongs.
       if (this.#gone.has(parent)) this.needsTree = true;
       this.#place({
+        ...UNTOLD,
         id: parent,
-        parent: null,
         name: 'not told yet',
-        kind: 'other',
-        agent: null,
         start: child.start,
         end: child.end,
         state: child.end === null ? 'open' : 'ok',
         ghost: true,
-        stalledSince: null,
-        model: null,
-        tool: null,
-        inputTokens: null,
-        outputTokens: null,
-        cost: null,
-        error: null,
         firstSeq: child.firstSeq,
         lastSeq: child.lastSeq,
-        earlier: null,
       });
       return;
     }

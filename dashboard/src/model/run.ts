@@ -33,6 +33,23 @@ export interface Span {
   earlier: Earlier | null;
 }
 
+/** What is said of a step of which nobody told anything. */
+export const UNTOLD = {
+  parent: null,
+  kind: 'other',
+  agent: null,
+  end: null,
+  ghost: false,
+  stalledSince: null,
+  model: null,
+  tool: null,
+  inputTokens: null,
+  outputTokens: null,
+  cost: null,
+  error: null,
+  earlier: null,
+} as const satisfies Partial<Span>;
+
 /** Steps that ended long ago in one place of a run, and all that was in them. */
 export interface Earlier {
   steps: number;

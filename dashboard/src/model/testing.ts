@@ -1,31 +1,47 @@
 /** Runs for tests of the models: made of a few words for each span, or thrown by a fixed die. */
 
 import { Overview } from './overview';
-import type { Run, RunStatus, Span } from './run';
+import type { StreamEvent } from './event';
+import { UNTOLD, type Run, type RunStatus, type Span } from './run';
 
 export function span(id: string, more: Partial<Span> = {}): Span {
   return {
+    ...UNTOLD,
     id,
-    parent: null,
     name: id,
-    kind: 'other',
-    agent: null,
     start: 0,
-    end: null,
     state: more.end === undefined || more.end === null ? 'open' : 'ok',
-    ghost: false,
-    stalledSince: null,
-    model: null,
-    tool: null,
-    inputTokens: null,
-    outputTokens: null,
-    cost: null,
-    error: null,
     firstSeq: 1,
     lastSeq: 1,
-    earlier: null,
     ...more,
   };
+}
+
+/** A time of the tests, so many milliseconds after their beginning. */
+export function at(ms: number): string {
+  return new Date(1_700_000_000_000 + ms).toISOString();
+}
+
+/** The event of a span that began and, with `to`, ended at so many milliseconds; `more` says what it is. */
+export function spanEvent(
+  id: string,
+  parent: string | null,
+  from: number,
+  to: number | null,
+  more: Partial<StreamEvent>,
+): StreamEvent {
+  return {
+    trace_id: 't',
+    timestamp: at(to ?? from),
+    agent_id: 'a',
+    span_id: id,
+    ...(parent === null ? {} : { parent_span_id: parent }),
+    name: id,
+    status: to === null ? 'running' : 'ok',
+    start_time: at(from),
+    ...(to === null ? {} : { end_time: at(to) }),
+    ...more,
+  } as StreamEvent;
 }
 
 let versions = 0;
