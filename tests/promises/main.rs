@@ -20,6 +20,7 @@ mod files;
 mod gate;
 mod intake;
 mod levels;
+mod limits;
 mod lists;
 mod live;
 mod log;

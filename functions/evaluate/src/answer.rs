@@ -33,7 +33,7 @@ pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     /// A sentence; of a body that is not as it has to be, a list of what is wrong where.
     pub(crate) detail: Value,
-    retry_after_seconds: Option<u16>,
+    retry_after_seconds: Option<u32>,
 }
 
 impl Refusal {

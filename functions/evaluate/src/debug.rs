@@ -216,6 +216,9 @@ pub(crate) async fn load(
         tracing::error!(%error, "failed to read a report");
         ApiError::internal()
     })??;
+    let events = |session: &Reported| session.spans.len() + session.logs.len();
+    let events: usize = sessions.iter().map(events).sum();
+    evaluate.app.limits.take(&tenant, events as u64).await?;
     let mut loaded_sessions = Vec::with_capacity(sessions.len());
     for session in sessions {
         let name = session.start.session.clone();

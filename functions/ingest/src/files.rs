@@ -33,7 +33,7 @@ use tailspan_service::openapi::{TooLarge, TooMany, UnsupportedMediaType};
 
 #[cfg(feature = "openapi")]
 use crate::openapi::{ContentEncoding, FileInvalid, HowMuch};
-use crate::{Ingest, level::trace_level, stored};
+use crate::{Ingest, admitted, level::trace_level, stored};
 
 /// Of a file, as it is sent and unpacked. It is held as a whole, because it is taken as a whole or not at all.
 const FILE_BYTES: usize = 64 << 20;
@@ -179,6 +179,7 @@ async fn take(
     let format = format
         .transpose()
         .map_err(|unknown| ApiError::invalid("invalid_parameter", unknown.to_string()))?;
+    let body = admitted(&ingest.app, tenant, headers, body).await?;
     let (body, mut share) = ingest.intake.read(headers, body, FILE_BYTES).await?;
     let content_encoding = header(headers, &CONTENT_ENCODING).map(str::to_owned);
     let encoding = content_encoding.as_deref();
@@ -213,6 +214,8 @@ async fn take(
             is_other: false,
         }));
     }
+    let items = traces.iter().map(|trace| trace.items.len() as u64);
+    ingest.app.limits.take(tenant, items.sum()).await?;
     for item in traces.iter_mut().flat_map(|trace| &mut trace.items) {
         item.trace_level = item.trace_level.min(trace_level);
     }
@@ -242,7 +245,10 @@ async fn restore(
     query: &Query,
     file: Bytes,
 ) -> Result<Imported, NotTaken> {
-    let log = &ingest.app.log;
+    let app = &ingest.app;
+    // How many events there are is known when they are stored.
+    app.limits.take(tenant, 1).await?;
+    let log = &app.log;
     let restored = match log.restore(tenant, file, query.replace).await {
         Ok(restored) => restored,
         Err(NotRestored::Unreadable(message)) => {
@@ -260,6 +266,7 @@ async fn restore(
         Err(NotRestored::Log(error)) => return Err(ApiError::from(error).into()),
     };
     let taken = if restored.deleted { 0 } else { restored.events };
+    app.limits.owe(tenant, taken.saturating_sub(1)).await;
     Ok(Imported {
         traces: vec![ImportedTrace {
             spelled: restored.trace.as_str().to_owned(),

@@ -19,10 +19,12 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::Body,
     extract::FromRef,
+    http::HeaderMap,
     routing::{MethodRouter, post},
 };
-use tailspan_core::limits::Limits;
+use tailspan_core::{id::TenantId, limits::Limits};
 use tailspan_service::{App, body::Intake, error::ApiError, log::LogError};
 use tokio::time::timeout;
 
@@ -80,6 +82,25 @@ impl Ingest {
             intake: Arc::new(Intake::new(app.config.max_in_flight_bytes)),
             limits,
             app,
+        }
+    }
+}
+
+/// Refuses a tenant that has sent all that it may, before anything is read of what it sends.
+///
+/// # Errors
+/// 429.
+async fn admitted(
+    app: &App,
+    tenant: &TenantId,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Body, ApiError> {
+    match app.limits.admit(tenant) {
+        Ok(()) => Ok(body),
+        Err(refused) => {
+            Intake::pass_over(headers, body).await;
+            Err(refused)
         }
     }
 }

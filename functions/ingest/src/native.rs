@@ -36,7 +36,7 @@ use tailspan_service::{
 use crate::openapi::{
     Caller, CallerTrace, ContentEncoding, HowMuch, NativeEvents, NothingStored, StoredEvents,
 };
-use crate::{Ingest, level::trace_level, stored};
+use crate::{Ingest, admitted, level::trace_level, stored};
 
 const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 const X_PARENT_SPAN: HeaderName = HeaderName::from_static("x-parent-span");
@@ -203,6 +203,7 @@ async fn take(
             "content type must be application/json or application/x-ndjson",
         )
     })?;
+    let body = admitted(app, tenant, headers, body).await?;
     let (body, mut share) = intake.read(headers, body, limits.body_bytes).await?;
     let content_encoding = header(headers, &CONTENT_ENCODING).map(str::to_owned);
     let is_packed = content_encoding.is_some();
@@ -225,6 +226,8 @@ async fn take(
         })
         .await?;
     intake.grow(&mut share, unpacked_bytes)?;
+    let count = posted.events.len() as u64;
+    app.limits.take(tenant, count).await?;
     let Posted {
         mut events,
         repeated,
@@ -249,7 +252,6 @@ async fn take(
     let options = AppendOptions {
         replace: query.replace,
     };
-    let count = events.len() as u64;
     let appended = if events.is_empty() {
         as_it_stands(ingest, tenant, &trace).await?
     } else {

@@ -26,7 +26,7 @@ use tailspan_service::{
 use crate::openapi::{
     ContentEncoding, ExportAnswer, ExportLogs, ExportMetrics, ExportSpans, HowMuch,
 };
-use crate::{Ingest, level::trace_level, stored};
+use crate::{Ingest, admitted, level::trace_level, stored};
 
 type Caller = Result<Tenant<Write>, ApiError>;
 
@@ -138,6 +138,11 @@ async fn take(
         intake,
         limits,
     } = ingest;
+    // Nothing is kept of metrics, so they count nothing.
+    let body = match signal {
+        Signal::Metrics => body,
+        _ => admitted(app, &tenant, headers, body).await?,
+    };
     let (body, mut share) = intake.read(headers, body, limits.body_bytes).await?;
     let content_type = header(headers, &CONTENT_TYPE).map(str::to_owned);
     let content_encoding = header(headers, &CONTENT_ENCODING).map(str::to_owned);
@@ -162,6 +167,9 @@ async fn take(
     *encoding = found;
     // A small body may have become large, and is held until it is stored.
     intake.grow(&mut share, decoded.memory_bytes)?;
+    if signal != Signal::Metrics {
+        app.limits.take(&tenant, decoded.accepted).await?;
+    }
     let mut traces = mem::take(&mut decoded.traces);
     if trace_level < Verbosity::Debug {
         for item in traces.iter_mut().flat_map(|(_, items)| items) {

@@ -118,9 +118,10 @@ pub(crate) async fn upgrade(
         .try_acquire_owned()
         .map_err(|_| ApiError::too_many("this process has as many streams as it may have"))?;
     let Socket { app, keepalive, .. } = socket;
+    let of_tenant = app.limits.open_stream(&tenant).await?;
     let tasks = app.tasks.clone();
     tasks.spawn(async move {
-        let _place = place;
+        let _places = (place, of_tenant);
         match upgrade.await {
             Ok(upgraded) => {
                 let config = WebSocketConfig::default()

@@ -15,6 +15,9 @@ const SESSIONS_AT_ONCE: usize = 16;
 /// Pauses before a store that does not answer is asked again. Nobody sends an event twice here, so patience is all there is between an event and its loss.
 const PAUSES_MS: [u64; 5] = [100, 400, 1_000, 2_000, 4_000];
 
+/// How long frames of a connection wait for their tenant's rate: nothing more is read from it meanwhile, which slows its client down, and a client's own pings are not waited for longer than 20 s. Behind a gateway nobody would be slowed down.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// How often a gateway's frames are waited for that another one overtook, and how long each time.
 const OVERTAKEN_PAUSE: Duration = Duration::from_millis(300);
 const PAUSES_BEFORE_START: usize = 5;
@@ -93,6 +96,18 @@ async fn append(app: &App, tenant: &TenantId, of: Append, way: Way<'_>) -> Vec<S
         && let Err(error) = started(app, tenant, &session).await
     {
         debug!(%tenant, %error, "failed to look for a session");
+    }
+    let patience = match way {
+        Way::Socket => PATIENCE,
+        Way::Gateway { .. } => Duration::ZERO,
+    };
+    let taken = app.limits.take_within(tenant, spans + logs, patience);
+    if let Err(refused) = taken.await {
+        app.metrics.reject(refused.code, spans + logs);
+        return vec![protocol::error(&format!(
+            "{spans} spans and {logs} logs of session {session} were not stored: {}",
+            refused.message
+        ))];
     }
     let asked = retried(|| app.log.live_take(tenant, &session, spans, logs)).await;
     let failed = |error: &LogError| {

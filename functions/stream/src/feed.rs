@@ -70,7 +70,7 @@ pub(crate) async fn stream_tenant(
 ) -> Result<Response, ApiError> {
     let wanted = wanted_feed(&query, &headers)?;
     let lens = lens.lens()?;
-    let seat = Seat::take(&app, until)?;
+    let seat = Seat::take(&app, &tenant, until).await?;
     let watch = app.hub.watch_feed(&tenant, &Scope::Tenant);
     let feed = Feed {
         tenant,
@@ -115,7 +115,7 @@ pub(crate) async fn stream_session(
     }
     let wanted = wanted_feed(&query, &headers)?;
     let lens = lens.for_viewer(viewer)?.lens()?;
-    let seat = Seat::take(&app, until)?;
+    let seat = Seat::take(&app, &tenant, until).await?;
     let (scope, watch) = find(&app, &tenant, &name, wanted).await?;
     let feed = Feed {
         tenant,

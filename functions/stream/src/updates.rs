@@ -70,7 +70,7 @@ pub(crate) async fn stream_updates(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let wanted = wanted_updates(&query, &headers)?;
-    let seat = Seat::take(&app, until)?;
+    let seat = Seat::take(&app, &tenant, until).await?;
     let watch = app.hub.watch_feed(&tenant, &Scope::Tenant);
     let from = match wanted {
         Some(place) => From::Cursor(place),

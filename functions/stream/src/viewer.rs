@@ -33,6 +33,7 @@ use tailspan_service::{
     error::ApiError,
     extract::{Glimpse, LensParams, Params, Read, Tenant, TracePath},
     function::StreamUntil,
+    limits::streams::StreamPlace,
     log::{
         follow::{CatchUp, Framed, Next, Watch},
         read::{StoredChunk, TraceState},
@@ -86,7 +87,7 @@ pub(crate) async fn stream_trace(
 ) -> Result<Response, ApiError> {
     let wanted = wanted(query, &headers)?;
     let lens = lens.for_viewer(viewer)?.lens()?;
-    let seat = Seat::take(&app, until)?;
+    let seat = Seat::take(&app, &tenant, until).await?;
     stream(app, tenant, trace, wanted, lens, Style::Ours, seat).await
 }
 
@@ -120,7 +121,7 @@ pub(crate) async fn stream_seed(
         format: Some(lens.format.unwrap_or_default()),
         ..lens
     };
-    let seat = Seat::take(&app, until)?;
+    let seat = Seat::take(&app, &tenant, until).await?;
     stream(app, tenant, trace, wanted, lens, Style::Seed, seat).await
 }
 
@@ -270,22 +271,29 @@ pub(crate) fn event_stream(body: Body) -> Response {
     (HEADERS, body).into_response()
 }
 
-/// One of the process's places for viewers.
+/// One of the process's places for viewers, and of the tenant's.
 pub(crate) struct Seat {
     metrics: Arc<Metrics>,
     /// The stream came to its end by itself; otherwise its viewer left or was cut.
     pub(crate) ended: bool,
     until: StreamUntil,
+    _place: StreamPlace,
 }
 
 impl Seat {
     /// `until`: when the stream has to be over, whatever its usual time is.
-    pub(crate) fn take(app: &App, until: StreamUntil) -> Result<Self, ApiError> {
+    pub(crate) async fn take(
+        app: &App,
+        tenant: &TenantId,
+        until: StreamUntil,
+    ) -> Result<Self, ApiError> {
+        let place = app.limits.open_stream(tenant).await?;
         let taken = app.metrics.viewers.inc();
         let seat = Self {
             metrics: Arc::clone(&app.metrics),
             ended: true,
             until,
+            _place: place,
         };
         let most = i64::try_from(app.config.max_streams).unwrap_or(i64::MAX);
         if taken >= most {

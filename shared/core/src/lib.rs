@@ -32,6 +32,7 @@ pub mod openapi;
 pub mod otlp;
 pub mod pricing;
 pub mod propagation;
+pub mod quota;
 pub mod retention;
 pub mod settle;
 pub mod stats;

@@ -15,6 +15,7 @@ use crate::{
     access::Access,
     config::Config,
     evaluation::Evaluation,
+    limits::Limits,
     log::{Log, LogError, follow::Hub},
     mesh::Intake,
     metrics::Metrics,
@@ -31,6 +32,8 @@ pub struct App(Arc<Shared>);
 pub struct Shared {
     pub config: Config,
     pub access: Access,
+    /// What tenants may send, watch and hold.
+    pub limits: Limits,
     pub log: Log,
     pub hub: Hub,
     pub metrics: Arc<Metrics>,
@@ -98,10 +101,12 @@ impl App {
         let metrics = Arc::new(Metrics::default());
         let log = Log::new(redis.clone(), &config, Arc::clone(&metrics));
         let access = Access::new(&config, redis.clone(), Arc::clone(&log.keys));
+        let limits = Limits::new(&config, redis.clone(), Arc::clone(&log.keys));
         let app = Self(Arc::new(Shared {
             hub: Hub::new(log.clone()),
             log,
             access,
+            limits,
             evaluation: Evaluation::new(config.providers.clone(), Arc::clone(&config.prices)),
             config,
             metrics,

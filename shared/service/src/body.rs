@@ -126,6 +126,17 @@ impl Intake {
         }
     }
 
+    /// Takes a body from its connection that is refused for another reason than itself, and keeps nothing of it: a client that is cut while it sends sees a broken connection instead of the answer.
+    pub async fn pass_over(headers: &HeaderMap, body: Body) {
+        let announced =
+            header(headers, &CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+        if announced.is_none_or(|announced| announced <= LET_PASS_BYTES)
+            && !headers.contains_key(EXPECT)
+        {
+            let_pass(&mut body.into_data_stream()).await;
+        }
+    }
+
     /// Runs `decode` on a body: at once when it is small and plain, else on a thread for work, a few at a time.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //! | `TAILSPAN_TOKENS` | none | `token=tenant` pairs, comma separated; when set, every request needs one |
 //! | `TAILSPAN_ADMIN_TOKEN` | none | the token for `/metrics`, which counts over all tenants; needed where tokens are those of several |
 //! | `TAILSPAN_AUTH`, `TAILSPAN_SIGNING_KEY` | | who is let in, see [`crate::access::settings`] |
+//! | `TAILSPAN_LIMITS` | none | what a tenant may send, watch and hold: `rate=1000/s,burst=5000,streams=200,stored=10GiB,spans=50000; team-a: rate=100/s`, see [`tailspan_core::quota`] |
 //! | `TAILSPAN_RETENTION_SECONDS` | 604800 (7 days) | how long a trace is kept after its last event |
 //! | `TAILSPAN_RETENTION_RULES` | none | other times by how a run ended, also of one tenant: `failed=30d,completed=7d,team-a/*=1d`; see [`tailspan_core::retention::Retention::with_rules`] |
 //! | `TAILSPAN_ARCHIVE` | none | where traces go that retention removes: `file:///folder` or `s3://bucket/prefix`, see [`crate::archive`] |
@@ -44,7 +45,8 @@
 use std::{collections::HashMap, fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use tailspan_core::{
-    id::TenantId, pricing::Prices, retention::Retention, settle::Patience, verbosity::Verbosity,
+    id::TenantId, pricing::Prices, quota::Quotas, retention::Retention, settle::Patience,
+    verbosity::Verbosity,
 };
 
 use crate::{
@@ -66,6 +68,10 @@ pub struct Config {
     /// Opens what counts over all tenants.
     pub admin_token: Option<String>,
     pub access: AccessSettings,
+    /// What tenants may send, watch and hold.
+    pub quotas: Arc<Quotas>,
+    /// For how long a tenant's place for a stream is kept for a process that says nothing; no setting.
+    pub stream_lease: Duration,
     /// How long traces are kept after their last event.
     pub retention: Retention,
     /// From the end of a run until its small chunks are joined.
@@ -248,6 +254,8 @@ impl Default for Config {
             tokens: HashMap::new(),
             admin_token: None,
             access: AccessSettings::default(),
+            quotas: Arc::default(),
+            stream_lease: Duration::from_secs(60),
             retention: Retention::new(7 * 24 * 3_600_000),
             compact_after_ms: 600_000,
             stream_lifetime: Duration::from_secs(3600),
@@ -364,6 +372,15 @@ impl Config {
                 Err(all) => mistakes.extend(
                     all.into_iter()
                         .map(|mistake| format!("TAILSPAN_RETENTION_RULES: {mistake}")),
+                ),
+            }
+        }
+        if let Some(limits) = var("TAILSPAN_LIMITS") {
+            match Quotas::parse(&limits) {
+                Ok(quotas) => config.quotas = Arc::new(quotas),
+                Err(all) => mistakes.extend(
+                    all.into_iter()
+                        .map(|mistake| format!("TAILSPAN_LIMITS: {mistake}")),
                 ),
             }
         }
@@ -573,6 +590,7 @@ mod tests {
             ("TAILSPAN_RETENTION_SECONDS", "soon"),
             ("TAILSPAN_RETENTION_RULES", "failed=soon, ended=7d"),
             ("TAILSPAN_MAX_STREAMS", "0"),
+            ("TAILSPAN_LIMITS", "rate=fast"),
             ("TAILSPAN_TOKENS", "secret=NOT A TENANT"),
             ("TAILSPAN_REDIS_URL", "redis://:secret@host"),
             ("TAILSPAN_REDIS_CERT_FILE", "/cert.pem"),
@@ -580,7 +598,7 @@ mod tests {
             ("TAILSPAN_AGENTS", "/nowhere/agents.json"),
         ]);
         let error = Config::from_vars(|name| vars.get(name).map(ToString::to_string)).unwrap_err();
-        assert_eq!(error.0.len(), 9, "{error}");
+        assert_eq!(error.0.len(), 10, "{error}");
         assert!(!error.to_string().contains("secret"));
     }
 

@@ -21,7 +21,7 @@ use tailspan_core::{
 use crate::{log::LogError, requests};
 
 /// Seconds after which trying again makes sense.
-const RETRY_AFTER_SECONDS: u16 = 1;
+const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// An error on its way to a client, as `{"error": {"code", "message"}}`.
 #[derive(Debug)]
@@ -31,7 +31,8 @@ pub struct ApiError {
     pub code: &'static str,
     /// What failed, for which thing, and what to do.
     pub message: String,
-    retry: bool,
+    /// Seconds after which trying again makes sense.
+    retry_after: Option<u32>,
     /// For our own log, where it is said once ([`crate::requests`]): it may name hosts, so the client does not get it.
     cause: Option<String>,
 }
@@ -50,7 +51,7 @@ impl ApiError {
             status,
             code,
             message: message.into(),
-            retry: false,
+            retry_after: None,
             cause: None,
         }
     }
@@ -61,7 +62,7 @@ impl ApiError {
     }
 
     fn retry(mut self) -> Self {
-        self.retry = true;
+        self.retry_after = Some(RETRY_AFTER_SECONDS);
         self
     }
 
@@ -204,6 +205,17 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", message).retry()
     }
 
+    /// 429, with `Retry-After`: it is more than this tenant may ([`crate::limits`]).
+    pub(crate) fn over_limit(
+        code: &'static str,
+        message: impl Into<String>,
+        retry_after_seconds: u32,
+    ) -> Self {
+        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
+        error.retry_after = Some(retry_after_seconds);
+        error
+    }
+
     /// 503, with `Retry-After`: what is needed does not answer.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).retry()
@@ -219,8 +231,8 @@ impl ApiError {
     }
 
     /// Seconds for a `Retry-After`, where trying again makes sense.
-    pub fn retry_after_seconds(&self) -> Option<u16> {
-        self.retry.then_some(RETRY_AFTER_SECONDS)
+    pub fn retry_after_seconds(&self) -> Option<u32> {
+        self.retry_after
     }
 }
 

@@ -158,6 +158,16 @@ impl Keys {
         (format!("{tag}:lent"), format!("{tag}:lent:of"))
     }
 
+    /// String: when a tenant's bucket of events is full again, µs.
+    pub fn rate(&self, tenant: &TenantId) -> String {
+        format!("{}{{{tenant}}}:rate", self.prefix)
+    }
+
+    /// Sorted set: a tenant's open streams by when their places end, ms.
+    pub fn streams(&self, tenant: &TenantId) -> String {
+        format!("{}{{{tenant}}}:streams", self.prefix)
+    }
+
     /// String: what signs viewer tokens, where none is configured.
     pub fn signing_key(&self) -> String {
         format!("{}access:signing", self.prefix)
@@ -240,6 +250,8 @@ mod tests {
             keys.api_keys(&of),
             keys.lent(&of).0,
             keys.lent(&of).1,
+            keys.rate(&of),
+            keys.streams(&of),
             keys.api_key("0123456789abcdef"),
             keys.signing_key(),
             keys.tenants(),

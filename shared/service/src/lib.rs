@@ -15,6 +15,7 @@ pub mod extract;
 pub mod function;
 mod group;
 pub mod keys;
+pub mod limits;
 pub mod live;
 pub mod log;
 pub mod mesh;

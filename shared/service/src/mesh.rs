@@ -148,6 +148,9 @@ impl Intake {
             }
         }
         self.group.acknowledge(&stored).await?;
+        // Agents are never refused: what is too much is owed, and nothing more is read until it is paid.
+        let tenant = &self.config().tenant;
+        self.app.limits.owe(tenant, stored.len() as u64).await;
         self.app.metrics.mesh_entries.inc_by(stored.len() as u64);
         for (entry, reason) in refused {
             if self.group.deliveries(&entry.id).await? >= self.config().tries {
@@ -340,6 +343,10 @@ pub async fn read(intake: &Intake, until: Option<Instant>) -> Result<usize, LogE
             reader.keep_house().await?;
         }
         let wait = LONGEST_WAIT.min(left().unwrap_or(LONGEST_WAIT));
+        let paid = intake.app.limits.paid(&intake.config().tenant);
+        if tokio::time::timeout(wait, paid).await.is_err() {
+            continue;
+        }
         all += reader.next(wait, shutdown).await?;
     }
     reader.leave().await;

@@ -53,6 +53,7 @@ pub const CODES: &[&str] = &[
     "missing_question",
     "not_acceptable",
     "origin_not_allowed",
+    "rate_exceeded",
     "route_not_found",
     "session_not_found",
     "span_not_found",
@@ -64,6 +65,7 @@ pub const CODES: &[&str] = &[
     "too_many_connections",
     "too_many_events",
     "too_many_keys",
+    "too_many_streams",
     "too_many_tokens",
     "trace_deleted",
     "trace_exists",
@@ -183,7 +185,7 @@ pub struct TooLarge(ErrorBody);
 #[derive(ToResponse)]
 pub struct UnsupportedMediaType(ErrorBody);
 
-/// this process has all it can hold: come again
+/// this process has all it can hold, or the tenant has all that it may: come again
 #[derive(ToResponse)]
 #[response(headers(("Retry-After" = u32, description = "seconds after which trying again makes sense")))]
 pub struct TooMany(ErrorBody);

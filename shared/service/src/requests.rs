@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -28,6 +28,9 @@ const AMAZON_TRACE: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `true` on what was read from the archive.
 pub const ARCHIVED: HeaderName = HeaderName::from_static("x-tailspan-archived");
+/// What the tenant may send, and what of it is left (draft-ietf-httpapi-ratelimit-headers-11).
+pub const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const LONGEST_ID: usize = 128;
 
 tokio::task_local! {
@@ -37,6 +40,8 @@ tokio::task_local! {
 struct Current {
     id: String,
     archived: AtomicBool,
+    /// The values of the two headers of limits.
+    quota: Mutex<Option<[String; 2]>>,
 }
 
 /// The id of the request that is being answered.
@@ -47,6 +52,14 @@ pub fn id() -> Option<String> {
 /// What is being answered comes from the archive: the answer says so, whichever route it is of.
 pub(crate) fn mark_archived() {
     let _ = CURRENT.try_with(|current| current.archived.store(true, Ordering::Relaxed));
+}
+
+/// The answer says how its tenant's limit stands: the policy, and what is left of it.
+pub(crate) fn mark_quota(policy: String, state: String) {
+    let _ = CURRENT.try_with(|current| {
+        let quota = current.quota.lock();
+        *quota.unwrap_or_else(PoisonError::into_inner) = Some([policy, state]);
+    });
 }
 
 /// Whose request it is and of which trace, for its log lines.
@@ -64,6 +77,7 @@ async fn around(request: Request, next: Next) -> Response {
     let current = Arc::new(Current {
         id: id_of(request.headers()).unwrap_or_else(|| format!("{:032x}", rand::random::<u128>())),
         archived: AtomicBool::new(false),
+        quota: Mutex::default(),
     });
     let route = request.extensions().get::<MatchedPath>();
     // At the level of errors, so that it is there from whichever level on lines are written.
@@ -93,6 +107,14 @@ async fn around(request: Request, next: Next) -> Response {
     let headers = answer.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&current.id) {
         headers.insert(REQUEST_ID, id);
+    }
+    let quota = current.quota.lock();
+    let quota = quota.unwrap_or_else(PoisonError::into_inner).take();
+    let quota = quota.into_iter().flatten();
+    for (name, value) in [RATE_LIMIT_POLICY, RATE_LIMIT].into_iter().zip(quota) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
     }
     if current.archived.load(Ordering::Relaxed) {
         headers.insert(ARCHIVED, HeaderValue::from_static("true"));

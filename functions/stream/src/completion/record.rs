@@ -262,6 +262,7 @@ async fn append(place: &Place, batch: &[String]) -> Result<Appended, LogError> {
         .log
         .append(tenant, trace, events, AppendOptions::default())
         .await?;
+    app.limits.owe(tenant, count).await;
     if !appended.deleted {
         app.metrics.native_events.inc_by(count);
     }

@@ -1,0 +1,435 @@
+//! What a tenant may send, watch and hold: counted once for all instances, told with what remains and when to come again, and cheap to refuse.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::{SinkExt as _, StreamExt as _};
+use reqwest::{Client, Response};
+use serde_json::{Value, json};
+use tailspan_core::{
+    id::{SessionKey, TenantId},
+    quota::Quotas,
+};
+use tailspan_service::config::Config;
+use tokio_tungstenite::{client_async, tungstenite::Message};
+
+use crate::support::{Instance, RedisServer, Viewer, config, http};
+
+const A: &str = "team-a";
+const B: &str = "team-b";
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::parse(name).unwrap()
+}
+
+/// Two tenants, with tokens of their names: they are known without asking Redis, so that commands can be counted.
+fn limited(redis: &RedisServer, limits: &str) -> Config {
+    let mut config = config(&redis.url());
+    config.quotas = Arc::new(Quotas::parse(limits).unwrap());
+    for team in [A, B] {
+        config.tokens.insert(team.to_owned(), tenant(team));
+    }
+    config
+}
+
+async fn send(
+    http: &Client,
+    instance: &Instance,
+    of: &str,
+    trace: &str,
+    events: usize,
+) -> Response {
+    let events: Vec<_> = (0..events).map(|_| json!({"event_type": "step"})).collect();
+    let request = http.post(instance.url(&format!("/traces/{trace}/events")));
+    let sent = request.bearer_auth(of).json(&events).send().await;
+    sent.expect("answered")
+}
+
+fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+    let value = response.headers().get(name);
+    value.map_or("", |value| value.to_str().unwrap())
+}
+
+/// How often Redis ran each command, also within scripts, and for how many seconds it computed.
+async fn work(redis: &RedisServer) -> (BTreeMap<String, u64>, f64) {
+    let info = redis.cli(&["INFO", "commandstats"]).await;
+    let commands = info.lines().filter_map(|line| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let calls = rest.split(',').next()?.parse().ok()?;
+        (!matches!(name, "info" | "quit")).then(|| (name.to_owned(), calls))
+    });
+    let commands = commands.collect();
+    let cpu = redis.cli(&["INFO", "cpu"]).await;
+    let seconds = cpu.lines().filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        matches!(name, "used_cpu_user" | "used_cpu_sys")
+            .then(|| value.trim().parse::<f64>().unwrap())
+    });
+    (commands, seconds.sum())
+}
+
+fn sum(commands: &BTreeMap<String, u64>) -> f64 {
+    commands.values().sum::<u64>() as f64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_at_a_hundred_times_its_rate_is_refused_cheaply_and_the_other_sees_nothing_of_it()
+{
+    const BURST: usize = 100;
+    const FLOOD: u64 = 3000;
+    let redis = RedisServer::start().await;
+    let instance = Instance::with(limited(&redis, "team-a: rate=4/s,burst=100")).await;
+    let http = http();
+    send(&http, &instance, B, "warm", 1).await;
+
+    let before = work(&redis).await;
+    let began = Instant::now();
+    for number in 0..BURST {
+        let answer = send(&http, &instance, A, &format!("of-a-{number}"), 1).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(
+            header(&answer, "ratelimit-policy"),
+            r#""events";q=100;w=25;qu="events""#
+        );
+    }
+    let after = work(&redis).await;
+    let commands_accepting = (sum(&after.0) - sum(&before.0)) / BURST as f64;
+    let cpu_accepting = (after.1 - before.1) / BURST as f64;
+    // What came meanwhile is used up, one by one.
+    let mut accepted = BURST as u64;
+    while send(&http, &instance, A, "rest", 1).await.status() == 200 {
+        accepted += 1;
+    }
+
+    let before = work(&redis).await;
+    let flooded = Instant::now();
+    let (left, refused, let_in) = (AtomicU64::new(FLOOD), AtomicU64::new(0), AtomicU64::new(0));
+    let sender = async || {
+        while left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            })
+            .is_ok()
+        {
+            let answer = send(&http, &instance, A, "flood", 1).await;
+            match answer.status().as_u16() {
+                200 => let_in.fetch_add(1, Ordering::Relaxed),
+                429 => {
+                    assert_eq!(header(&answer, "retry-after"), "1");
+                    assert_eq!(header(&answer, "ratelimit"), r#""events";r=0;t=1"#);
+                    refused.fetch_add(1, Ordering::Relaxed)
+                }
+                other => panic!("answered {other}"),
+            };
+        }
+    };
+    futures::future::join_all((0..8).map(|_| sender())).await;
+    let (seconds, after) = (flooded.elapsed().as_secs_f64(), work(&redis).await);
+    let (refused, let_in) = (refused.into_inner(), let_in.into_inner());
+    accepted += let_in;
+    let most = BURST as f64 + 4.0 * began.elapsed().as_secs_f64() + 1.0;
+    assert!(accepted as f64 <= most, "{accepted} of at most {most}");
+
+    let commands = sum(&after.0) - sum(&before.0) - commands_accepting * let_in as f64;
+    let share = commands.max(0.0) / refused as f64 / commands_accepting;
+    let cpu = after.1 - before.1 - cpu_accepting * let_in as f64;
+    println!(
+        "{FLOOD} requests in {seconds:.1} s ({:.0} times the rate): {let_in} accepted, {refused} refused; commands of Redis for a refused one: {share:.4} of an accepted one ({commands_accepting:.1}), CPU {:.4}",
+        FLOOD as f64 / seconds / 4.0,
+        cpu.max(0.0) / refused as f64 / cpu_accepting,
+    );
+    assert!(refused > FLOOD / 2, "{refused} refused");
+    assert!(share <= 0.05, "{share}");
+
+    // The other tenant, in the middle of it.
+    let over = AtomicBool::new(false);
+    let flood = async || {
+        while !over.load(Ordering::Relaxed) {
+            send(&http, &instance, A, "flood", 1).await;
+        }
+    };
+    let other = async {
+        for _ in 0..100 {
+            assert_eq!(send(&http, &instance, B, "calm", 1).await.status(), 200);
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(flood(), flood(), other);
+}
+
+#[tokio::test]
+async fn instances_share_one_bucket() {
+    let redis = RedisServer::start().await;
+    let config = limited(&redis, "rate=5/s,burst=10");
+    let instances = [
+        Instance::with(config.clone()).await,
+        Instance::with(config).await,
+    ];
+    let http = http();
+    let began = Instant::now();
+    let mut accepted = 0.0;
+    while began.elapsed() < Duration::from_secs(3) {
+        for instance in &instances {
+            if send(&http, instance, A, "shared", 1).await.status() == 200 {
+                accepted += 1.0;
+            }
+        }
+    }
+    let fair = 10.0 + 5.0 * began.elapsed().as_secs_f64();
+    assert!(
+        (fair - 2.0..=fair + 2.0).contains(&accepted),
+        "{accepted} and not {fair}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_owed_is_waited_for_and_retry_after_is_honest() {
+    let redis = RedisServer::start().await;
+    let instance = Instance::with(limited(&redis, "rate=10/s,burst=10")).await;
+    let http = http();
+    // More than there is: how many there are was known when it was read.
+    let answer = send(&http, &instance, A, "large", 30).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(header(&answer, "ratelimit"), r#""events";r=0;t=3"#);
+    let refused = send(&http, &instance, A, "small", 1).await;
+    assert_eq!(
+        (refused.status().as_u16(), header(&refused, "retry-after")),
+        (429, "3")
+    );
+    let told: Value = refused.json().await.unwrap();
+    assert_eq!(told["error"]["code"], "rate_exceeded");
+
+    // Refused in the words of OTLP, before anybody looks whether there are spans in it; also on a process that was not told yet.
+    let fresh = Instance::with(limited(&redis, "rate=10/s,burst=10")).await;
+    send(&http, &fresh, A, "small", 1).await;
+    for instance in [&instance, &fresh] {
+        for (kind, body) in [
+            ("application/x-protobuf", "no span"),
+            ("application/json", "no span"),
+        ] {
+            let request = http.post(instance.url("/v1/traces")).bearer_auth(A);
+            let answer = request
+                .header("content-type", kind)
+                .body(body)
+                .send()
+                .await
+                .unwrap();
+            assert_eq!(answer.status(), 429);
+            assert_eq!(header(&answer, "content-type"), kind);
+            assert!(!header(&answer, "retry-after").is_empty());
+        }
+        let request = http.post(instance.url("/traces/import")).bearer_auth(A);
+        let answer = request.body("no file").send().await.unwrap();
+        assert_eq!(answer.status(), 429);
+    }
+    // Metrics are not kept, and exporters stay quiet.
+    let metrics = http
+        .post(instance.url("/v1/metrics"))
+        .bearer_auth(A)
+        .json(&json!({}));
+    assert_eq!(metrics.send().await.unwrap().status(), 200);
+
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(send(&http, &instance, A, "small", 1).await.status(), 429);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(send(&http, &instance, A, "small", 1).await.status(), 200);
+}
+
+#[tokio::test]
+async fn at_a_high_rate_not_every_request_asks_redis() {
+    let redis = RedisServer::start().await;
+    let instance = Instance::with(limited(&redis, "rate=10000/s")).await;
+    let http = http();
+    let asked = async || work(&redis).await.0.get("set").copied().unwrap_or_default();
+    let before = asked().await;
+    for _ in 0..300 {
+        assert_eq!(send(&http, &instance, A, "fast", 1).await.status(), 200);
+    }
+    let asked = asked().await - before;
+    println!("300 requests asked {asked} times");
+    assert!(asked < 150, "{asked}");
+}
+
+#[tokio::test]
+async fn frames_of_a_websocket_are_slowed_down_and_refused_by_a_word_when_that_takes_too_long() {
+    let redis = RedisServer::start().await;
+    let instance = Instance::with(limited(
+        &redis,
+        "rate=10/s,burst=5;team-b: rate=1/h,burst=1",
+    ))
+    .await;
+    let connect = async |of: &str| {
+        let stream = tokio::net::TcpStream::connect(instance.address)
+            .await
+            .unwrap();
+        let url = format!("ws://{}/ws/traces?token={of}", instance.address);
+        client_async(url, stream).await.unwrap().0
+    };
+    let frame = |value: Value| Message::text(value.to_string());
+    let start = || frame(json!({"type": "session_start", "session_id": "s", "trace_id": "t"}));
+    let span = |id: u64| {
+        let span = json!({"traceId": "t", "spanId": format!("{id:016x}"), "name": "step", "startTimeUnixNano": "1", "endTimeUnixNano": "2"});
+        frame(json!({"type": "span", "session_id": "s", "span": span}))
+    };
+
+    let mut slow = connect(A).await;
+    let began = Instant::now();
+    slow.send(start()).await.unwrap();
+    for id in 1..=25 {
+        slow.send(span(id)).await.unwrap();
+    }
+    // What they owe is waited for, by what comes behind them.
+    let bucket = async || {
+        instance
+            .app
+            .limits
+            .standing(&tenant(A))
+            .await
+            .unwrap()
+            .unwrap()
+    };
+    while bucket().await.left > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    slow.send(span(26)).await.unwrap();
+    slow.send(frame(json!({"type": "session_end", "session_id": "s"})))
+        .await
+        .unwrap();
+    let answer = slow.next().await.unwrap().unwrap().into_text().unwrap();
+    assert!(answer.contains("session_complete"), "{answer}");
+    let key = SessionKey::of("s");
+    let session = instance
+        .app
+        .log
+        .live_session(&tenant(A), &key)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(session.spans, 26);
+    assert!(began.elapsed() > Duration::from_millis(1500));
+
+    let mut refused = connect(B).await;
+    refused.send(start()).await.unwrap();
+    refused.send(span(1)).await.unwrap();
+    // Of its own, so that it is not taken together with the first.
+    while instance
+        .app
+        .limits
+        .standing(&tenant(B))
+        .await
+        .unwrap()
+        .unwrap()
+        .left
+        > 0
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    refused.send(span(2)).await.unwrap();
+    let answer = refused.next().await.unwrap().unwrap().into_text().unwrap();
+    assert!(
+        answer.contains("error")
+            && answer.contains("1 spans and 0 logs of session s were not stored"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_tenants_streams_are_counted_over_all_instances() {
+    let redis = RedisServer::start().await;
+    let mut config = limited(&redis, "team-a: streams=2");
+    config.stream_lease = Duration::from_millis(900);
+    let (one, other) = (
+        Instance::with(config.clone()).await,
+        Instance::with(config).await,
+    );
+    let http = http();
+    send(&http, &one, A, "watched", 1).await;
+    let open = async |instance: &Instance, of: &str| {
+        Viewer::open(
+            &instance.url(&format!("/traces/watched/stream?wait=1ms&token={of}")),
+            None,
+        )
+        .await
+    };
+    let first = open(&one, A).await.unwrap();
+    let mut second = open(&other, A).await.unwrap();
+    second.soon().await.unwrap();
+    // Longer than a lease: who is there renews it.
+    tokio::time::sleep(Duration::from_millis(2000)).await;
+    for path in [
+        "/traces/watched/stream",
+        "/stream",
+        "/stream/ui-updates",
+        "/v1/trace/traces/watched/stream",
+    ] {
+        let asked = http
+            .get(other.url(path))
+            .bearer_auth(A)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (asked.status().as_u16(), header(&asked, "retry-after")),
+            (429, "1"),
+            "{path}"
+        );
+    }
+    let stream = tokio::net::TcpStream::connect(other.address).await.unwrap();
+    let url = format!("ws://{}/ws/traces?token={A}", other.address);
+    assert!(client_async(url, stream).await.is_err());
+    send(&http, &one, B, "watched", 1).await;
+    let others = [
+        open(&one, B).await.unwrap(),
+        open(&one, B).await.unwrap(),
+        open(&one, B).await.unwrap(),
+    ];
+    assert_eq!(others.len(), 3);
+
+    drop(first);
+    let until = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = open(&other, A).await {
+        assert!(Instant::now() < until, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn a_process_that_dies_leaves_no_place_taken_for_long() {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let survivor = runtime();
+    let (redis, instance, config) = survivor.block_on(async {
+        let redis = RedisServer::start().await;
+        let mut config = limited(&redis, "streams=1");
+        config.stream_lease = Duration::from_millis(1500);
+        let instance = Instance::with(config.clone()).await;
+        send(&http(), &instance, A, "watched", 1).await;
+        (redis, instance, config)
+    });
+    // Another process: it has a runtime of its own, which ends without a word.
+    let killed = runtime();
+    let viewer = killed.block_on(async {
+        let instance = Instance::with(config).await;
+        let url = instance.url(&format!("/traces/watched/stream?token={A}"));
+        (Viewer::open(&url, None).await.unwrap(), instance)
+    });
+    std::mem::forget(viewer);
+    killed.shutdown_background();
+    survivor.block_on(async {
+        let url = instance.url(&format!("/traces/watched/stream?token={A}"));
+        let died = Instant::now();
+        let refused = Viewer::open(&url, None).await;
+        assert!(refused.is_err());
+        while let Err(error) = Viewer::open(&url, None).await {
+            assert!(error.to_string().starts_with("429"), "{error}");
+            assert!(died.elapsed() < Duration::from_secs(15));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    drop(redis);
+}
