@@ -14,6 +14,8 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::notifying::tell_of_evaluation;
+
 /// Runs evaluated at a time, and runs that wait for it; beyond, no further job is taken.
 const AT_ONCE: usize = 4;
 const WAITING: usize = 64;
@@ -52,6 +54,7 @@ impl Evaluating {
                     return Ok(());
                 };
                 evaluate(&app, &taken).await?;
+                tell_of_evaluation(&app, &taken.job).await?;
                 worker.done(&taken).await
             };
             let held = async {
@@ -73,6 +76,11 @@ impl Evaluating {
                 () = app.shutdown.cancelled() => {}
             }
         });
+    }
+
+    /// Whether something is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.tasks.is_empty()
     }
 
     /// Waits for what is under way.

@@ -3,18 +3,22 @@
 //! Jobs come from the `work` stream through a consumer group, so any number of workers share them. A job may come twice (its worker died before
 //! it said "done"); its effects are keyed by the run's last event, so twice is once.
 //! Evaluation, which may take minutes, goes on beside the other jobs; its job stays in hand meanwhile.
+//! Who is told of a run is written down before its job is done; the deliveries have due times of their own.
 
+mod delivering;
 mod evaluating;
 mod finished;
+mod notifying;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use delivering::Delivering;
 use evaluating::Evaluating;
 pub use finished::FinishedRun;
-use tailspan_core::{listing::card, stats, verbosity::Verbosity};
+use tailspan_core::{listing::card, settle::Status, stats, verbosity::Verbosity};
 use tailspan_service::{
     App,
     log::{
@@ -32,6 +36,8 @@ use tracing::{debug, warn};
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often jobs of dead workers are looked for.
 const TAKE_OVER_EVERY: Duration = Duration::from_secs(10);
+/// How often deliveries that are due are looked for.
+const DELIVER_EVERY: Duration = Duration::from_millis(500);
 /// Before the store is asked again that did not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -39,7 +45,11 @@ const RETRY: Duration = Duration::from_millis(500);
 pub async fn run(app: App, report: impl Fn(&FinishedRun)) {
     let shutdown = app.shutdown.clone();
     let work = async {
-        tokio::join!(look_at_deadlines(&app), take_jobs(&app, &report));
+        tokio::join!(
+            look_at_deadlines(&app),
+            take_jobs(&app, &report),
+            deliver(&app)
+        );
     };
     tokio::select! {
         () = work => {}
@@ -58,6 +68,7 @@ pub async fn work_off(
 ) -> Result<usize, LogError> {
     let worker = Arc::new(app.log.worker(&consumer_name()).await?);
     let evaluating = Evaluating::new(app, TaskTracker::new());
+    let delivering = Delivering::new(app, TaskTracker::new());
     let mut done = 0;
     loop {
         let mut looked = 0;
@@ -71,10 +82,16 @@ pub async fn work_off(
             finish(app, &worker, &evaluating, job, &report).await;
             done += 1;
         }
-        if idle || Instant::now() >= until {
+        let begun = delivering.begin_due().await?;
+        let is_over = Instant::now() >= until;
+        if idle && begun == 0 && !is_over && (delivering.is_busy() || evaluating.is_busy()) {
+            // What an evaluation finds is told of, and what was not taken may come due again.
+            tokio::time::sleep(LOOK_EVERY).await;
+        } else if idle && begun == 0 || is_over {
             // What is not through by then is taken over by the next.
             let left = until.saturating_duration_since(Instant::now());
-            let _ = tokio::time::timeout(left, evaluating.end()).await;
+            let ending = async { tokio::join!(evaluating.end(), delivering.end()) };
+            let _ = tokio::time::timeout(left, ending).await;
             return Ok(done);
         }
     }
@@ -95,6 +112,24 @@ async fn look_at_all(app: &App) -> Result<(), LogError> {
         while app.log.settle_due(&tenant).await? > 0 {}
     }
     Ok(())
+}
+
+async fn deliver(app: &App) {
+    if app.config.webhooks.is_empty() {
+        return;
+    }
+    let delivering = Delivering::new(app, app.tasks.clone());
+    loop {
+        match delivering.begin_due().await {
+            Ok(0) => tokio::time::sleep(DELIVER_EVERY).await,
+            // There may be more.
+            Ok(_) => {}
+            Err(error) => {
+                debug!(%error, "failed to look for deliveries");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
 }
 
 async fn take_jobs(app: &App, report: &impl Fn(&FinishedRun)) {
@@ -145,8 +180,8 @@ async fn finish(
     report: &impl Fn(&FinishedRun),
 ) {
     let ended = async {
-        take_in(app, &taken, report).await?;
-        if app.config.evaluators.is_some() {
+        let has_ended = take_in(app, &taken, report).await?;
+        if has_ended && app.config.evaluators.is_some() {
             evaluating.begin(worker, &taken).await;
             return Ok(());
         }
@@ -157,10 +192,19 @@ async fn finish(
     }
 }
 
-async fn take_in(app: &App, taken: &Taken, report: &impl Fn(&FinishedRun)) -> Result<(), LogError> {
+/// Also tells whether it is about a run's end, and not about one that stalled.
+async fn take_in(
+    app: &App,
+    taken: &Taken,
+    report: &impl Fn(&FinishedRun),
+) -> Result<bool, LogError> {
     let job = &taken.job;
+    let has_ended = job.status != Status::Stalled.as_str();
     // Without it its trace is gone, and there is nothing to take in.
-    if let Some(folded) = app.log.folded(&job.tenant, &job.trace).await? {
+    let Some(folded) = app.log.folded(&job.tenant, &job.trace).await? else {
+        return Ok(has_ended);
+    };
+    if has_ended {
         if let Some(run) = keep_row(app, job, &folded).await? {
             app.metrics
                 .runs_ended
@@ -175,7 +219,8 @@ async fn take_in(app: &App, taken: &Taken, report: &impl Fn(&FinishedRun)) -> Re
             .keep_stats(&job.tenant, &job.trace, &contribution, folded.through)
             .await?;
     }
-    Ok(())
+    notifying::tell_of_run(app, job, &folded).await?;
+    Ok(has_ended)
 }
 
 /// What a list shows of the run. `None`: it is known already, or its trace is gone.

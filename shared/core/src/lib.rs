@@ -26,6 +26,7 @@ pub mod lower;
 pub mod mesh;
 pub mod model;
 pub mod native;
+pub mod notify;
 pub mod observed;
 #[cfg(feature = "openapi")]
 pub mod openapi;

@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-pub use self::card::{Card, card};
+pub use self::card::{Card, card, name};
 pub use self::query::{Invalid, LARGEST_PAGE, Paging, Place, Request, page_of_sessions};
 pub use self::totals::Totals;
 

@@ -18,26 +18,14 @@
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 use tailspan_core::id::TenantId;
 use url::Url;
 
-/// The longest of any time-out, in seconds.
-const LONGEST_SECONDS: f64 = 3_600.0;
+use crate::operator_file::Reader;
+
 const LARGEST_ANSWER_BYTES: u64 = 64 << 20;
-/// Headers that are ours to set.
-const OWN_HEADERS: [&str; 9] = [
-    "host",
-    "connection",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-    "accept",
-    "traceparent",
-    "x-trace-id",
-    "x-parent-span",
-];
 
 /// What an agent speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +102,7 @@ impl Agents {
         let mut all = HashMap::new();
         for (id, said) in agents {
             let mut reader = Reader {
+                what: "agent",
                 id: &id,
                 var: &var,
                 fields: match said {
@@ -140,15 +129,6 @@ impl Agents {
             tenants.is_none_or(|tenants| tenants.contains(tenant))
         })
     }
-}
-
-/// Reads one agent's fields; what is wrong is noted, and the rest is read on.
-struct Reader<'a, V> {
-    id: &'a str,
-    var: &'a V,
-    fields: Map<String, Value>,
-    mistakes: &'a mut Vec<String>,
-    secrets: Vec<String>,
 }
 
 impl<V: Fn(&str) -> Option<String>> Reader<'_, V> {
@@ -179,14 +159,12 @@ impl<V: Fn(&str) -> Option<String>> Reader<'_, V> {
         let connect = self.seconds("connect_seconds", 5.0);
         let first_byte = self.seconds("first_byte_seconds", 60.0);
         let total = self.seconds("total_seconds", 300.0);
-        let max_answer_bytes = self.answer_bytes();
+        let max_answer_bytes = self.number("max_answer_bytes", 4 << 20, 1..=LARGEST_ANSWER_BYTES);
+        let max_answer_bytes = usize::try_from(max_answer_bytes).unwrap_or(usize::MAX);
         let instrumented = self.flag("instrumented");
         let stream_usage = self.flag("stream_usage");
         let tenants = self.tenants();
-        let unknown: Vec<_> = self.fields.keys().map(|name| format!("{name:?}")).collect();
-        if !unknown.is_empty() {
-            self.wrong(&format!("unknown fields: {}", unknown.join(", ")));
-        }
+        self.nothing_else();
         if self.mistakes.len() > before {
             return None;
         }
@@ -206,167 +184,6 @@ impl<V: Fn(&str) -> Option<String>> Reader<'_, V> {
             secrets: std::mem::take(&mut self.secrets),
         })
     }
-
-    fn wrong(&mut self, what: &str) {
-        self.mistakes.push(format!("agent {:?}: {what}", self.id));
-    }
-
-    fn text(&mut self, name: &str) -> Option<String> {
-        match self.fields.shift_remove(name)? {
-            Value::String(text) if !text.is_empty() => Some(text),
-            _ => {
-                self.wrong(&format!("{name} must be text"));
-                None
-            }
-        }
-    }
-
-    fn url(&mut self) -> Option<Url> {
-        const RULE: &str = "url must be an http or https address with a host";
-        let told = match self.fields.shift_remove("url") {
-            Some(Value::String(told)) => told,
-            _ => {
-                self.wrong(RULE);
-                return None;
-            }
-        };
-        let url = Url::parse(&self.expand("url", &told)?).ok().filter(|url| {
-            matches!(url.scheme(), "http" | "https") && url.has_host() && url.fragment().is_none()
-        });
-        if url.is_none() {
-            self.wrong(RULE);
-        }
-        if let Some(password) = url.as_ref().and_then(Url::password) {
-            self.secrets.push(password.to_owned());
-        }
-        url
-    }
-
-    fn headers(&mut self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        let told = match self.fields.shift_remove("headers") {
-            None => return headers,
-            Some(Value::Object(told)) => told,
-            Some(_) => {
-                self.wrong("headers must be an object of text");
-                return headers;
-            }
-        };
-        for (name, value) in told {
-            let parsed = HeaderName::from_bytes(name.as_bytes())
-                .ok()
-                .filter(|name| !OWN_HEADERS.contains(&name.as_str()));
-            let Some(parsed) = parsed else {
-                self.wrong(&format!(
-                    "{name:?} is no header that may be set: these are ours: {}",
-                    OWN_HEADERS.join(", ")
-                ));
-                continue;
-            };
-            let Value::String(value) = value else {
-                self.wrong(&format!("header {name:?} must be text"));
-                continue;
-            };
-            let Some(value) = self.expand(&format!("header {name:?}"), &value) else {
-                continue;
-            };
-            match HeaderValue::from_str(&value) {
-                Ok(mut header) => {
-                    header.set_sensitive(true);
-                    headers.append(parsed, header);
-                    // The key by itself too: whoever repeats it seldom repeats the scheme.
-                    let key = value.rsplit(' ').next().unwrap_or_default();
-                    self.secrets.extend(is_secret(key).then(|| key.to_owned()));
-                }
-                Err(_) => self.wrong(&format!(
-                    "header {name:?} has characters that none may have"
-                )),
-            }
-        }
-        headers
-    }
-
-    /// Puts variables in; what they hold is secret.
-    fn expand(&mut self, what: &str, told: &str) -> Option<String> {
-        let mut text = String::new();
-        let mut rest = told;
-        while let Some((before, after)) = rest.split_once("${") {
-            text.push_str(before);
-            let Some((name, after)) = after.split_once('}') else {
-                self.wrong(&format!("{what}: \"${{\" without a \"}}\""));
-                return None;
-            };
-            let Some(value) = (self.var)(name).filter(|value| !value.is_empty()) else {
-                self.wrong(&format!("{what}: the variable {name} is not set"));
-                return None;
-            };
-            text.push_str(&value);
-            self.secrets.extend(is_secret(&value).then_some(value));
-            rest = after;
-        }
-        text.push_str(rest);
-        Some(text)
-    }
-
-    fn seconds(&mut self, name: &str, default: f64) -> Duration {
-        let seconds = match self.fields.shift_remove(name) {
-            None => Some(default),
-            Some(told) => told
-                .as_f64()
-                .filter(|seconds| *seconds >= 0.001 && *seconds <= LONGEST_SECONDS),
-        };
-        if seconds.is_none() {
-            self.wrong(&format!(
-                "{name} must be a number of seconds, at most {LONGEST_SECONDS}"
-            ));
-        }
-        Duration::from_secs_f64(seconds.unwrap_or(default))
-    }
-
-    fn answer_bytes(&mut self) -> usize {
-        let bytes = match self.fields.shift_remove("max_answer_bytes") {
-            None => Some(4 << 20),
-            Some(told) => told
-                .as_u64()
-                .filter(|bytes| (1..=LARGEST_ANSWER_BYTES).contains(bytes)),
-        };
-        if bytes.is_none() {
-            self.wrong(&format!(
-                "max_answer_bytes must be a number from 1 to {LARGEST_ANSWER_BYTES}"
-            ));
-        }
-        usize::try_from(bytes.unwrap_or_default()).unwrap_or(usize::MAX)
-    }
-
-    fn flag(&mut self, name: &str) -> bool {
-        match self.fields.shift_remove(name) {
-            None => true,
-            Some(Value::Bool(said)) => said,
-            Some(_) => {
-                self.wrong(&format!("{name} must be true or false"));
-                true
-            }
-        }
-    }
-
-    fn tenants(&mut self) -> Option<Vec<TenantId>> {
-        let told = self.fields.shift_remove("tenants")?;
-        let tenants: Option<Vec<_>> = told.as_array().and_then(|names| {
-            let names = names
-                .iter()
-                .map(|name| TenantId::parse(name.as_str()?).ok());
-            names.collect()
-        });
-        if tenants.is_none() {
-            self.wrong("tenants must be a list of names of a-z 0-9 -");
-        }
-        tenants
-    }
-}
-
-/// Short words (`1`, `v2`, `Basic`) are no secrets, and would tear holes into every text.
-fn is_secret(text: &str) -> bool {
-    text.len() >= 8
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@
 //! | `TAILSPAN_SESSION_MAX_SPANS`, `TAILSPAN_SESSION_MAX_LOGS` | 10000, 5000 | spans and log records that one live session takes from its WebSockets |
 //! | `TAILSPAN_MAX_BODY_BYTES` | 16777216 | a request's body after decompression |
 //! | `TAILSPAN_AGENTS` | none | the file of the agents that may be called, see [`crate::agents`]; read once, at the start |
+//! | `TAILSPAN_WEBHOOKS` | none | the file of those who are told of runs, see [`crate::webhooks`]; read once, at the start |
+//! | `TAILSPAN_PUBLIC_URL` | none | where people reach the dashboard: links in notifications begin with it |
 //! | `TAILSPAN_EVALUATORS` | none | YAML file of evaluators that run when a run ends, see docs/evaluation.md; requests may name its programs. Read once, at the start |
 //! | `TAILSPAN_EVAL_SETS` | none | folder of eval sets; a session's `eval_set_id` names one of them |
 //! | `TAILSPAN_MAX_COMPLETIONS` | 32 | calls to agents at a time in this process; more are answered 429 |
@@ -54,7 +56,9 @@ use crate::{
     agents::Agents,
     archive::ArchiveConfig,
     evaluation::{Operator, Providers},
+    operator_file,
     redis_url::RedisUrl,
+    webhooks::Webhooks,
 };
 
 /// What a process was told; the fields are those of the table above.
@@ -88,6 +92,9 @@ pub struct Config {
     /// At most how much is recorded.
     pub trace_levels: Arc<TraceLevels>,
     pub agents: Agents,
+    pub webhooks: Webhooks,
+    /// Without a slash at its end.
+    pub public_url: Option<String>,
     pub max_completions: usize,
     pub provider_keys: ProviderKeys,
     /// Where judges are, with their keys.
@@ -268,6 +275,8 @@ impl Default for Config {
             prices: Arc::new(Prices::builtin()),
             trace_levels: Arc::default(),
             agents: Agents::default(),
+            webhooks: Webhooks::default(),
+            public_url: None,
             max_completions: 32,
             provider_keys: ProviderKeys::default(),
             providers: Providers::default(),
@@ -437,6 +446,19 @@ impl Config {
                         .map(|mistake| format!("TAILSPAN_AGENTS: {mistake}")),
                 ),
             }
+        }
+        if let Some(path) = var("TAILSPAN_WEBHOOKS").filter(|path| !path.is_empty()) {
+            let read = operator_file::read(&path).and_then(|text| Webhooks::parse(&text, &var));
+            match read {
+                Ok(webhooks) => config.webhooks = webhooks,
+                Err(all) => mistakes.extend(
+                    all.into_iter()
+                        .map(|mistake| format!("TAILSPAN_WEBHOOKS: {mistake}")),
+                ),
+            }
+        }
+        if let Some(url) = var("TAILSPAN_PUBLIC_URL").filter(|url| !url.is_empty()) {
+            config.public_url = Some(url.trim_end_matches('/').to_owned());
         }
         config.providers = Providers::from_vars(&var);
         config.is_function = has("AWS_LAMBDA_RUNTIME_API");

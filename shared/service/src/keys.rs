@@ -75,6 +75,29 @@ pub struct SessionKeys {
     pub log: String,
 }
 
+/// The keys of a tenant's notifications, in the slot of its indexes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryKeys {
+    /// What the key of a delivery's hash begins with; its id ends it.
+    pub of: String,
+    /// What the key of an endpoint's sorted set (deliveries by when they are tried next, ms) begins with.
+    pub due_of: String,
+    /// Sorted sets: deliveries by when they were made, were given up, were taken, ms.
+    pub waiting: String,
+    pub dead: String,
+    pub delivered: String,
+}
+
+impl DeliveryKeys {
+    pub fn delivery(&self, id: &str) -> String {
+        format!("{}{id}", self.of)
+    }
+
+    pub fn due(&self, endpoint: &str) -> String {
+        format!("{}{endpoint}", self.due_of)
+    }
+}
+
 impl Keys {
     /// `prefix` comes from the configuration, which checks its alphabet.
     pub fn new(prefix: &str) -> Self {
@@ -115,6 +138,18 @@ impl Keys {
     /// Hash: a live session, in the slot of its tenant.
     pub fn live_session(&self, tenant: &TenantId, session: &SessionKey) -> String {
         format!("{}{{{tenant}}}:live:{}", self.prefix, session.as_str())
+    }
+
+    /// Where a tenant's notifications lie.
+    pub fn deliveries(&self, tenant: &TenantId) -> DeliveryKeys {
+        let tag = format!("{}{{{tenant}}}", self.prefix);
+        DeliveryKeys {
+            of: format!("{tag}:hook:"),
+            due_of: format!("{tag}:hooks:due:"),
+            waiting: format!("{tag}:hooks:waiting"),
+            dead: format!("{tag}:hooks:dead"),
+            delivered: format!("{tag}:hooks:delivered"),
+        }
     }
 
     /// Hash: what is counted of each name of a dimension in a stretch of time.
@@ -247,6 +282,11 @@ mod tests {
             keys.live_session(&of, &SessionKey::of(session)),
             of_session.session,
             of_session.log,
+            keys.deliveries(&of).delivery("msg_0123"),
+            keys.deliveries(&of).due("ops"),
+            keys.deliveries(&of).waiting,
+            keys.deliveries(&of).dead,
+            keys.deliveries(&of).delivered,
             keys.api_keys(&of),
             keys.lent(&of).0,
             keys.lent(&of).1,

@@ -22,11 +22,14 @@ pub mod mesh;
 pub mod metrics;
 #[cfg(feature = "openapi")]
 pub mod openapi;
+mod operator_file;
+pub mod outward;
 pub mod redis;
 pub mod redis_url;
 pub mod requests;
 pub mod schedule;
 pub mod telemetry;
 pub mod tls;
+pub mod webhooks;
 
 pub use app::App;

@@ -44,6 +44,10 @@ pub struct Metrics {
     pub work_pending: Gauge,
     pub work_set_aside: Gauge,
     pub work_consumers: Gauge,
+    pub webhooks_delivered: Counter,
+    pub webhooks_failed: Counter,
+    pub webhooks_dead: Counter,
+    pub webhooks_dropped: Counter,
     pub mesh_entries: Counter,
     pub mesh_set_aside: Counter,
     pub mesh_lost: Counter,
@@ -192,6 +196,26 @@ impl Default for Metrics {
                 "work_consumers",
                 "Members of the worker group, also those that left in the last hour, all processes",
                 Gauge::default()
+            ),
+            webhooks_delivered: metric!(
+                "webhooks_delivered",
+                "Notifications that a receiver took",
+                Counter::default()
+            ),
+            webhooks_failed: metric!(
+                "webhooks_failed",
+                "Attempts to deliver a notification that failed",
+                Counter::default()
+            ),
+            webhooks_dead: metric!(
+                "webhooks_dead",
+                "Notifications given up: dead letters",
+                Counter::default()
+            ),
+            webhooks_dropped: metric!(
+                "webhooks_dropped",
+                "Dead letters dropped because more are not kept",
+                Counter::default()
             ),
             mesh_entries: metric!(
                 "mesh_entries",

@@ -13,6 +13,7 @@ use super::config::{Config, Evaluator};
 use super::eval_set::EvalSet;
 use super::outcome::MetricResult;
 use crate::id::TraceId;
+use crate::notify::Evaluation;
 use crate::observed::{Canonical, Context, Incoming, Observation, What};
 use crate::verbosity::Verbosity;
 use crate::wire::{self, AnyValue, KeyValue, any_value};
@@ -227,6 +228,36 @@ pub(crate) fn key_of(observation: &Observation) -> Option<u64> {
     Some(evaluated.key(words(NAME)?))
 }
 
+/// What a result of an evaluator that Tailspan ran says, and up to which event of its run it holds; `None` of anything else.
+pub fn result_of(observation: &Observation) -> Option<(u64, Evaluation)> {
+    let What::Log(log) = &observation.what else {
+        return None;
+    };
+    if observation.context.scope.name != SCOPE || !is_result(observation) {
+        return None;
+    }
+    let words = |key: &str| match read(&log.attributes, key) {
+        Some(any_value::Value::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let Some(any_value::Value::Int(through)) = read(&log.attributes, THROUGH) else {
+        return None;
+    };
+    let label = match words("error.type") {
+        Some(_) => "error".to_owned(),
+        None => words(LABEL).unwrap_or_default(),
+    };
+    let evaluation = Evaluation {
+        name: words(NAME)?,
+        score: match read(&log.attributes, SCORE) {
+            Some(any_value::Value::Double(score)) => Some(*score),
+            _ => None,
+        },
+        label,
+    };
+    Some((u64::try_from(*through).ok()?, evaluation))
+}
+
 fn read<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a any_value::Value> {
     let found = attributes.iter().find(|attribute| attribute.key == key)?;
     found.value.as_ref()?.value.as_ref()
@@ -294,6 +325,12 @@ mod tests {
         let failed = MetricResult::failed("error_free", "no answer");
         let failed = record(&failed, evaluated, Some("s"), None, 1);
         assert_ne!(failed.identity, incoming(1.0).identity);
+        let told = |incoming: Incoming| result_of(&incoming.observation()).unwrap();
+        let label = |incoming| told(incoming).1.label;
+        assert_eq!(label(incoming(1.0)), "passed");
+        assert_eq!(label(incoming(0.0)), "failed");
+        assert_eq!(label(failed), "error");
+        assert_eq!(told(incoming(0.0)).0, 7);
         let mut state = State::default();
         state.apply(&Recorded {
             seq: 8,

@@ -53,15 +53,7 @@ pub fn card(state: &State, mut summary: Summary) -> Result<Card, serde_json::Err
     let run = Run::of(state);
     let order = run.by_start();
     let steps = || order.iter().filter_map(|index| run.steps.get(*index));
-    let first = steps()
-        .find(|step| step.facts.parent.is_none() && !step.estimated)
-        .or_else(|| steps().next());
-    let name = first.map(|step| {
-        step.facts
-            .agent
-            .clone()
-            .unwrap_or_else(|| step.facts.name.clone())
-    });
+    let name = name_of(&run, &order);
 
     let mut words = Words::default();
     words.add(name.as_deref().unwrap_or_default());
@@ -154,6 +146,21 @@ pub fn card(state: &State, mut summary: Summary) -> Result<Card, serde_json::Err
         without_error,
         sessions,
     })
+}
+
+/// What a trace is called in lists: the first step that has no parent gives it its agent's name, else its own.
+pub fn name(state: &State) -> Option<String> {
+    let run = Run::of(state);
+    name_of(&run, &run.by_start())
+}
+
+fn name_of(run: &Run<'_>, order: &[usize]) -> Option<String> {
+    let steps = || order.iter().filter_map(|index| run.steps.get(*index));
+    let first = steps()
+        .find(|step| step.facts.parent.is_none() && !step.estimated)
+        .or_else(|| steps().next())?;
+    let agent = first.facts.agent.as_ref();
+    Some(agent.unwrap_or(&first.facts.name).clone())
 }
 
 /// Lower-case lines, each once, as many as there is room for.

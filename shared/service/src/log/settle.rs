@@ -21,6 +21,7 @@ use crate::redis::{Arg, Reply, Script};
 static CLAIM: Script = Script::new(include_str!("../lua/claim.lua"));
 static RELEASE: Script = Script::new(include_str!("../lua/release.lua"));
 static BEGIN: Script = Script::new(include_str!("../lua/settle_begin.lua"));
+static SET_IF_THERE: Script = Script::new(include_str!("../lua/set_if_there.lua"));
 static END: Script = Script::new(include_str!("../lua/settle_end.lua"));
 
 /// Traces that one claim takes.
@@ -215,6 +216,9 @@ impl Log {
             | Verdict::Stalled { look_again_unix_ms }) => {
                 self.show_open_run(tenant, trace, state, Some(&folded), verdict.status())
                     .await?;
+                if verdict.status() == Status::Stalled {
+                    self.tell_of_stall(tenant, trace, &folded).await?;
+                }
                 return Ok(Look::Again {
                     at_unix_ms: look_again_unix_ms,
                 });
@@ -277,6 +281,32 @@ impl Log {
                 at_unix_ms: now + self.patience.grace_ms,
             }
         })
+    }
+
+    /// A run that stalled is a job too, once for each silence. The job is written first: told twice is once, and not told is never.
+    async fn tell_of_stall(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        folded: &Folded,
+    ) -> Result<(), LogError> {
+        let key = self.keys.trace(tenant, trace).trace;
+        let field = [&key, "stalled"].map(Arg::from).to_vec();
+        let told = self.redis.command("HGET", &key, field).await?.number();
+        if told == Some(folded.through) {
+            return Ok(());
+        }
+        self.add_job(&Job {
+            tenant: tenant.clone(),
+            trace: trace.clone(),
+            run: folded.trace.run,
+            through: folded.through,
+            status: Status::Stalled.to_string(),
+        })
+        .await?;
+        let args = vec![Arg::from("stalled"), Arg::from(folded.through)];
+        self.redis.script(&SET_IF_THERE, &[&key], args).await?;
+        Ok(())
     }
 
     /// A row whose trace never came, or is gone: drops it when it is old enough. Returns the next due time, empty for none.
