@@ -73,6 +73,9 @@ async fn sweep_parts(app: &App, until: Instant, retention: bool) -> Result<Swept
     for tenant in &tenants {
         swept.sessions += app.log.live_sweep(tenant).await?;
     }
+    if retention {
+        app.access.renew_issuer_keys().await;
+    }
     for tenant in tenants.iter().filter(|_| retention) {
         let kept = app.log.sweep(tenant, until).await?;
         swept.removed += kept.removed;

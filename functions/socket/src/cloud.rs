@@ -204,7 +204,7 @@ fn status(code: u16) -> Value {
     json!({"statusCode": code})
 }
 
-/// Who connects says so once: the events of its frames have no headers.
+/// Who connects says so once: the events of its frames have no headers. Whether it is good still is looked at with each frame.
 async fn connect(app: &App, event: &Event) -> Result<Value, LogError> {
     if app.access.is_open() {
         return Ok(status(200));
@@ -220,15 +220,15 @@ async fn connect(app: &App, event: &Event) -> Result<Value, LogError> {
         scheme.eq_ignore_ascii_case("bearer").then_some(token)
     });
     let token = bearer.or_else(|| given(&event.query_string_parameters, "token"));
-    let principal = match app.access.principal(token.as_deref()).await {
-        Ok(principal) => principal,
+    let (principal, admitted) = match app.access.admit(token.as_deref()).await {
+        Ok(admitted) => admitted,
         Err(refused) => return Ok(status(refused.status.as_u16())),
     };
     if !principal.scopes.has(Scopes::INGEST) {
         return Ok(status(403));
     }
     let id = &event.request_context.connection_id;
-    app.log.keep_connection(id, &principal.tenant).await?;
+    app.log.keep_connection(id, &admitted).await?;
     Ok(status(200))
 }
 
@@ -238,9 +238,16 @@ async fn message(app: &App, management: &Management, event: Event) -> Result<Val
         TenantId::default()
     } else {
         let id = &event.request_context.connection_id;
-        match app.log.connection(id).await? {
+        let admitted = app.log.connection(id).await?;
+        let tenant = match &admitted {
+            Some(admitted) => app.access.still(admitted).await?,
+            None => None,
+        };
+        match tenant {
             Some(tenant) => tenant,
             None => {
+                // What it was opened with is good no more, or it is older than what is known of it.
+                app.log.forget_connection(id).await?;
                 if let Some(url) = &connection {
                     management.disconnect(url).await;
                 }

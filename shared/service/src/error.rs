@@ -176,6 +176,11 @@ impl ApiError {
         )
     }
 
+    /// 503: whether the token is good cannot be found out.
+    pub fn issuer_unavailable(cause: String) -> Self {
+        Self::unavailable("the issuer of tokens does not answer; try again").because(cause)
+    }
+
     /// 403: the token is known and does not reach this far.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)

@@ -172,7 +172,7 @@ impl Keys {
         }
     }
 
-    /// String: whose a connection is that a gateway holds.
+    /// String: with what somebody was let in whose connection a gateway holds.
     pub fn connection(&self, id: &str) -> String {
         format!("{}socket:{id}", self.prefix)
     }
@@ -206,6 +206,11 @@ impl Keys {
     /// String: what signs viewer tokens, where none is configured.
     pub fn signing_key(&self) -> String {
         format!("{}access:signing", self.prefix)
+    }
+
+    /// String: the keys of the issuer of tokens that is known by this; and `..:asked`, when it was asked.
+    pub fn issuer_keys(&self, source: &str) -> String {
+        format!("{}access:jwks:{source}", self.prefix)
     }
 
     /// Set: tenants that ever began a trace.

@@ -18,6 +18,7 @@ use tailspan_core::{
 pub use tailspan_core::live::protocol::Start;
 
 use crate::{
+    access::held::Admitted,
     log::{
         Log, LogError,
         append::Appended,
@@ -270,29 +271,33 @@ impl Log {
         Ok(text)
     }
 
-    /// Remembers whose a connection is that a gateway holds, for longer than one can live there.
+    /// Remembers with what somebody was let in whose connection a gateway holds, for longer than one can live there.
     ///
     /// # Errors
     /// [`LogError`].
-    pub async fn keep_connection(&self, id: &str, tenant: &TenantId) -> Result<(), LogError> {
+    pub async fn keep_connection(&self, id: &str, admitted: &Admitted) -> Result<(), LogError> {
         let key = self.keys.connection(connection_id(id)?);
         let seconds = CONNECTION_SECONDS.to_string();
-        let args = [key.as_str(), tenant.as_str(), "EX", &seconds].map(Arg::from);
+        let admitted = serde_json::to_string(admitted)
+            .map_err(|error| LogError::Internal(error.to_string()))?;
+        let args = [key.as_str(), &admitted, "EX", &seconds].map(Arg::from);
         self.redis.command("SET", &key, args.to_vec()).await?;
         Ok(())
     }
 
-    /// Whose a connection is. `None`: nobody's that was let in.
+    /// With what somebody was let in. `None`: nobody was, for this connection.
     ///
     /// # Errors
     /// [`LogError`].
-    pub async fn connection(&self, id: &str) -> Result<Option<TenantId>, LogError> {
+    pub async fn connection(&self, id: &str) -> Result<Option<Admitted>, LogError> {
         let key = self.keys.connection(connection_id(id)?);
-        let tenant = self
+        let kept = self
             .redis
             .command("GET", &key, vec![Arg::from(&key)])
             .await?;
-        Ok(tenant.text().and_then(|text| TenantId::parse(&text).ok()))
+        Ok(kept
+            .text()
+            .and_then(|text| serde_json::from_str(&text).ok()))
     }
 
     /// # Errors

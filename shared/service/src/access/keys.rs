@@ -109,9 +109,8 @@ impl Stored {
         self.expires_unix_ms.is_some_and(|at| at <= now)
     }
 
-    /// Whether a secret opens it, in a time that does not depend on how much of it is right.
-    fn opens(&self, secret: &str, now: u64) -> bool {
-        let hash = hex(&sha256(secret));
+    /// Whether the secret with this hash opens it, in a time that does not depend on how much of it is right.
+    fn opens(&self, hash: &str, now: u64) -> bool {
         let is = |known: &str| bool::from(known.as_bytes().ct_eq(hash.as_bytes()));
         let former = self.former.as_ref();
         let is_former = former.is_some_and(|(known, until)| *until > now && is(known));
@@ -176,6 +175,12 @@ pub(super) fn is_id(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(is_digit)
 }
 
+/// Id and secret of what has the form of a key.
+pub(super) fn parts(given: &str) -> Option<(&str, &str)> {
+    let (id, secret) = given.strip_prefix("ts_")?.split_once('_')?;
+    is_id(id).then_some((id, secret))
+}
+
 pub(super) fn fresh_id() -> String {
     hex(&rand::random::<[u8; 8]>())
 }
@@ -188,30 +193,13 @@ pub(super) fn fresh_secret() -> String {
 impl Access {
     /// Whose an API key is. `None`: it is none that is good now.
     pub(super) async fn of_api_key(&self, given: &str) -> Result<Option<Principal>, LogError> {
-        let Some((id, secret)) = given.strip_prefix("ts_").and_then(|it| it.split_once('_')) else {
+        let Some((id, secret)) = parts(given) else {
             return Ok(None);
         };
-        if !is_id(id) {
+        let Some(key) = self.key_opened_by(id, &hex(&sha256(secret))).await? else {
             return Ok(None);
-        }
-        // What is remembered may be from before a rotation: a secret that it does not know is looked up anew.
-        let known = self.known_keys.get(id);
-        let known = known.filter(|key| key.opens(secret, now_unix_ms()));
-        let key = match known {
-            Some(key) => key,
-            None => {
-                let Some(key) = self.stored_key(id).await? else {
-                    return Ok(None);
-                };
-                let key = Arc::new(key);
-                self.known_keys.keep(id, Arc::clone(&key));
-                key
-            }
         };
         let now = now_unix_ms();
-        if !key.opens(secret, now) {
-            return Ok(None);
-        }
         self.note_use(id, &key, now).await;
         Ok(Some(Principal {
             tenant: key.tenant.clone(),
@@ -222,6 +210,25 @@ impl Access {
             revocable: true,
             until_unix_ms: key.expires_unix_ms,
         }))
+    }
+
+    /// The key of this id, if the secret with this hash opens it.
+    pub(super) async fn key_opened_by(
+        &self,
+        id: &str,
+        hash: &str,
+    ) -> Result<Option<Arc<Stored>>, LogError> {
+        // What is remembered may be from before a rotation: a secret that it does not know is looked up anew.
+        let known = self.known_keys.get(id);
+        if let Some(key) = known.filter(|key| key.opens(hash, now_unix_ms())) {
+            return Ok(Some(key));
+        }
+        let Some(key) = self.stored_key(id).await? else {
+            return Ok(None);
+        };
+        let key = Arc::new(key);
+        self.known_keys.keep(id, Arc::clone(&key));
+        Ok(key.opens(hash, now_unix_ms()).then_some(key))
     }
 
     /// Once a minute at most; that it could not be noted costs nobody anything.

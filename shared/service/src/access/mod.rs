@@ -4,6 +4,8 @@
 //! its SHA-256, so that no comparison tells how much of a guess was right, and becomes a [`Principal`]: a tenant, scopes, and for what was lent to a viewer
 //! the one thing that it opens. Handlers ask for it as [`Tenant`], with what they need as its type.
 
+pub mod held;
+mod jwt;
 pub mod keys;
 pub mod lent;
 pub mod settings;
@@ -17,12 +19,14 @@ use axum::{
 };
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
-use tailspan_core::id::{SessionKey, TenantId, TraceId};
+use tailspan_core::id::{SessionKey, TenantId, TraceId, hex};
 
+pub use self::jwt::JwtSettings;
 pub use self::tenant::{
     Admin, Exchange, Glimpse, Keeper, Lend, Needs, Operator, Read, Tenant, View, Write,
 };
 use self::{
+    jwt::{Issuer, is_jwt},
     keys::{KnownKeys, Remembered},
     settings::Mode,
 };
@@ -143,11 +147,17 @@ pub struct Access {
     signing: Vec<String>,
     signing_keys: tokio::sync::OnceCell<Vec<ring::hmac::Key>>,
     known_loans: Remembered<()>,
+    /// Whose tokens are taken too; of mode `jwt`.
+    issuer: Option<Arc<Issuer>>,
 }
 
 impl Access {
     pub(crate) fn new(config: &Config, redis: Redis, keys: Arc<Keys>) -> Self {
         let tokens = config.tokens.iter();
+        let issuer = config.access.jwt.clone().map(|settings| {
+            let key = |source: &str| keys.issuer_keys(&hex(&sha256(source)[..8]));
+            Arc::new(Issuer::new(settings, redis.clone(), key))
+        });
         Self {
             tokens: tokens
                 .map(|(token, tenant)| (sha256(token), tenant.clone()))
@@ -160,6 +170,7 @@ impl Access {
             signing: config.access.signing_keys.clone(),
             signing_keys: tokio::sync::OnceCell::new(),
             known_loans: Remembered::default(),
+            issuer,
         }
     }
 
@@ -183,6 +194,7 @@ impl Access {
         // Where everybody may do everything, what was lent is still no more than it says.
         let lent = match credential {
             Some(text) if text.starts_with("tv_") => self.of_viewer_token(text).await?,
+            Some(text) if is_jwt(text) => self.of_jwt(text).await?,
             Some(text) if !self.is_open() => self.of_api_key(text).await?,
             _ => None,
         };
@@ -200,7 +212,14 @@ impl Access {
     /// # Errors
     /// As there, and 401 for the operator, who is no tenant.
     pub async fn principal(&self, credential: Option<&str>) -> Result<Principal, ApiError> {
-        match self.caller(credential).await? {
+        let caller = self.caller(credential).await?;
+        self.of_a_tenant(caller)
+    }
+
+    /// # Errors
+    /// 401 for the operator, who is no tenant.
+    fn of_a_tenant(&self, caller: Caller) -> Result<Principal, ApiError> {
+        match caller {
             Caller::Principal(principal) => Ok(principal),
             // Where no tokens are configured its bearer is as everybody.
             Caller::Operator if self.is_open() => Ok(Principal::owner(TenantId::default())),

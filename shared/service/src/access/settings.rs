@@ -2,10 +2,12 @@
 //!
 //! | variable | default | meaning |
 //! | --- | --- | --- |
-//! | `TAILSPAN_AUTH` | `keys` where tokens are configured, else `none` | `none`: everybody is the default tenant; `keys`: a configured token or an API key is needed |
+//! | `TAILSPAN_AUTH` | `keys` where tokens are configured, else `none` | `none`: everybody is the default tenant; `keys`: a configured token or an API key is needed; `jwt`: one of those, or a token of an issuer, see [`super::JwtSettings`] |
 //! | `TAILSPAN_SIGNING_KEY` | made once, kept in Redis | signs viewer tokens; at least 32 characters. Several, comma separated: the first signs, all are known |
 
 use std::{fmt, str::FromStr};
+
+use super::JwtSettings;
 
 /// Who is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub enum Mode {
     None,
     /// Who has a configured token or an API key.
     Keys,
+    /// They, and who has a token of the issuer.
+    Jwt,
 }
 
 impl FromStr for Mode {
@@ -23,7 +27,8 @@ impl FromStr for Mode {
         match text {
             "none" => Ok(Self::None),
             "keys" => Ok(Self::Keys),
-            _ => Err("must be none or keys".to_owned()),
+            "jwt" => Ok(Self::Jwt),
+            _ => Err("must be none, keys or jwt".to_owned()),
         }
     }
 }
@@ -37,6 +42,8 @@ pub struct AccessSettings {
     pub mode: Option<Mode>,
     /// The first signs; what any of them signed is good.
     pub signing_keys: Vec<String>,
+    /// Whose tokens are taken, in mode `jwt`.
+    pub jwt: Option<JwtSettings>,
 }
 
 /// Without what is secret.
@@ -61,6 +68,14 @@ impl AccessSettings {
                 Ok(mode) => settings.mode = Some(mode),
                 Err(mistake) => mistakes.push(format!("TAILSPAN_AUTH {mistake}")),
             }
+        }
+        if settings.mode == Some(Mode::Jwt) {
+            settings.jwt = JwtSettings::from_vars(var, mistakes);
+        } else if said("TAILSPAN_JWT_ISSUER").is_some() {
+            mistakes.push(
+                "TAILSPAN_JWT_ISSUER is set, and TAILSPAN_AUTH is not jwt: set or unset both"
+                    .to_owned(),
+            );
         }
         if let Some(keys) = said("TAILSPAN_SIGNING_KEY") {
             settings.signing_keys = keys.split(',').map(|key| key.trim().to_owned()).collect();

@@ -165,6 +165,17 @@ fn lacking(scopes: Scopes) -> ApiError {
     ))
 }
 
+/// Who is asked, and by whom.
+async fn asked<S>(parts: &Parts, state: &S) -> Result<(App, Caller), ApiError>
+where
+    App: FromRef<S>,
+{
+    let app = App::from_ref(state);
+    let credential = credential(&parts.headers, &parts.uri);
+    let caller = app.access.caller(credential.as_deref()).await?;
+    Ok((app, caller))
+}
+
 impl<S, N> FromRequestParts<S> for Tenant<N>
 where
     App: FromRef<S>,
@@ -174,11 +185,8 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let app = App::from_ref(state);
-        let principal = app
-            .access
-            .principal(credential(&parts.headers, &parts.uri).as_deref())
-            .await?;
+        let (app, caller) = asked(parts, state).await?;
+        let principal = app.access.of_a_tenant(caller)?;
         requests::is_of("tenant", principal.tenant.as_str());
         if !principal.scopes.has(N::SCOPES) {
             return Err(lacking(N::SCOPES));
@@ -228,11 +236,7 @@ where
         struct Named {
             tenant: Option<String>,
         }
-        let app = App::from_ref(state);
-        let caller = app
-            .access
-            .caller(credential(&parts.headers, &parts.uri).as_deref())
-            .await?;
+        let (_, caller) = asked(parts, state).await?;
         let named = Query::<Named>::try_from_uri(&parts.uri)
             .ok()
             .and_then(|query| query.0.tenant);
@@ -313,12 +317,8 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let app = App::from_ref(state);
-        let principal = match app
-            .access
-            .caller(credential(&parts.headers, &parts.uri).as_deref())
-            .await?
-        {
+        let (app, caller) = asked(parts, state).await?;
+        let principal = match caller {
             Caller::Operator => return Ok(Self),
             Caller::Principal(_) if app.access.is_open() => return Ok(Self),
             Caller::Principal(principal) => principal,
