@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use axum::Router;
 use futures::StreamExt as _;
-use tailspan_service::{App, config::Config, error::with_told_misses};
+use tailspan_service::{App, config::Config, cors, error::with_told_misses};
 use tempfile::TempDir;
 
 use crate::containers::Contained;
@@ -364,7 +364,7 @@ impl Drop for Instance {
 }
 
 pub(crate) fn router(app: &App) -> Router {
-    with_told_misses(
+    let router = with_told_misses(
         Router::new()
             .merge(tailspan_ingest::router(app.clone()))
             .merge(tailspan_query::router(app.clone()))
@@ -372,7 +372,8 @@ pub(crate) fn router(app: &App) -> Router {
             .merge(tailspan_cleanup::router(app.clone()))
             .merge(tailspan_evaluate::router(app.clone()))
             .merge(tailspan_socket::router(app.clone())),
-    )
+    );
+    cors::shared_with(router, &app.config.cors_origins)
 }
 
 /// One frame of an event stream.

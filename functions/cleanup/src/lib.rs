@@ -77,6 +77,7 @@ async fn sweep_parts(app: &App, until: Instant, retention: bool) -> Result<Swept
         app.access.renew_issuer_keys().await;
     }
     for tenant in tenants.iter().filter(|_| retention) {
+        app.log.heal_stored(tenant).await?;
         let kept = app.log.sweep(tenant, until).await?;
         swept.removed += kept.removed;
         swept.complete &= kept.complete;

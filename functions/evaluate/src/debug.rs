@@ -218,6 +218,7 @@ pub(crate) async fn load(
     })??;
     let events = |session: &Reported| session.spans.len() + session.logs.len();
     let events: usize = sessions.iter().map(events).sum();
+    evaluate.app.log.has_room(&tenant).await?;
     evaluate.app.limits.take(&tenant, events as u64).await?;
     let mut loaded_sessions = Vec::with_capacity(sessions.len());
     for session in sessions {

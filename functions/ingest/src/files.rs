@@ -77,6 +77,8 @@ pub(crate) struct ImportedTrace {
     accepted: u64,
     /// Of the accepted: those that were there before.
     duplicates: u64,
+    /// Spans of the file that are beyond what a trace of the tenant may have: they are not stored.
+    refused: u64,
     /// The trace was deleted and takes nothing of the file.
     deleted: bool,
     /// The trace's last event.
@@ -272,6 +274,7 @@ async fn restore(
             spelled: restored.trace.as_str().to_owned(),
             trace_id: restored.trace,
             accepted: taken,
+            refused: 0,
             duplicates: if restored.was_there { taken } else { 0 },
             deleted: restored.deleted,
             last_seq: restored.cursor.seq,
@@ -287,6 +290,7 @@ impl ImportedTrace {
             spelled: trace.spelled.clone(),
             accepted: 0,
             duplicates: 0,
+            refused: 0,
             deleted: false,
             last_seq: 0,
             cursor: None,
@@ -300,6 +304,7 @@ impl ImportedTrace {
         }
         self.accepted += appended.stored + appended.duplicates;
         self.duplicates += appended.duplicates;
+        self.refused += appended.refused;
         self.last_seq = appended.last_seq;
         self.cursor = (appended.last_seq > 0)
             .then(|| Cursor::new(appended.last_seq, appended.mark).to_string());

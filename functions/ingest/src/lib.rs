@@ -96,7 +96,11 @@ async fn admitted(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Body, ApiError> {
-    match app.limits.admit(tenant) {
+    let admitted = match app.limits.admit(tenant) {
+        Ok(()) => app.log.has_room(tenant).await,
+        refused => refused,
+    };
+    match admitted {
         Ok(()) => Ok(body),
         Err(refused) => {
             Intake::pass_over(headers, body).await;

@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tailspan_core::{
+    id::TraceId,
     otlp::{self, Decoded, Encoding, Refused, Rejected, Signal},
     verbosity::Verbosity,
     wire::PartialSuccess,
@@ -197,6 +198,22 @@ async fn take(
             reason: "trace_deleted",
             count,
             example: format!("trace {trace} was deleted, late items cannot bring it back"),
+        });
+    }
+    let refused: u64 = appended.iter().map(|appended| appended.refused).sum();
+    if refused > 0 {
+        let most = app.limits.of(&tenant).spans_per_trace.unwrap_or_default();
+        let full = counts
+            .iter()
+            .zip(&appended)
+            .find_map(|((trace, _), appended)| (appended.refused > 0).then_some(trace));
+        let full = full.map_or("-", TraceId::as_str);
+        accepted = accepted.saturating_sub(refused);
+        // The log counts these too.
+        decoded.rejected.push(Rejected {
+            reason: "spans_exceeded",
+            count: refused,
+            example: format!("trace {full} has {most} spans, which is as many as it may"),
         });
     }
     match signal {

@@ -9,17 +9,11 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, HOST, ORIGIN, VARY,
-};
+use axum::http::header::{ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HOST, ORIGIN, VARY};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use axum::middleware::Next;
-
-/// Headers of an answer that a page of another origin may read: the context of its run, and when to come back.
-const READABLE: &str = "x-trace-id, x-parent-span, traceparent, retry-after";
+use tailspan_service::cors::{self, Origins};
 
 /// The names under which this server may be addressed, and whose pages may use it.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +21,8 @@ pub(crate) struct Allowed {
     names: HashSet<String>,
     /// Any address literal will do: bound to more than loopback, and only a name can be made to point here by a stranger.
     any_address: bool,
+    /// Of other hosts, as the operator named them.
+    origins: Arc<Origins>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +34,7 @@ pub(crate) enum Refusal {
 
 impl Allowed {
     /// Loopback names and addresses, the bound host, and what the user named in addition.
-    pub(crate) fn new(bound_host: &str, more: &[String]) -> Self {
+    pub(crate) fn new(bound_host: &str, more: &[String], origins: &Arc<Origins>) -> Self {
         let named = more
             .iter()
             .map(String::as_str)
@@ -46,6 +42,7 @@ impl Allowed {
         Self {
             names: named.map(plain_name).collect(),
             any_address: !is_loopback(bound_host),
+            origins: Arc::clone(origins),
         }
     }
 
@@ -65,7 +62,8 @@ impl Allowed {
         for origin in headers.get_all(ORIGIN) {
             let uri = Uri::try_from(origin.as_bytes()).ok();
             let web = uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
-            if !web.is_some_and(|uri| uri.host().is_some_and(|host| self.knows(host))) {
+            let is_known = web.is_some_and(|uri| uri.host().is_some_and(|host| self.knows(host)));
+            if !is_known && !self.origins.allow(origin) {
                 return Err(Refusal::Origin(lossy(origin)));
             }
         }
@@ -116,39 +114,16 @@ pub(crate) async fn guard(
         return refused(&refusal);
     }
     let origin = request.headers().get(ORIGIN).cloned();
-    let mut response = match is_preflight(&request) {
-        true => preflight(request.headers()),
+    let asked = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS);
+    let mut response = match cors::is_preflight(&request) {
+        true => cors::preflight(asked.cloned()),
         false => next.run(request).await,
     };
     let headers = response.headers_mut();
     if let Some(origin) = origin {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(
-            ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static(READABLE),
-        );
+        cors::let_read(headers, origin);
     }
     headers.append(VARY, HeaderValue::from_static("origin"));
-    response
-}
-
-fn is_preflight(request: &Request) -> bool {
-    let headers = request.headers();
-    request.method() == Method::OPTIONS
-        && headers.contains_key(ORIGIN)
-        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
-}
-
-fn preflight(asked: &HeaderMap) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
-    let methods = HeaderValue::from_static("GET, POST, PUT, DELETE");
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
-    if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
-    }
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response
 }
 
@@ -170,7 +145,7 @@ fn refused(refusal: &Refusal) -> Response<Body> {
             StatusCode::FORBIDDEN,
             "origin_not_allowed",
             format!(
-                "pages of \"{origin}\" may not use this server; start it with --allow-host to allow their host"
+                "pages of \"{origin}\" may not use this server; start it with --allow-host to allow their host, or with TAILSPAN_CORS_ORIGINS to allow them"
             ),
         ),
     };
@@ -201,8 +176,8 @@ mod tests {
 
     #[test]
     fn names_that_a_stranger_can_point_here_are_refused() {
-        let local = Allowed::new("127.0.0.1", &["tailspan.test".to_owned()]);
-        let open = Allowed::new("0.0.0.0", &[]);
+        let local = Allowed::new("127.0.0.1", &["tailspan.test".to_owned()], &Arc::default());
+        let open = Allowed::new("0.0.0.0", &[], &Arc::default());
         let check = |allowed: &Allowed, host| allowed.admit(&headers(&[(HOST, host)])).is_ok();
         for host in [
             "localhost:8001",
@@ -233,7 +208,7 @@ mod tests {
 
     #[test]
     fn two_hosts_or_none_are_refused() {
-        let local = Allowed::new("localhost", &[]);
+        let local = Allowed::new("localhost", &[], &Arc::default());
         assert_eq!(local.admit(&HeaderMap::new()), Err(Refusal::NoHost));
         let mut two = HeaderMap::new();
         two.append(HOST, HeaderValue::from_static("localhost"));
@@ -243,7 +218,7 @@ mod tests {
 
     #[test]
     fn pages_of_this_machine_may_and_others_may_not() {
-        let local = Allowed::new("127.0.0.1", &["tailspan.test".to_owned()]);
+        let local = Allowed::new("127.0.0.1", &["tailspan.test".to_owned()], &Arc::default());
         let check = |origin| {
             local
                 .admit(&headers(&[(HOST, "localhost"), (ORIGIN, origin)]))

@@ -182,7 +182,11 @@ async fn serve(
     };
     let app = App::start(config).await?;
 
-    let allowed = Arc::new(Allowed::new(&options.host, &options.allow_host));
+    let allowed = Arc::new(Allowed::new(
+        &options.host,
+        &options.allow_host,
+        &app.config.cors_origins,
+    ));
     let guarded = |router: Router| {
         let guard = middleware::from_fn_with_state(allowed.clone(), guard::guard);
         error::with_told_misses(router).layer(guard)

@@ -4,6 +4,7 @@
 
 use std::{sync::OnceLock, time::Duration};
 
+use axum::http::HeaderValue;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -206,6 +207,17 @@ fn status(code: u16) -> Value {
 
 /// Who connects says so once: the events of its frames have no headers. Whether it is good still is looked at with each frame.
 async fn connect(app: &App, event: &Event) -> Result<Value, LogError> {
+    // Browsers name the page that connects, and nobody else does: a page needs the same leave as for any other request.
+    let headers = event.headers.iter().flatten();
+    let mut origins = headers.filter(|(name, _)| name.eq_ignore_ascii_case("origin"));
+    let is_allowed = |origin: &Value| {
+        let origin = origin.as_str().map(HeaderValue::from_str);
+        origin
+            .is_some_and(|origin| origin.is_ok_and(|origin| app.config.cors_origins.allow(&origin)))
+    };
+    if !origins.all(|(_, origin)| is_allowed(origin)) {
+        return Ok(status(403));
+    }
     if app.access.is_open() {
         return Ok(status(200));
     }

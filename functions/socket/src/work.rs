@@ -101,7 +101,11 @@ async fn append(app: &App, tenant: &TenantId, of: Append, way: Way<'_>) -> Vec<S
         Way::Socket => PATIENCE,
         Way::Gateway { .. } => Duration::ZERO,
     };
-    let taken = app.limits.take_within(tenant, spans + logs, patience);
+    let taken = async {
+        app.log.has_room(tenant).await?;
+        let limits = &app.limits;
+        limits.take_within(tenant, spans + logs, patience).await
+    };
     if let Err(refused) = taken.await {
         app.metrics.reject(refused.code, spans + logs);
         return vec![protocol::error(&format!(
@@ -135,7 +139,13 @@ async fn append(app: &App, tenant: &TenantId, of: Append, way: Way<'_>) -> Vec<S
     let into = &taken.into;
     let stored = retried(|| app.log.live_append(tenant, &session, into, events.clone())).await;
     match stored {
-        Ok(_) => {
+        Ok(appended) => {
+            if appended.refused > 0 {
+                answers.push(protocol::error(&format!(
+                    "{} spans of session {session} were not stored: its trace has as many as it may",
+                    appended.refused
+                )));
+            }
             app.metrics.spans.inc_by(taken.spans.min(spans));
             app.metrics.log_records.inc_by(taken.logs.min(logs));
         }

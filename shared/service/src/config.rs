@@ -10,6 +10,7 @@
 //! | `TAILSPAN_ADMIN_TOKEN` | none | the token for `/metrics`, which counts over all tenants; needed where tokens are those of several |
 //! | `TAILSPAN_AUTH`, `TAILSPAN_SIGNING_KEY` | | who is let in, see [`crate::access::settings`] |
 //! | `TAILSPAN_LIMITS` | none | what a tenant may send, watch and hold: `rate=1000/s,burst=5000,streams=200,stored=10GiB,spans=50000; team-a: rate=100/s`, see [`tailspan_core::quota`] |
+//! | `TAILSPAN_CORS_ORIGINS` | none | origins of pages that may use the API, comma separated: `https://dash.example,http://localhost:5173`, or `*`; see [`crate::cors`] |
 //! | `TAILSPAN_RETENTION_SECONDS` | 604800 (7 days) | how long a trace is kept after its last event |
 //! | `TAILSPAN_RETENTION_RULES` | none | other times by how a run ended, also of one tenant: `failed=30d,completed=7d,team-a/*=1d`; see [`tailspan_core::retention::Retention::with_rules`] |
 //! | `TAILSPAN_ARCHIVE` | none | where traces go that retention removes: `file:///folder` or `s3://bucket/prefix`, see [`crate::archive`] |
@@ -55,6 +56,7 @@ use crate::{
     access::settings::{AccessSettings, Mode},
     agents::Agents,
     archive::ArchiveConfig,
+    cors::Origins,
     evaluation::{Operator, Providers},
     operator_file,
     redis_url::RedisUrl,
@@ -74,6 +76,8 @@ pub struct Config {
     pub access: AccessSettings,
     /// What tenants may send, watch and hold.
     pub quotas: Arc<Quotas>,
+    /// Whose pages may use the API.
+    pub cors_origins: Arc<Origins>,
     /// For how long a tenant's place for a stream is kept for a process that says nothing; no setting.
     pub stream_lease: Duration,
     /// How long traces are kept after their last event.
@@ -262,6 +266,7 @@ impl Default for Config {
             admin_token: None,
             access: AccessSettings::default(),
             quotas: Arc::default(),
+            cors_origins: Arc::default(),
             stream_lease: Duration::from_secs(60),
             retention: Retention::new(7 * 24 * 3_600_000),
             compact_after_ms: 600_000,
@@ -390,6 +395,15 @@ impl Config {
                 Err(all) => mistakes.extend(
                     all.into_iter()
                         .map(|mistake| format!("TAILSPAN_LIMITS: {mistake}")),
+                ),
+            }
+        }
+        if let Some(origins) = var("TAILSPAN_CORS_ORIGINS") {
+            match Origins::parse(&origins) {
+                Ok(origins) => config.cors_origins = Arc::new(origins),
+                Err(all) => mistakes.extend(
+                    all.into_iter()
+                        .map(|mistake| format!("TAILSPAN_CORS_ORIGINS: {mistake}")),
                 ),
             }
         }
@@ -613,6 +627,7 @@ mod tests {
             ("TAILSPAN_RETENTION_RULES", "failed=soon, ended=7d"),
             ("TAILSPAN_MAX_STREAMS", "0"),
             ("TAILSPAN_LIMITS", "rate=fast"),
+            ("TAILSPAN_CORS_ORIGINS", "dash.example"),
             ("TAILSPAN_TOKENS", "secret=NOT A TENANT"),
             ("TAILSPAN_REDIS_URL", "redis://:secret@host"),
             ("TAILSPAN_REDIS_CERT_FILE", "/cert.pem"),
@@ -620,7 +635,7 @@ mod tests {
             ("TAILSPAN_AGENTS", "/nowhere/agents.json"),
         ]);
         let error = Config::from_vars(|name| vars.get(name).map(ToString::to_string)).unwrap_err();
-        assert_eq!(error.0.len(), 10, "{error}");
+        assert_eq!(error.0.len(), 11, "{error}");
         assert!(!error.to_string().contains("secret"));
     }
 

@@ -198,6 +198,11 @@ impl Keys {
         format!("{}{{{tenant}}}:rate", self.prefix)
     }
 
+    /// Hash: bytes that are stored of each of a tenant's traces, of all of them (`*`), and how far they were counted again (`@`).
+    pub fn stored(&self, tenant: &TenantId) -> String {
+        format!("{}{{{tenant}}}:stored", self.prefix)
+    }
+
     /// Sorted set: a tenant's open streams by when their places end, ms.
     pub fn streams(&self, tenant: &TenantId) -> String {
         format!("{}{{{tenant}}}:streams", self.prefix)
@@ -296,6 +301,7 @@ mod tests {
             keys.lent(&of).0,
             keys.lent(&of).1,
             keys.rate(&of),
+            keys.stored(&of),
             keys.streams(&of),
             keys.api_key("0123456789abcdef"),
             keys.signing_key(),

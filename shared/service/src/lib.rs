@@ -8,6 +8,7 @@ pub mod archive;
 pub mod aws;
 pub mod body;
 pub mod config;
+pub mod cors;
 pub mod envelope;
 pub mod error;
 pub mod evaluation;

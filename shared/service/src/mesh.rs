@@ -140,7 +140,15 @@ impl Intake {
         let mut failure = None;
         for (answer, entries) in answers.zip(entries_of) {
             match answer {
-                Ok(_) => stored.extend(entries.iter().map(|entry| entry.id.clone())),
+                Ok(appended) => {
+                    if appended.refused > 0 {
+                        warn!(
+                            spans = appended.refused,
+                            "a trace of the mesh has as many spans as it may; further ones were not stored"
+                        );
+                    }
+                    stored.extend(entries.iter().map(|entry| entry.id.clone()));
+                }
                 Err(LogError::Internal(text)) if !concerns_all(&text) => {
                     refused.extend(entries.into_iter().map(|entry| (entry, text.clone())));
                 }
@@ -343,8 +351,13 @@ pub async fn read(intake: &Intake, until: Option<Instant>) -> Result<usize, LogE
             reader.keep_house().await?;
         }
         let wait = LONGEST_WAIT.min(left().unwrap_or(LONGEST_WAIT));
-        let paid = intake.app.limits.paid(&intake.config().tenant);
-        if tokio::time::timeout(wait, paid).await.is_err() {
+        let tenant = &intake.config().tenant;
+        let paid = tokio::time::timeout(wait, intake.app.limits.paid(tenant));
+        if paid.await.is_err() {
+            continue;
+        }
+        if intake.log().has_room(tenant).await.is_err() {
+            tokio::time::sleep(wait).await;
             continue;
         }
         all += reader.next(wait, shutdown).await?;

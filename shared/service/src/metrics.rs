@@ -291,6 +291,9 @@ impl Metrics {
         if appended.deleted {
             self.reject("trace_deleted", 1);
         }
+        if appended.refused > 0 {
+            self.reject("spans_exceeded", appended.refused);
+        }
     }
 
     /// Counts an append that failed after all attempts, by reason.

@@ -57,6 +57,7 @@ pub const CODES: &[&str] = &[
     "route_not_found",
     "session_not_found",
     "span_not_found",
+    "storage_exceeded",
     "store_full",
     "token_not_found",
     "too_deep",

@@ -189,6 +189,7 @@ async fn begin(
     let app = &completions.app;
     let agent = app.config.agents.get(&tenant, agent_id);
     let agent = agent.ok_or_else(|| ApiError::agent_not_found(agent_id))?;
+    app.log.has_room(&tenant).await?;
     app.limits.take(&tenant, 1).await?;
     let permit = Arc::clone(&completions.places).try_acquire_owned();
     let permit = permit.map_err(|_| {

@@ -28,7 +28,9 @@ use tracing::{Instrument as _, Span, error, error_span};
 
 use crate::{
     App,
+    access::settings::Mode,
     config::{Config, InvalidConfig},
+    cors,
     error::with_told_misses,
     log::LogError,
     schedule,
@@ -46,6 +48,11 @@ pub enum StartError {
     Secret(#[from] secrets::SecretError),
     #[error(transparent)]
     Log(#[from] LogError),
+    /// What the internet reaches is not left open because nobody thought of it.
+    #[error(
+        "nobody would be asked who they are: set TAILSPAN_AUTH to keys, or name tokens with TAILSPAN_TOKENS; TAILSPAN_AUTH=none says that everybody may do everything"
+    )]
+    Open,
 }
 
 impl StartError {
@@ -56,6 +63,7 @@ impl StartError {
             #[cfg(feature = "aws")]
             Self::Secret(_) => "Tailspan.NoSecret",
             Self::Log(_) => "Tailspan.NoStore",
+            Self::Open => "Tailspan.Open",
         }
     }
 }
@@ -132,7 +140,11 @@ async fn started(defaults: &[(&str, &str)]) -> Result<Function, StartError> {
     );
     #[cfg(feature = "aws")]
     vars.extend(secrets::read(&vars).await?);
-    let app = App::start(Config::from_vars(|name| vars.get(name).cloned())?).await?;
+    let config = Config::from_vars(|name| vars.get(name).cloned())?;
+    if config.auth_mode() == Mode::None && config.access.mode.is_none() {
+        return Err(StartError::Open);
+    }
+    let app = App::start(config).await?;
     let name = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
     let emf = Arc::new(Emf::new(Arc::clone(&app.metrics), name));
     Ok(Function { app, emf })
@@ -157,7 +169,7 @@ impl Function {
                 observed(answer, span, ending)
             }
         });
-        with_told_misses(router).layer(around)
+        cors::shared_with(with_told_misses(router), &self.app.config.cors_origins).layer(around)
     }
 
     /// An invocation that is no request: as [`Function::serves`] has it.

@@ -52,6 +52,10 @@ pub struct Appended {
     pub level: Verbosity,
     /// The trace was deleted: nothing was stored, and nothing will be.
     pub deleted: bool,
+    /// Spans beyond those that a trace of the tenant may have: they were not stored.
+    pub refused: u64,
+    /// What is stored of the trace, packed; 0 when nothing was stored now.
+    pub bytes: u64,
 }
 
 /// A batch as the script takes it: its encoding is made once and used for every attempt.
@@ -202,6 +206,9 @@ impl Log {
             Ok(appended) => self.metrics.appended(appended),
             Err(error) => self.metrics.append_failed(error.reason()),
         }
+        if let Ok(appended) = &appended {
+            self.count_stored(tenant, trace, appended.bytes).await;
+        }
         appended
     }
 
@@ -227,6 +234,8 @@ impl Log {
             may_end_run |= reopened || events.iter().any(|incoming| incoming.may_end_run);
             total.stored += part.stored;
             total.duplicates += part.duplicates;
+            total.refused += part.refused;
+            total.bytes = total.bytes.max(part.bytes);
             total.last_seq = part.last_seq;
             total.mark = part.mark;
             if total.first_seq == 0 {
@@ -263,9 +272,14 @@ impl Log {
         let mut batch = Batch::new(events.iter().collect(), *level);
         let mut pauses = RETRY_PAUSES.iter();
         let (mut may_create, mut reopens) = (false, false);
+        let mut refused = 0;
+        let most_spans = match is_aside {
+            true => 0,
+            false => self.quotas.of(tenant).spans_per_trace.unwrap_or(0),
+        };
         loop {
             let now_ms = now_unix_ms();
-            let asked = self.append_script(keys, &batch, now_ms, may_create, is_aside);
+            let asked = self.append_script(keys, &batch, now_ms, may_create, is_aside, most_spans);
             let reply = match asked.await {
                 Err(error @ RedisError::Unavailable(_)) => match pauses.next() {
                     Some(pause) => {
@@ -284,6 +298,7 @@ impl Log {
             match verdict.as_str() {
                 "stored" => {
                     let (first_seq, last_seq) = (number(&mut reply), number(&mut reply));
+                    let bytes = number(&mut reply);
                     let stored = batch.events.len() as u64;
                     if let Some(observations) = batch.packed.observations.take() {
                         self.recent.keep(recent::Chunk {
@@ -298,12 +313,14 @@ impl Log {
                     }
                     let appended = Appended {
                         stored,
-                        duplicates: events.len() as u64 - stored,
+                        duplicates: events.len() as u64 - stored - refused,
                         first_seq,
                         last_seq,
                         mark: batch.mark,
                         level: *level,
                         deleted: false,
+                        refused,
+                        bytes,
                     };
                     return Ok((appended, reopens));
                 }
@@ -322,12 +339,14 @@ impl Log {
                     };
                     let appended = Appended {
                         stored,
-                        duplicates: events.len() as u64 - stored,
+                        duplicates: events.len() as u64 - stored - refused,
                         first_seq: 0,
                         last_seq,
                         mark: u32::try_from(mark).unwrap_or_default(),
                         level: *level,
                         deleted: false,
+                        refused,
+                        bytes: 0,
                     };
                     return Ok((appended, reopens));
                 }
@@ -339,6 +358,21 @@ impl Log {
                 "lower" => {
                     *level = level_of(number(&mut reply)).min(*level);
                     batch.lower_to(*level);
+                }
+                "spans" => {
+                    let (last_seq, mark) = (number(&mut reply), number(&mut reply));
+                    refused += batch.keep_spans(number(&mut reply));
+                    if batch.events.is_empty() {
+                        let appended = Appended {
+                            duplicates: events.len() as u64 - refused,
+                            last_seq,
+                            mark: u32::try_from(mark).unwrap_or_default(),
+                            level: *level,
+                            refused,
+                            ..Appended::default()
+                        };
+                        return Ok((appended, reopens));
+                    }
                 }
                 "deleted" => {
                     let appended = Appended {
@@ -368,6 +402,7 @@ impl Log {
         now_ms: u64,
         may_create: bool,
         is_aside: bool,
+        most_spans: u64,
     ) -> Result<Reply, RedisError> {
         let packed = &batch.packed;
         let may_end = batch.events.iter().any(|incoming| incoming.may_end_run);
@@ -390,6 +425,7 @@ impl Log {
             Arg::from(identities),
             Arg::from(packed.pieces.len() / 2),
             Arg::from(batch.level as u64),
+            Arg::from(most_spans),
         ];
         args.extend(batch.identities.iter().copied().map(Arg::from));
         args.extend(batch.token.map(Arg::from));
@@ -431,6 +467,22 @@ impl<'a> Batch<'a> {
             .retain(|incoming| incoming.identity.is_none() || flags.next() != Some(&true));
         self.packed = Packed::at(&self.events, self.level);
         self.identify();
+    }
+
+    /// Leaves so many spans, the first ones, and all that is none. Returns how many were too many.
+    fn keep_spans(&mut self, most: u64) -> u64 {
+        let (before, mut left) = (self.events.len(), most);
+        self.events.retain(|incoming| match incoming.what {
+            Canonical::Span(_) => {
+                let is_kept = left > 0;
+                left = left.saturating_sub(1);
+                is_kept
+            }
+            Canonical::Log(_) | Canonical::Native(_) => true,
+        });
+        self.packed = Packed::at(&self.events, self.level);
+        self.identify();
+        (before - self.events.len()) as u64
     }
 
     fn lower_to(&mut self, level: Verbosity) {

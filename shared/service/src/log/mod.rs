@@ -26,6 +26,7 @@ pub mod rows;
 pub mod sessions;
 pub mod settle;
 pub mod stats;
+pub mod stored;
 pub mod work;
 
 use std::{
@@ -33,7 +34,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tailspan_core::{pricing::Prices, retention::Retention, settle::Patience};
+use tailspan_core::{pricing::Prices, quota::Quotas, retention::Retention, settle::Patience};
 
 use crate::{
     archive::Archive,
@@ -100,6 +101,8 @@ pub struct Log {
     pub(crate) patience: Patience,
     pub(crate) prices: Arc<Prices>,
     pub(crate) trace_levels: Arc<TraceLevels>,
+    pub(crate) quotas: Arc<Quotas>,
+    stored: Arc<stored::Known>,
     pub(crate) folds: Arc<folds::Folds>,
     recent: Arc<recent::Recent>,
     pub(crate) live: LiveLimits,
@@ -119,6 +122,8 @@ impl Log {
             patience: config.patience,
             prices: Arc::clone(&config.prices),
             trace_levels: Arc::clone(&config.trace_levels),
+            quotas: Arc::clone(&config.quotas),
+            stored: Arc::default(),
             folds: Arc::default(),
             recent: Arc::default(),
             live: config.live,

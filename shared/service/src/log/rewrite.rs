@@ -75,8 +75,11 @@ impl Log {
         };
         // A name of its own: who else is at it makes another.
         let made = format!("{}:made:{:016x}", keys.events, rand::random::<u64>());
+        let (mut bytes, mut new) = (0, 0);
         for (at, entry) in joined.iter().enumerate() {
-            self.put(&made, &keys.blobs, entry).await?;
+            let (of_block, of_pieces) = self.put(&made, &keys.blobs, entry).await?;
+            bytes += of_block;
+            new += of_pieces;
             if at == 0 {
                 let args = vec![Arg::from(&made), Arg::from(MADE_TTL_SECONDS)];
                 self.redis.command("EXPIRE", &made, args).await?;
@@ -86,9 +89,14 @@ impl Log {
             Arg::from(state.seq),
             Arg::from(state.life()),
             Arg::from(MADE_TTL_SECONDS),
+            Arg::from(bytes),
+            Arg::from(new),
         ];
         let slots = [keys.trace.as_str(), &keys.events, &made];
         let done = self.redis.script(&REWRITE, &slots, args).await? == Reply::Int(1);
+        if done {
+            self.count_again(tenant, trace).await;
+        }
         let to = joined.len();
         debug!(%trace, entries, to, done, "joined the chunks of a trace");
         Ok(match done {
@@ -157,17 +165,26 @@ impl Log {
         Ok(Some(all))
     }
 
-    /// Adds a joined chunk to the log that is being made, after the pieces it refers to.
-    async fn put(&self, made: &str, blobs: &str, entry: &Joined) -> Result<(), LogError> {
+    /// Adds a joined chunk to the log that is being made, after the pieces it refers to. Returns the bytes of its block, and of pieces that were not there.
+    async fn put(
+        &self,
+        made: &str,
+        blobs: &str,
+        entry: &Joined,
+    ) -> Result<(usize, usize), LogError> {
         let (Some(first), Some(last)) = (entry.parts.first(), entry.parts.last()) else {
-            return Ok(());
+            return Ok((0, 0));
         };
+        let mut new = 0;
         let events = entry.events.iter().map(|(context, what)| (context, what));
         let encoded = chunk::encode(events);
         for (id, piece) in encoded.pieces {
             // Nearly always there: pieces are named by what they hold.
+            let length = piece.len();
             let args = vec![Arg::from(blobs), Arg::from(id.to_vec()), Arg::from(piece)];
-            self.redis.command("HSETNX", blobs, args).await?;
+            if self.redis.command("HSETNX", blobs, args).await? == Reply::Int(1) {
+                new += length;
+            }
         }
         let parts: Vec<String> = entry
             .parts
@@ -177,6 +194,7 @@ impl Log {
                 format!("{count}:{}:{}", part.span.mark, part.arrived_unix_ms)
             })
             .collect();
+        let bytes = encoded.block.len();
         let mut args = vec![
             Arg::from(made),
             Arg::from(last.span.end().to_string()),
@@ -196,6 +214,6 @@ impl Log {
             args.extend([Arg::from("i"), Arg::from(identities.clone())]);
         }
         self.redis.command("XADD", made, args).await?;
-        Ok(())
+        Ok((bytes, new))
     }
 }

@@ -101,6 +101,8 @@ impl Log {
             return Ok(());
         }
         let index = self.keys.tenant(tenant);
+        let stored = self.keys.stored(tenant);
+        self.stored.forget(tenant);
         let mut args = vec![
             Arg::from(&index.by),
             Arg::from(&index.live_of),
@@ -117,6 +119,7 @@ impl Log {
             &index.sessions,
             &index.live,
             &index.log,
+            &stored,
         ];
         let left = self.redis.script(&DROP_ROWS, &slots, args).await?.list();
         let mut of_sessions: BTreeMap<String, Vec<Arg>> = BTreeMap::new();

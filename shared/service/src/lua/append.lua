@@ -1,8 +1,8 @@
 -- Appends one chunk to a trace: all of it, or nothing and why.
 -- KEYS events, trace, seen, blobs
--- ARGV now_ms, mark, count, block, ttl_seconds, may_create, may_end ('-': an aside), publish, bell, spans, identities, pieces, level (0-3: how much is recorded), then the identities, then id and bytes of each piece
--- -> {'stored', first, last} | {'known', seq, mark, 0|1 ...} | {'unarmed', 0|1 was settled} | {'deleted'} | {'lower', level}
-local state = redis.call('HMGET', KEYS[2], 'seq', 'mark', 'dead', 'armed', 'settled', 'kept_until', 'reopened', 'base', 'level', 'settled_seq')
+-- ARGV now_ms, mark, count, block, ttl_seconds, may_create, may_end ('-': an aside), publish, bell, spans, identities, pieces, level (0-3: how much is recorded), most spans of the trace (0: any number), then the identities, then id and bytes of each piece
+-- -> {'stored', first, last, bytes of the trace} | {'known', seq, mark, 0|1 ...} | {'unarmed', 0|1 was settled} | {'deleted'} | {'lower', level} | {'spans', seq, mark, how many more it may have}
+local state = redis.call('HMGET', KEYS[2], 'seq', 'mark', 'dead', 'armed', 'settled', 'kept_until', 'reopened', 'base', 'level', 'settled_seq', 'spans', 'pieces')
 -- An aside says something about a trace and is no part of its run: it begins none, ends none, and leaves an ended one ended.
 local aside = ARGV[7] == '-'
 if state[3] or aside and (not state[1] or state[1] == state[8]) then return {'deleted'} end
@@ -14,7 +14,7 @@ if state[4] ~= '1' and ARGV[6] ~= '1' and not aside then return {'unarmed', stat
 local now, count = tonumber(ARGV[1]), tonumber(ARGV[3])
 local identities, pieces = tonumber(ARGV[11]), tonumber(ARGV[12])
 local ids = {}
-for i = 1, identities do ids[i] = ARGV[13 + i] end
+for i = 1, identities do ids[i] = ARGV[14 + i] end
 -- A trace's first chunk, when it is small, has its identities in its entry, for which Redis has set memory aside anyway; the set of all begins with the second chunk.
 local begins = state[1] and state[1] == state[8] or not state[1] and redis.call('EXISTS', KEYS[1]) == 0
 local held, of_first = {}, {}
@@ -37,6 +37,11 @@ if identities > 0 and not begins then
     any = any or known[i] == 1
   end
   if any then return {'known', state[1] or '0', state[2] or '0', unpack(known)} end
+end
+
+local spans, most = tonumber(state[11] or '0'), tonumber(ARGV[14])
+if most > 0 and not aside and ARGV[10] ~= '0' and spans + tonumber(ARGV[10]) > most then
+  return {'spans', state[1] or '0', state[2] or '0', math.max(0, most - spans)}
 end
 
 local seq, previous = tonumber(state[1]), state[2]
@@ -81,8 +86,13 @@ if not aside and (state[5] or state[7]) then
 end
 if #held > 0 then redis.call('SADD', KEYS[3], unpack(held)) end
 if identities > 0 and not with_entry then redis.call('SADD', KEYS[3], unpack(ids)) end
-local at = 13 + identities
-for i = 1, pieces do redis.call('HSETNX', KEYS[4], ARGV[at + 2 * i - 1], ARGV[at + 2 * i]) end
+local at = 14 + identities
+local new, held = 0, tonumber(state[12] or '0')
+for i = 1, pieces do
+  if redis.call('HSETNX', KEYS[4], ARGV[at + 2 * i - 1], ARGV[at + 2 * i]) == 1 then new = new + #ARGV[at + 2 * i] end
+end
+if new > 0 then held = redis.call('HINCRBY', KEYS[2], 'pieces', new) end
+local bytes = held + redis.call('HINCRBY', KEYS[2], 'bytes', #ARGV[4])
 
 -- The net under the sweep. Renewed each hour, not with each append.
 local ttl = tonumber(ARGV[5])
@@ -92,4 +102,4 @@ if kept_until < now + ttl * 1000 - 3600000 or first == 1 or pieces > 0 and redis
   redis.call('HSET', KEYS[2], 'kept_until', string.format('%.0f', now + ttl * 1000))
 end
 redis.pcall(ARGV[8], ARGV[9], last_text)
-return {'stored', string.format('%.0f', first), last_text}
+return {'stored', string.format('%.0f', first), last_text, bytes}

@@ -1,5 +1,5 @@
 -- Takes traces out of every index; `noted` says in which they stand.
--- KEYS traces, due, rows, noted, sessions, live, log   ARGV by (what a label's key begins with), live_of, cap, now_us, publish, then the traces
+-- KEYS traces, due, rows, noted, sessions, live, log, stored   ARGV by (what a label's key begins with), live_of, cap, now_us, publish, then the traces
 -- -> trace and session of each that stood in a session; a session without traces is no session any more
 local live = {all = KEYS[6], log = KEYS[7], noted = KEYS[4], of = ARGV[2], cap = ARGV[3], now = ARGV[4]}
 local left = {}
@@ -19,6 +19,11 @@ for i = 6, #ARGV do
   redis.call('ZREM', KEYS[2], trace)
   redis.call('HDEL', KEYS[3], trace)
   redis.call('HDEL', KEYS[4], trace)
+  local bytes = redis.call('HGET', KEYS[8], trace)
+  if bytes then
+    redis.call('HDEL', KEYS[8], trace)
+    redis.call('HINCRBY', KEYS[8], '*', -tonumber(bytes))
+  end
 end
 if live.told then redis.pcall(ARGV[5], KEYS[7] .. ':bell', '') end
 return left

@@ -199,6 +199,7 @@ impl Log {
             // Somebody was faster; what it is, is found out by asking again.
             return Err(NotRestored::Other(trace.clone()));
         }
+        self.count_again(tenant, trace).await;
         self.thaws.forget(tenant, trace);
         self.metrics.restored_traces.inc();
         self.list_restored(tenant, trace, &state).await?;
