@@ -148,6 +148,7 @@ fn start(program: &Path, arguments: &[&str], store: &Store, function: &str) -> R
         .env("AWS_LAMBDA_LOG_STREAM_NAME", "stream")
         .env("AWS_LAMBDA_LOG_GROUP_NAME", "group")
         .env("TAILSPAN_REDIS_URL", store.url())
+        .env("TAILSPAN_AUTH", "none")
         .env("TAILSPAN_MESH_SECONDS", "1")
         .env("TAILSPAN_LOG", "error")
         .stdout(Stdio::null())

@@ -10,6 +10,7 @@ mod cold;
 mod fanout;
 mod ingest;
 mod latency;
+mod limits;
 mod lists;
 mod memory;
 mod phoenix;
@@ -66,6 +67,8 @@ enum Part {
     Memory,
     /// A page of the list, over ten thousand to a million traces.
     Lists,
+    /// Refusing a tenant that has sent all that it may.
+    Limits,
     /// A run of 10,000 spans opened and examined, beside one of 500.
     Analysis,
     /// From the start of each function's process to its first answer, and what it weighs.
@@ -96,6 +99,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Lists) {
         lists::measure()?;
+    }
+    if wanted(Part::Limits) {
+        limits::measure()?;
     }
     if wanted(Part::Analysis) {
         analysis::measure()?;

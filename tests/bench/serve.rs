@@ -36,9 +36,15 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(redis_url: &str) -> Result<Self> {
+        Self::start_with(redis_url, &[])
+    }
+
+    /// With these variables too.
+    pub(crate) fn start_with(redis_url: &str, variables: &[(&str, &str)]) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["--serve", redis_url])
             .env("TAILSPAN_LOG", "error")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take().context("the server has an output")?;

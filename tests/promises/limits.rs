@@ -235,6 +235,18 @@ async fn what_is_owed_is_waited_for_and_retry_after_is_honest() {
         .json(&json!({}));
     assert_eq!(metrics.send().await.unwrap().status(), 200);
 
+    let limits = http
+        .get(fresh.url("/status/limits"))
+        .bearer_auth(A)
+        .send()
+        .await
+        .unwrap();
+    let limits: Value = limits.json().await.unwrap();
+    assert_eq!(
+        (&limits["events"]["burst"], &limits["events"]["left"]),
+        (&json!(10), &json!(0)),
+        "{limits}"
+    );
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(send(&http, &instance, A, "small", 1).await.status(), 429);
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -391,6 +403,14 @@ async fn a_tenants_streams_are_counted_over_all_instances() {
     ];
     assert_eq!(others.len(), 3);
 
+    let limits = http
+        .get(one.url("/status/limits"))
+        .bearer_auth(A)
+        .send()
+        .await
+        .unwrap();
+    let limits: Value = limits.json().await.unwrap();
+    assert_eq!(limits, json!({"streams": {"limit": 2, "used": 2}}));
     drop(first);
     let until = Instant::now() + Duration::from_secs(10);
     while let Err(error) = open(&other, A).await {
@@ -432,4 +452,367 @@ fn a_process_that_dies_leaves_no_place_taken_for_long() {
         }
     });
     drop(redis);
+}
+
+/// As an exporter sends them: spans with ids from `first` on.
+async fn spans(
+    http: &Client,
+    instance: &Instance,
+    of: &str,
+    trace: &str,
+    first: u64,
+    count: u64,
+    content: &str,
+) -> Response {
+    let spans: Vec<_> = (first..first + count)
+        .map(|id| {
+            json!({
+                "traceId": trace, "spanId": format!("{id:016x}"), "name": "step", "startTimeUnixNano": "1", "endTimeUnixNano": "2",
+                "attributes": [{"key": "said", "value": {"stringValue": content}}],
+            })
+        })
+        .collect();
+    let body = json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+    let sent = http
+        .post(instance.url("/v1/traces"))
+        .bearer_auth(of)
+        .json(&body)
+        .send()
+        .await;
+    sent.expect("answered")
+}
+
+#[tokio::test]
+async fn spans_beyond_those_that_a_trace_may_have_are_refused_by_number() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let redis = RedisServer::start().await;
+    let instance = Instance::with(limited(&redis, "spans=10")).await;
+    let http = http();
+    let first: Value = spans(&http, &instance, A, TRACE, 1, 7, "")
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(first, json!({}));
+    let more: Value = spans(&http, &instance, A, TRACE, 6, 7, "")
+        .await
+        .json()
+        .await
+        .unwrap();
+    // Two were there, three found a place.
+    assert_eq!(more["partialSuccess"]["rejectedSpans"], "2");
+    let told = more["partialSuccess"]["errorMessage"].as_str().unwrap();
+    assert!(told.contains(TRACE) && told.contains("10 spans"), "{told}");
+    // Sent again, they are known, or refused again.
+    let again: Value = spans(&http, &instance, A, TRACE, 6, 7, "")
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(again["partialSuccess"]["rejectedSpans"], "2");
+    // What is no span has no part in it.
+    assert_eq!(send(&http, &instance, A, TRACE, 3).await.status(), 200);
+    let events = http
+        .get(instance.url(&format!("/traces/{TRACE}")))
+        .bearer_auth(A)
+        .send()
+        .await
+        .unwrap();
+    let shown = events.text().await.unwrap();
+    let ids = (1..=12)
+        .filter(|id| shown.contains(&format!("{id:016x}")))
+        .collect::<Vec<u64>>();
+    assert_eq!(ids, (1..=10).collect::<Vec<_>>());
+    // A file says it too.
+    let file = json!({"resourceSpans": [{"scopeSpans": [{"spans": [
+        {"traceId": TRACE, "spanId": "00000000000000aa", "name": "step", "startTimeUnixNano": "1", "endTimeUnixNano": "2"},
+    ]}]}]});
+    let imported = http
+        .post(instance.url("/traces/import"))
+        .bearer_auth(A)
+        .json(&file)
+        .send()
+        .await
+        .unwrap();
+    let imported: Value = imported.json().await.unwrap();
+    assert_eq!(
+        (
+            &imported["traces"][0]["accepted"],
+            &imported["traces"][0]["refused"]
+        ),
+        (&json!(0), &json!(1))
+    );
+    let metrics = instance.app.metrics.render();
+    assert!(
+        metrics.contains(r#"rejected_total{reason="spans_exceeded"}"#),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_stored_is_bounded_and_deleting_makes_room() {
+    let redis = RedisServer::start().await;
+    let mut config = limited(&redis, "team-a: stored=20kB");
+    config.compact_after_ms = 0;
+    let instances = [
+        Instance::with(config.clone()).await,
+        Instance::with(config).await,
+    ];
+    let (app, http) = (&instances[0].app, http());
+    // What zstd makes nothing of, of a size that is cut into pieces too.
+    let noise = |length: usize| {
+        (0..length)
+            .map(|_| char::from(rand::random_range(b'!'..b'~')))
+            .collect::<String>()
+    };
+    let trace = |number: usize| format!("{number:032x}");
+    let stored = async || app.log.stored_bytes(&tenant(A)).await.unwrap();
+    let mut refused = None;
+    for number in 1..=12 {
+        let answer = spans(
+            &http,
+            &instances[number % 2],
+            A,
+            &trace(number),
+            1,
+            1,
+            &noise(3000),
+        )
+        .await;
+        match answer.status().as_u16() {
+            200 => assert!(refused.is_none(), "what was refused goes on to be"),
+            429 => refused = Some((number, answer)),
+            other => panic!("answered {other}"),
+        }
+        // The other instance believes its own sum for a while.
+        for instance in &instances {
+            instance.app.log.stored_bytes(&tenant(A)).await.unwrap();
+        }
+    }
+    let (first_refused, answer) = refused.expect("there is a limit");
+    assert_eq!(header(&answer, "retry-after"), "10");
+    let bytes = stored().await;
+    assert!(
+        (20_000..25_000).contains(&bytes),
+        "{bytes} for {first_refused}"
+    );
+    assert_eq!(
+        spans(&http, &instances[0], B, &trace(1), 1, 1, &noise(3000))
+            .await
+            .status(),
+        200
+    );
+
+    // Reading and deleting go on, and what is deleted is stored no more.
+    let url = instances[0].url(&format!("/traces/{}", trace(1)));
+    assert_eq!(
+        http.get(&url).bearer_auth(A).send().await.unwrap().status(),
+        200
+    );
+    let deleted = http.delete(&url).bearer_auth(A).send().await.unwrap();
+    assert!(deleted.status().is_success());
+    let left = stored().await;
+    assert!(left + 2_000 < bytes, "{left} of {bytes}");
+    assert_eq!(
+        spans(&http, &instances[0], A, &trace(2), 2, 1, "")
+            .await
+            .status(),
+        200
+    );
+
+    let limits = http
+        .get(instances[0].url("/status/limits"))
+        .bearer_auth(A)
+        .send()
+        .await
+        .unwrap();
+    let limits: Value = limits.json().await.unwrap();
+    assert_eq!(
+        limits,
+        json!({"stored_bytes": {"limit": 20_000, "used": stored().await}})
+    );
+    // All of it: nothing is left over.
+    let cleaned = app.log.remove_before(&tenant(A), u64::MAX).await.unwrap();
+    assert!(cleaned > 0);
+    assert_eq!(stored().await, 0);
+
+    // What was not counted, and what was and is gone, is found by the sweep.
+    assert_eq!(
+        send(&http, &instances[0], A, "uncounted", 3).await.status(),
+        200
+    );
+    let counted = stored().await;
+    redis.cli(&["DEL", "{team-a}:stored"]).await;
+    redis
+        .cli(&["HSET", "{team-a}:stored", "gone", "5000", "*", "5000"])
+        .await;
+    app.log.heal_stored(&tenant(A)).await.unwrap();
+    assert_eq!(stored().await, counted);
+}
+
+/// A route of each function, and what answers an error.
+const ROUTES: [(&str, &str); 9] = [
+    ("POST", "/v1/traces"),
+    ("POST", "/traces/t/events"),
+    ("GET", "/traces"),
+    ("GET", "/health"),
+    ("GET", "/traces/t/stream"),
+    ("POST", "/traces/cleanup"),
+    ("GET", "/api/health"),
+    ("GET", "/v1/trace/traces"),
+    ("GET", "/nowhere"),
+];
+
+#[tokio::test]
+async fn only_named_pages_may_read_what_is_answered() {
+    use tailspan_service::cors::Origins;
+    const NAMED: &str = "https://dash.example";
+    let redis = RedisServer::start().await;
+    let mut config = config(&redis.url());
+    let closed = Instance::with(config.clone()).await;
+    config.cors_origins = Arc::new(Origins::parse(NAMED).unwrap());
+    let open = Instance::with(config.clone()).await;
+    config.cors_origins = Arc::new(Origins::parse("*").unwrap());
+    let wide = Instance::with(config).await;
+    let http = http();
+    for (method, path) in ROUTES {
+        let ask = async |instance: &Instance, origin: Option<&str>, preflight: bool| {
+            let method = if preflight { "OPTIONS" } else { method };
+            let mut request = http.request(method.parse().unwrap(), instance.url(path));
+            if let Some(origin) = origin {
+                request = request.header("origin", origin);
+            }
+            if preflight {
+                request = request.header("access-control-request-method", "POST");
+                request = request.header("access-control-request-headers", "authorization, x-evil");
+            }
+            request.send().await.unwrap()
+        };
+        let told = |answer: &Response| {
+            answer
+                .headers()
+                .keys()
+                .filter(|name| name.as_str().starts_with("access-control-"))
+                .count()
+        };
+        for preflight in [false, true] {
+            for (instance, origin) in [
+                (&closed, Some(NAMED)),
+                (&closed, None),
+                (&open, Some("https://evil.example")),
+                (&open, Some("https://dash.example.evil.example")),
+                (&open, Some("null")),
+                (&open, None),
+            ] {
+                let answer = ask(instance, origin, preflight).await;
+                assert_eq!(told(&answer), 0, "{path} {origin:?}");
+                assert!(!preflight || !answer.status().is_success(), "{path}");
+            }
+            for (instance, origin) in [(&open, NAMED), (&wide, "https://any.example")] {
+                let answer = ask(instance, Some(origin), preflight).await;
+                assert_eq!(
+                    header(&answer, "access-control-allow-origin"),
+                    origin,
+                    "{path}"
+                );
+                assert_eq!(header(&answer, "access-control-allow-credentials"), "");
+                assert!(
+                    answer
+                        .headers()
+                        .get_all("vary")
+                        .iter()
+                        .any(|vary| vary == "origin")
+                );
+                let exposed = header(&answer, "access-control-expose-headers");
+                assert!(exposed.contains("retry-after") && exposed.contains("ratelimit"));
+                if preflight {
+                    assert_eq!(answer.status(), 204, "{path}");
+                    let allowed = header(&answer, "access-control-allow-headers");
+                    for name in [
+                        "authorization",
+                        "last-event-id",
+                        "traceparent",
+                        "x-trace-id",
+                        "idempotency-key",
+                    ] {
+                        assert!(allowed.contains(name), "{name}");
+                    }
+                    assert!(!allowed.contains("evil"));
+                }
+            }
+        }
+        // Whoever keeps answers in between must not give one page's to another.
+        let answer = ask(&open, None, false).await;
+        assert!(
+            answer
+                .headers()
+                .get_all("vary")
+                .iter()
+                .any(|vary| vary == "origin"),
+            "{path}"
+        );
+    }
+}
+
+/// Where requests to others begin. Their addresses come from the operator's configuration, and none from a request.
+#[test]
+fn nothing_fetches_an_address_from_a_request() {
+    const MAY: [(&str, &str); 9] = [
+        ("functions/local/src/cli", "a person's own command line"),
+        (
+            "functions/local/src/health.rs",
+            "a person's own command line",
+        ),
+        (
+            "functions/stream/src/completion/call.rs",
+            "agents of the operator's file",
+        ),
+        (
+            "functions/socket/src/cloud.rs",
+            "the gateway that holds the connection: its own event names it",
+        ),
+        ("shared/service/src/agents.rs", "reads the operator's file"),
+        ("shared/service/src/archive", "the operator's bucket"),
+        ("shared/service/src/aws.rs", "AWS itself"),
+        (
+            "shared/service/src/function/",
+            "the runtime, and secrets that the environment names",
+        ),
+        (
+            "shared/service/src/evaluation",
+            "judges of the operator's environment",
+        ),
+    ];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut folders = vec![root.join("functions"), root.join("shared")];
+    let mut strangers = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            if path.extension().is_none_or(|ending| ending != "rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let asks = [
+                "reqwest",
+                "TcpStream::connect",
+                "UdpSocket",
+                "Aws::new",
+                "hyper::client",
+            ];
+            let name = path.strip_prefix(&root).unwrap().display().to_string();
+            let may = MAY.iter().any(|(place, _)| name.starts_with(place));
+            if asks.iter().any(|word| text.contains(word)) && !may {
+                strangers.push(name);
+            }
+        }
+    }
+    assert!(
+        strangers.is_empty(),
+        "say whose addresses these ask: {strangers:?}"
+    );
 }

@@ -81,6 +81,7 @@ pub fn router(app: App) -> Router {
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/status", get(status::get_status))
+        .route("/status/limits", get(status::get_limits))
         .route("/openapi.json", get(document::document))
         .route("/docs", get(document::page))
         .with_state(app)

@@ -44,6 +44,7 @@ use crate::{
     health::ready,
     health::metrics,
     status::get_status,
+    status::get_limits,
     document::document,
     document::page,
 ))]

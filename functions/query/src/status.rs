@@ -1,11 +1,16 @@
-//! `GET /status`: how this process and what it stands on are, for a status page. No address, no secret, no tenant's name.
+//! `GET /status`: how this process and what it stands on are, for a status page. No address, no secret, no tenant's name. `GET /status/limits`: what the caller's tenant may, and how much of it it has.
 
 use std::time::Duration;
 
 use axum::{Json, extract::State};
 use serde::Serialize;
 use tailspan_core::event::rfc3339_ms;
-use tailspan_service::{App, archive::Archive, extract::Operator};
+use tailspan_service::{
+    App,
+    archive::Archive,
+    error::ApiError,
+    extract::{Operator, Read, Tenant},
+};
 
 /// For an answer of the archive: a status page waits no longer.
 const ARCHIVE_TIME: Duration = Duration::from_secs(3);
@@ -170,6 +175,89 @@ pub(crate) async fn get_status(State(app): State<App>, _: Operator) -> Json<Proc
         },
         archive,
     })
+}
+
+/// What a tenant may send, watch and hold. What is absent is not limited.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(crate) struct TenantLimits {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    events: Option<EventRate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    streams: Option<LimitUse>,
+    /// Blocks and pieces of traces, packed; the store needs some more beside them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    stored_bytes: Option<LimitUse>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    spans_per_trace: Option<u64>,
+}
+
+/// Spans, log records and native events.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+struct EventRate {
+    per_second: f64,
+    /// At once.
+    burst: u64,
+    /// That may be sent now.
+    left: u64,
+    /// Until one may be sent again, rounded up; 0 when one may.
+    wait_seconds: u64,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+struct LimitUse {
+    limit: u64,
+    used: u64,
+}
+
+/// What the caller's tenant may send, watch and hold, and how much of it it does.
+///
+/// Counted over all instances.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/status/limits", tag = "process",
+    responses((status = 200, description = "the limits of the tenant", body = TenantLimits)),
+))]
+pub(crate) async fn get_limits(
+    State(app): State<App>,
+    Tenant(tenant, _): Tenant<Read>,
+) -> Result<Json<TenantLimits>, ApiError> {
+    let quota = *app.limits.of(&tenant);
+    let standing = app.limits.standing(&tenant).await?;
+    let events = quota
+        .rate
+        .zip(standing)
+        .map(|(bucket, standing)| EventRate {
+            per_second: bucket.events_per_second,
+            burst: bucket.burst,
+            left: standing.left,
+            wait_seconds: standing.wait.as_secs() + u64::from(standing.wait.subsec_nanos() > 0),
+        });
+    let streams = match quota.streams {
+        Some(limit) => Some(LimitUse {
+            limit,
+            used: app.limits.open_streams(&tenant).await?,
+        }),
+        None => None,
+    };
+    let stored_bytes = match quota.stored_bytes {
+        Some(limit) => Some(LimitUse {
+            limit,
+            used: app.log.stored_bytes(&tenant).await?,
+        }),
+        None => None,
+    };
+    Ok(Json(TenantLimits {
+        events,
+        streams,
+        stored_bytes,
+        spans_per_trace: quota.spans_per_trace,
+    }))
 }
 
 async fn archive(archive: Option<&Archive>) -> ArchiveStatus {
