@@ -28,6 +28,7 @@ use utoipa::OpenApi;
         (name = "dev", description = "The live dev server of seed 002, for its web interface and its programs"),
         (name = "agents", description = "Agents in service, called and traced"),
         (name = "access", description = "Who may do what: API keys and viewer tokens"),
+        (name = "webhooks", description = "Who is told of runs, and what was not taken"),
         (name = "process", description = "The process itself"),
     ),
     components(

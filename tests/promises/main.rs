@@ -38,4 +38,5 @@ mod tenancy;
 mod tenants;
 mod trace_level;
 mod updates;
+mod webhooks;
 mod why;

@@ -7,7 +7,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tailspan_core::id::{TenantId, TraceId};
+use tailspan_core::{
+    id::{TenantId, TraceId},
+    notify::Kind,
+};
 use tailspan_service::access::{
     Scopes,
     keys::NewKey,
@@ -51,6 +54,7 @@ struct Ids {
     session: String,
     token: String,
     key: String,
+    delivery: String,
 }
 
 impl Ids {
@@ -67,6 +71,7 @@ impl Ids {
             "filename" => format!("{}.json", self.session),
             "token_id" => self.token.clone(),
             "key_id" => self.key.clone(),
+            "delivery_id" => self.delivery.clone(),
             other => panic!("the test does not know what to put for {{{other}}} in {path}"),
         };
         // A span of the trace; the same one everywhere.
@@ -119,6 +124,7 @@ fn needs(operation: &Operation) -> (Scopes, Option<Value>) {
         ("POST", "/tokens") => (Scopes::READ, Some(json!({"name": A}))),
         ("DELETE", "/tokens/{token_id}") => (Scopes::READ, None),
         ("POST", "/admin/keys") => (Scopes::ADMIN, Some(json!({"scopes": ["read"]}))),
+        ("POST", path) if path.starts_with("/admin/webhooks/") => (Scopes::ADMIN, None),
         ("POST", "/admin/keys/{key_id}/rotate") => (Scopes::ADMIN, Some(json!({}))),
         (
             "DELETE",
@@ -285,17 +291,32 @@ async fn an_absent_and_a_foreign_id_are_told_by_the_same_bytes_after_the_same_co
     let (redis, instance) = started().await;
     let (key_b, _) = key(&instance, B, Scopes::ALL, None).await;
     let (token_b, _) = lend(&instance, B, lent_trace("secretb-run"), false, HOUR).await;
+    let delivery_b = format!("msg_{}", "b".repeat(32));
+    let (run_b, kind) = (TraceId::parse("secretb-run").unwrap(), Kind::Failed);
+    let log = &instance.app.log;
+    log.add_delivery(
+        &tenant(B),
+        "secretb-ops",
+        kind,
+        &run_b,
+        &delivery_b,
+        "{}".to_owned(),
+    )
+    .await
+    .unwrap();
     let foreign = Ids {
         trace: format!("{B}-run"),
         session: format!("{B}-talk"),
         token: token_b,
         key: key_b,
+        delivery: delivery_b,
     };
     let absent = Ids {
         trace: "nothing-run".to_owned(),
         session: "nothing-talk".to_owned(),
         token: "0123456789abcdef".to_owned(),
         key: "0123456789abcdef".to_owned(),
+        delivery: format!("msg_{}", "0".repeat(32)),
     };
     let mine = Some("token-secreta");
     let digest = async || {
@@ -406,12 +427,14 @@ async fn no_credential_opens_more_than_it_says() {
         session: "nothing".to_owned(),
         token: "0123456789abcdef".to_owned(),
         key: "0123456789abcdef".to_owned(),
+        delivery: format!("msg_{}", "0".repeat(32)),
     };
     let ids = Ids {
         trace: format!("{A}-run"),
         session: format!("{A}-talk"),
         token: nothing.token.clone(),
         key: nothing.key.clone(),
+        delivery: nothing.delivery.clone(),
     };
     let mut open = BTreeSet::new();
     for operation in operations() {

@@ -16,6 +16,7 @@ pub mod tail;
 mod terminal;
 pub mod trace;
 mod tree;
+pub mod webhooks;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Mcp(options) => cli::block_on(cli::mcp::run(&options)),
         Command::Keys(options) => cli::block_on(cli::keys::run(&options)),
         Command::Share(options) => cli::block_on(cli::keys::share(&options)),
+        Command::Webhooks(options) => cli::block_on(cli::webhooks::run(&options)),
         Command::Metrics(options) => cli::metrics::run(&options),
         Command::Import(options) => cli::block_on(cli::import::run(&options)),
         Command::Export(options) => cli::block_on(cli::export::run(&options)),

@@ -13,6 +13,7 @@ use crate::cli::metrics::MetricsOptions;
 use crate::cli::run::RunOptions;
 use crate::cli::tail::TailOptions;
 use crate::cli::trace::TraceOptions;
+use crate::cli::webhooks::WebhooksOptions;
 
 /// Watch multi-agent runs while they happen.
 #[derive(Debug, Parser)]
@@ -58,6 +59,8 @@ pub enum Command {
     Keys(KeysOptions),
     /// Make a link that shows one trace or session, and nothing else
     Share(ShareOptions),
+    /// List notifications of runs that were not taken, and try them again
+    Webhooks(WebhooksOptions),
     /// Ask the server on this machine how it is; exits with 0 when it is well
     Health(HealthOptions),
     /// Speak the Model Context Protocol on standard input and output, for assistants

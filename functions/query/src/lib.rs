@@ -16,6 +16,7 @@ mod stats;
 mod status;
 mod trace;
 mod v1;
+mod webhooks;
 mod why;
 
 use axum::{
@@ -77,6 +78,13 @@ pub fn router(app: App) -> Router {
         )
         .route("/admin/keys/{key_id}", delete(credentials::revoke_key))
         .route("/admin/keys/{key_id}/rotate", post(credentials::rotate_key))
+        .route("/admin/webhooks", get(webhooks::list_webhooks))
+        .route("/admin/webhooks/deliveries", get(webhooks::list_deliveries))
+        .route(
+            "/admin/webhooks/deliveries/{delivery_id}/replay",
+            post(webhooks::replay_delivery),
+        )
+        .route("/admin/webhooks/replay", post(webhooks::replay_dead))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use crate::{
     analysis, credentials, digest, document, events, export, health, list, sessions, stats, status,
-    trace, v1, why,
+    trace, v1, webhooks, why,
 };
 
 /// Name every handler here; its annotation says the rest.
@@ -40,6 +40,10 @@ use crate::{
     credentials::create_key,
     credentials::rotate_key,
     credentials::revoke_key,
+    webhooks::list_webhooks,
+    webhooks::list_deliveries,
+    webhooks::replay_delivery,
+    webhooks::replay_dead,
     health::health,
     health::ready,
     health::metrics,

@@ -158,6 +158,15 @@ impl ApiError {
         )
     }
 
+    /// 404: the tenant has no such delivery.
+    pub fn delivery_not_found(id: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "delivery_not_found",
+            format!("there is no delivery {id:?}"),
+        )
+    }
+
     /// 410: the name stays taken, so that late events cannot bring the trace back.
     pub fn trace_deleted(trace: &TraceId) -> Self {
         Self::new(

@@ -32,6 +32,7 @@ pub const CODES: &[&str] = &[
     "agent_timeout",
     "archived_too_large",
     "body_too_large",
+    "delivery_not_found",
     "event_too_large",
     "forbidden",
     "host_missing",

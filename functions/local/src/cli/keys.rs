@@ -83,7 +83,7 @@ pub struct Whose {
 }
 
 impl Whose {
-    fn query(&self) -> Query {
+    pub(super) fn query(&self) -> Query {
         Query::new().with("tenant", self.tenant.as_deref())
     }
 }
@@ -189,9 +189,13 @@ pub async fn run(options: &KeysOptions) -> anyhow::Result<Outcome> {
 }
 
 /// An id has no other characters; what has them is sent as something that is none.
-fn segment(id: &str) -> String {
+pub(super) fn segment(id: &str) -> String {
     id.chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .map(|c| match c {
+            '_' => c,
+            c if c.is_ascii_alphanumeric() => c,
+            _ => '-',
+        })
         .collect()
 }
 
