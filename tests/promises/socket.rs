@@ -18,14 +18,14 @@ use tokio_tungstenite::{
 
 use crate::support::{Instance, Store};
 
-struct Client(WebSocketStream<TcpStream>);
+pub(crate) struct Client(WebSocketStream<TcpStream>);
 
 impl Client {
     async fn connect(instance: &Instance) -> Self {
         Self::try_connect(instance, "").await.unwrap()
     }
 
-    async fn try_connect(instance: &Instance, query: &str) -> Result<Self, Error> {
+    pub(crate) async fn try_connect(instance: &Instance, query: &str) -> Result<Self, Error> {
         let stream = TcpStream::connect(instance.address).await?;
         let url = format!("ws://{}/ws/traces{query}", instance.address);
         let config = WebSocketConfig::default().max_message_size(None);
@@ -34,12 +34,12 @@ impl Client {
         Ok(Self(socket))
     }
 
-    async fn send(&mut self, frame: impl ToString) {
+    pub(crate) async fn send(&mut self, frame: impl ToString) {
         self.0.send(Message::text(frame.to_string())).await.unwrap();
     }
 
     /// The next frame with text; a close as its code.
-    async fn next(&mut self) -> Result<Value, u16> {
+    pub(crate) async fn next(&mut self) -> Result<Value, u16> {
         loop {
             let frame = tokio::time::timeout(Duration::from_secs(15), self.0.next());
             match frame.await.expect("a frame within 15 s") {

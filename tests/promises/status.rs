@@ -13,7 +13,7 @@ use crate::support::{Instance, RedisServer, config, http};
 
 /// What is logged in a test, whose runtime and server are of one thread.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -27,8 +27,12 @@ impl Write for Lines {
 }
 
 impl Lines {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
     fn of_requests(&self) -> Vec<Value> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let text = self.text();
         let lines = text
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap());

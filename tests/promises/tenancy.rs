@@ -18,7 +18,11 @@ use tailspan_service::access::{
     settings::Mode,
 };
 
-use crate::support::{Instance, RedisServer, Viewer, config, http};
+use crate::{
+    issuer::{Signer, access, claims, now_seconds},
+    socket::Client,
+    support::{Instance, RedisServer, Viewer, config, http},
+};
 
 /// In every name and word of the tenants, to be looked for in what the other one gets.
 const A: &str = "secreta";
@@ -28,6 +32,10 @@ const B: &str = "secretb";
 struct Operation {
     method: String,
     path: String,
+    /// What its query may say.
+    query: Vec<String>,
+    /// It takes up again where its caller was.
+    resumes: bool,
     /// It says nothing of anybody, and asks nobody who they are.
     is_open: bool,
 }
@@ -39,10 +47,20 @@ fn operations() -> Vec<Operation> {
     let paths = document["paths"].as_object().expect("paths");
     let of_path = paths.iter().flat_map(|(path, item)| {
         let methods = item.as_object().expect("methods").iter();
-        methods.map(|(method, operation)| Operation {
-            method: method.to_uppercase(),
-            path: path.clone(),
-            is_open: operation.get("security").is_some(),
+        methods.map(|(method, operation)| {
+            let named = |place: &str| {
+                let all = operation["parameters"].as_array().into_iter().flatten();
+                let of = all.filter(|parameter| parameter["in"] == place);
+                of.map(|it| it["name"].as_str().expect("a name").to_owned())
+                    .collect::<Vec<_>>()
+            };
+            Operation {
+                method: method.to_uppercase(),
+                path: path.clone(),
+                query: named("query"),
+                resumes: named("header").iter().any(|name| name == "Last-Event-ID"),
+                is_open: operation.get("security").is_some(),
+            }
         })
     });
     of_path.collect()
@@ -58,6 +76,44 @@ struct Ids {
 }
 
 impl Ids {
+    /// Of a tenant's.
+    fn new(team: &str, token: &str, key: &str) -> Self {
+        Self {
+            trace: format!("{team}-run"),
+            session: format!("{team}-talk"),
+            token: token.to_owned(),
+            key: key.to_owned(),
+            delivery: format!("msg_{:032x}", team.bytes().map(u32::from).sum::<u32>()),
+        }
+    }
+
+    /// Of something that nobody has.
+    fn absent() -> Self {
+        Self::new("nothing", "0123456789abcdef", "0123456789abcdef")
+    }
+
+    /// How the tenant calls another thing of its own.
+    fn of(&self, what: &str) -> String {
+        self.session.replace("-talk", &format!("-{what}"))
+    }
+
+    /// A text without them, for what else it says.
+    fn taken_out(&self, text: &str) -> String {
+        let (agent, user, step) = (self.of("agent"), self.of("user"), self.of("step"));
+        let all = [
+            &self.trace,
+            &self.session,
+            &self.token,
+            &self.key,
+            &self.delivery,
+            &agent,
+            &user,
+            &step,
+        ];
+        all.into_iter()
+            .fold(text.to_owned(), |text, id| text.replace(id, "ID"))
+    }
+
     /// The path, and the id that it holds.
     fn fill(&self, path: &str) -> (String, Option<String>) {
         let Some((before, rest)) = path.split_once('{') else {
@@ -67,8 +123,8 @@ impl Ids {
         let id = match name {
             "trace_id" => self.trace.clone(),
             "session_id" => self.session.clone(),
-            "agent_id" => self.session.replace("-talk", "-agent"),
-            "filename" => format!("{}.json", self.session),
+            "agent_id" => self.of("agent"),
+            "filename" => format!("eval_set_{}.json", self.session),
             "token_id" => self.token.clone(),
             "key_id" => self.key.clone(),
             "delivery_id" => self.delivery.clone(),
@@ -84,8 +140,8 @@ impl Ids {
     }
 }
 
-/// What an operation needs, and a body for it. A route that only reads needs nothing said here.
-fn needs(operation: &Operation) -> (Scopes, Option<Value>) {
+/// What an operation needs, and a body for it, with the ids that a body names. A route that only reads needs nothing said here.
+fn needs(operation: &Operation, ids: &Ids) -> (Scopes, Option<Value>) {
     let both = Scopes::INGEST.with(Scopes::READ);
     let event = json!({"event_type": "step", "span_id": "step"});
     match (operation.method.as_str(), operation.path.as_str()) {
@@ -103,14 +159,13 @@ fn needs(operation: &Operation) -> (Scopes, Option<Value>) {
             (both, Some(json!({"question": "why"})))
         }
         ("POST", "/api/debug/load") => (both, None),
-        ("POST", "/api/streaming/create-eval-set" | "/api/streaming/prepare-evaluation") => (
-            Scopes::READ,
-            Some(json!({"session_id": B, "session_ids": [B]})),
-        ),
-        ("POST", "/api/streaming/get-trace" | "/api/streaming/evaluate-sessions") => (
-            Scopes::READ,
-            Some(json!({"session_id": B, "session_ids": [B]})),
-        ),
+        (
+            "POST",
+            "/api/streaming/create-eval-set"
+            | "/api/streaming/prepare-evaluation"
+            | "/api/streaming/get-trace"
+            | "/api/streaming/evaluate-sessions",
+        ) => (Scopes::READ, Some(of_session(ids))),
         (
             "POST",
             "/api/validate/eval-set"
@@ -134,6 +189,15 @@ fn needs(operation: &Operation) -> (Scopes, Option<Value>) {
     }
 }
 
+/// What the routes of the dev server are told of a session; each takes its part of it.
+fn of_session(ids: &Ids) -> Value {
+    let session = &ids.session;
+    json!({
+        "session_id": session, "session_ids": [session], "golden_session_id": session, "eval_set_id": "golden",
+        "metrics": ["tool_trajectory_avg_score"],
+    })
+}
+
 /// Storing under an id is no question about it: the tenant gets a trace of its own of that name.
 fn stores(operation: &Operation) -> bool {
     operation.method == "POST" && operation.path == "/traces/{trace_id}/events"
@@ -151,8 +215,23 @@ async fn ask(
     path: &str,
     body: Option<&Value>,
 ) -> Told {
+    ask_from(instance, credential, method, path, body, None).await
+}
+
+/// As [`ask`], by a client that was there before, at this cursor: what a stream says then is read to its end.
+async fn ask_from(
+    instance: &Instance,
+    credential: Option<&str>,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+    cursor: Option<&str>,
+) -> Told {
     let method = method.parse().expect("a method");
     let mut request = http().request(method, instance.url(path));
+    if let Some(cursor) = cursor {
+        request = request.header("last-event-id", cursor);
+    }
     if let Some(credential) = credential {
         request = request.bearer_auth(credential);
     }
@@ -163,8 +242,8 @@ async fn ask(
     let kind = response.headers().get("content-type").cloned();
     let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let status = response.status().as_u16();
-    // Streams that open are followed elsewhere.
-    let body = match is_stream && status == 200 {
+    // Streams that open are followed elsewhere, but for what is gone: they end by themselves.
+    let body = match is_stream && status == 200 && cursor.is_none() {
         true => String::new(),
         false => response.text().await.expect("read"),
     };
@@ -265,12 +344,64 @@ async fn started() -> (RedisServer, Instance) {
         config.tokens.insert(format!("token-{team}"), tenant(team));
     }
     config.admin_token = Some("token-admin".to_owned());
-    config.access.mode = Some(Mode::Keys);
+    // The keys as they are: what is fetched is tried elsewhere, and costs commands now and then.
+    let keys = json!({"keys": [signer().jwk()]}).to_string();
+    config.access = access(ISSUER, &[("TAILSPAN_JWT_JWKS", &keys)]);
     let instance = Instance::with(config).await;
     for team in [A, B] {
         fill(&instance, team).await;
     }
     (redis, instance)
+}
+
+const ISSUER: &str = "https://id.example.com";
+
+/// The key of the issuer.
+fn signer() -> &'static Signer {
+    static SIGNER: std::sync::OnceLock<Signer> = std::sync::OnceLock::new();
+    SIGNER.get_or_init(|| Signer::new("first"))
+}
+
+/// A token of the issuer's.
+fn jwt(team: &str, scopes: &str) -> String {
+    signer().sign(&claims(ISSUER, team, scopes))
+}
+
+/// Tokens that are none of the issuer's, or none that are good.
+fn bad_jwts() -> Vec<String> {
+    let good = claims(ISSUER, A, "ingest read admin");
+    let with = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        signer().sign(&claims)
+    };
+    let now = now_seconds();
+    let usual = json!({"alg": "EdDSA", "kid": "first"});
+    let whole = signer().sign(&good);
+    let twice = format!(
+        "{},\"iss\":\"{ISSUER}\"}}",
+        good.to_string().trim_end_matches('}')
+    );
+    let unsigned = signer().sign_as(&json!({"alg": "none"}), &good.to_string());
+    vec![
+        with("exp", json!(now - 3600)),
+        with("exp", json!(null)),
+        with("nbf", json!(now + 3600)),
+        with("aud", json!("another")),
+        with("iss", json!("https://id.example.org")),
+        Signer::new("first").sign(&good),
+        Signer::new("other").sign(&good),
+        signer().sign_as(&json!({"alg": "HS256", "kid": "first"}), &good.to_string()),
+        signer().sign_as(
+            &json!({"alg": "EdDSA", "kid": "first", "crit": ["x"]}),
+            &good.to_string(),
+        ),
+        signer().sign_as(&usual, &twice),
+        format!("{}.", unsigned.rsplit_once('.').expect("parts").0),
+        whole[..whole.len() - 1].to_owned(),
+        format!("{whole}x"),
+        format!("{whole}.{whole}"),
+    ]
 }
 
 /// A run of a tenant, named after it in every place.
@@ -284,76 +415,99 @@ async fn fill(instance: &Instance, team: &str) {
     let token = format!("token-{team}");
     let told = ask(instance, Some(&token), "POST", &path, Some(&event)).await;
     assert_eq!(told.status, 200, "{}", told.body);
+    // The session, as the dev server's clients know it.
+    let mut client = Client::try_connect(instance, &format!("?token={token}"))
+        .await
+        .expect("let in");
+    let session = format!("{team}-talk");
+    client
+        .send(json!({"type": "session_start", "session_id": session, "trace_id": "t"}))
+        .await;
+    client
+        .send(json!({"type": "session_end", "session_id": session}))
+        .await;
+    client.next().await.expect("it is complete");
+}
+
+/// The ids of somebody else, and of nobody.
+async fn foreign_and_absent(instance: &Instance) -> (Ids, Ids) {
+    let (key, _) = key(instance, B, Scopes::ALL, None).await;
+    let (token, _) = lend(instance, B, lent_trace("secretb-run"), false, HOUR).await;
+    let foreign = Ids::new(B, &token, &key);
+    let (run, kind) = (TraceId::parse(&foreign.trace).unwrap(), Kind::Failed);
+    let (log, body) = (&instance.app.log, "{}".to_owned());
+    log.add_delivery(&tenant(B), "secretb-ops", kind, &run, &foreign.delivery, body)
+        .await
+        .unwrap();
+    (foreign, Ids::absent())
+}
+
+/// All that the other tenant sees of its own.
+async fn all_of_b(instance: &Instance) -> Vec<String> {
+    let mut all = Vec::new();
+    for path in [
+        "/traces/secretb-run/digest",
+        "/traces/secretb-run/events?level=debug",
+        "/traces",
+        "/sessions/secretb-talk",
+        "/api/streaming/sessions",
+        "/stats",
+        "/tokens",
+        "/admin/keys",
+        "/admin/webhooks/deliveries?standing=waiting",
+    ] {
+        let told = ask(instance, Some("token-secretb"), "GET", path, None).await;
+        assert_eq!(told.status, 200, "{path}: {}", told.body);
+        all.push(told.body);
+    }
+    assert!(all[0].contains("sha256"), "{}", all[0]);
+    all
 }
 
 #[tokio::test]
 async fn an_absent_and_a_foreign_id_are_told_by_the_same_bytes_after_the_same_commands() {
+    same_bytes_after_the_same_commands("token-secreta").await;
+}
+
+#[tokio::test]
+async fn and_so_they_are_to_the_bearer_of_a_token_of_the_issuer() {
+    same_bytes_after_the_same_commands(&jwt(A, "ingest read admin")).await;
+}
+
+async fn same_bytes_after_the_same_commands(mine: &str) {
     let (redis, instance) = started().await;
-    let (key_b, _) = key(&instance, B, Scopes::ALL, None).await;
-    let (token_b, _) = lend(&instance, B, lent_trace("secretb-run"), false, HOUR).await;
-    let delivery_b = format!("msg_{}", "b".repeat(32));
-    let (run_b, kind) = (TraceId::parse("secretb-run").unwrap(), Kind::Failed);
-    let log = &instance.app.log;
-    log.add_delivery(
-        &tenant(B),
-        "secretb-ops",
-        kind,
-        &run_b,
-        &delivery_b,
-        "{}".to_owned(),
-    )
-    .await
-    .unwrap();
-    let foreign = Ids {
-        trace: format!("{B}-run"),
-        session: format!("{B}-talk"),
-        token: token_b,
-        key: key_b,
-        delivery: delivery_b,
-    };
-    let absent = Ids {
-        trace: "nothing-run".to_owned(),
-        session: "nothing-talk".to_owned(),
-        token: "0123456789abcdef".to_owned(),
-        key: "0123456789abcdef".to_owned(),
-        delivery: format!("msg_{}", "0".repeat(32)),
-    };
-    let mine = Some("token-secreta");
-    let digest = async || {
-        let path = format!("/traces/{B}-run/digest");
-        ask(&instance, Some("token-secretb"), "GET", &path, None)
-            .await
-            .body
-    };
-    let before = digest().await;
-    assert!(before.contains("sha256"), "{before}");
+    let (foreign, absent) = foreign_and_absent(&instance).await;
+    let before = all_of_b(&instance).await;
     let mut compared = 0;
     let mut operations = operations();
     // What is stored under an absent id is there afterwards.
     operations.sort_by_key(stores);
     for operation in operations {
-        let (_, body) = needs(&operation);
         let what = format!("{} {}", operation.method, operation.path);
         let mut told = Vec::new();
+        let mut has_id = operation.path.contains('{');
         // The first is for what is done once only: scripts that Redis does not know yet.
         for ids in [&absent, &absent, &foreign] {
-            let (path, id) = ids.fill(&operation.path);
+            let (_, body) = needs(&operation, ids);
+            let (path, _) = ids.fill(&operation.path);
+            has_id |= body == Some(of_session(ids));
             let from = commands(&redis).await;
-            let answer = ask(&instance, mine, &operation.method, &path, body.as_ref()).await;
+            let answer = ask(
+                &instance,
+                Some(mine),
+                &operation.method,
+                &path,
+                body.as_ref(),
+            )
+            .await;
             let ran = commands_since(&redis, &from).await;
-            let id = id.unwrap_or_else(|| "no id".to_owned());
-            let said = answer.body.replace(&id, "ID");
+            let said = ids.taken_out(&answer.body);
+            // Nothing of the other tenant but what the caller said itself.
             if !stores(&operation) {
-                // What the caller said itself may come back; nothing else of the other tenant.
-                let said = body
-                    .as_ref()
-                    .map_or(said.clone(), |_| said.replace(&format!("\"{B}\""), ""));
-                let said = said.replace(&format!("'{B}'"), "");
                 assert!(!said.contains(&format!("{B}-")), "{what}: {said}");
             }
             told.push((answer.status, said, ran));
         }
-        let has_id = operation.path.contains('{');
         if has_id && !stores(&operation) {
             assert_eq!(told[1], told[2], "{what}");
             // Whoever has no traces has an empty list of them; everything else is not there.
@@ -367,11 +521,160 @@ async fn an_absent_and_a_foreign_id_are_told_by_the_same_bytes_after_the_same_co
         }
         assert_eq!(told[1].0, told[2].0, "{what}");
     }
-    assert!(compared > 15, "{compared} operations have ids");
+    assert!(compared > 20, "{compared} operations have ids");
     assert_eq!(
-        digest().await,
+        all_of_b(&instance).await,
         before,
-        "the other tenant's run is as it was"
+        "the other tenant's is as it was"
+    );
+}
+
+#[tokio::test]
+async fn filters_and_cursors_of_another_tenant_find_nothing_and_cost_the_same() {
+    let (redis, instance) = started().await;
+    let (foreign, absent) = foreign_and_absent(&instance).await;
+    let own = Ids::new(A, "0123456789abcdef", "0123456789abcdef");
+    let mine = Some("token-secreta");
+    let compared = async |what: String, of: &dyn Fn(&Ids) -> (String, Option<&'static str>)| {
+        let mut told = Vec::new();
+        for ids in [&absent, &absent, &foreign] {
+            let (path, cursor) = of(ids);
+            let from = commands(&redis).await;
+            let answer = ask_from(&instance, mine, "GET", &path, None, cursor).await;
+            let ran = commands_since(&redis, &from).await;
+            let said = ids.taken_out(&answer.body);
+            assert!(!said.contains(&format!("{B}-")), "{what}: {said}");
+            told.push((answer.status, said, ran));
+        }
+        assert_eq!(told[1], told[2], "{what}");
+        told.pop().expect("three").0
+    };
+    let (mut filters, mut cursors) = (0, 0);
+    for operation in operations() {
+        if operation.method != "GET" || operation.is_open {
+            continue;
+        }
+        // Of one's own: a filter that names what another tenant has finds what one that names nothing finds.
+        for name in &operation.query {
+            let of = |ids: &Ids| match name.as_str() {
+                "session_id" => ids.session.clone(),
+                "user_id" => ids.of("user"),
+                "agent_id" | "agent" | "component" => ids.of("agent"),
+                "text" => ids.of("words"),
+                "operation" | "component_id" | "parent_span_id" => ids.of("step"),
+                _ => String::new(),
+            };
+            if of(&own).is_empty() {
+                continue;
+            }
+            let (path, _) = own.fill(&operation.path);
+            let path = |ids: &Ids| (format!("{path}?{name}={}", of(ids)), None);
+            compared(format!("{} by {name}", operation.path), &path).await;
+            filters += 1;
+        }
+        // Who was there before is told that it is gone, whether it ever was or is somebody else's.
+        if operation.resumes && operation.path.contains("_id}") {
+            for cursor in ["1", "1-0a0b0c0d", "900-0a0b0c0d"] {
+                let path = |ids: &Ids| (ids.fill(&operation.path).0, Some(cursor));
+                let what = format!("{} from {cursor}", operation.path);
+                let status = compared(what, &path).await;
+                assert!(matches!(status, 200 | 404), "{} {status}", operation.path);
+                cursors += 1;
+            }
+        }
+    }
+    assert!(
+        filters > 40 && cursors >= 9,
+        "{filters} filters, {cursors} cursors"
+    );
+}
+
+#[tokio::test]
+async fn what_a_tenant_says_of_anothers_ids_is_its_own() {
+    let (_redis, instance) = started().await;
+    let before = all_of_b(&instance).await;
+    let event = json!({"event_type": "step", "span_id": "step", "name": "mine", "trace_id": "secretb-run", "session_id": "secretb-talk"});
+    let id = "secretb-run";
+    for (method, path, body) in [
+        ("POST", "/traces/events".to_owned(), Some(event.clone())),
+        (
+            "POST",
+            "/traces/events?replace=true".to_owned(),
+            Some(event.clone()),
+        ),
+        (
+            "POST",
+            format!("/traces/{id}/events?replace=true"),
+            Some(event.clone()),
+        ),
+        ("POST", "/traces/import".to_owned(), Some(event.clone())),
+        (
+            "POST",
+            "/traces/import?replace=true".to_owned(),
+            Some(event.clone()),
+        ),
+        ("GET", format!("/traces/{id}/events?level=debug"), None),
+        ("POST", "/tokens".to_owned(), Some(json!({"trace_id": id}))),
+        (
+            "POST",
+            "/tokens".to_owned(),
+            Some(json!({"session_id": "secretb-talk"})),
+        ),
+        ("DELETE", format!("/traces/{id}?force=true"), None),
+        (
+            "POST",
+            "/traces/cleanup".to_owned(),
+            Some(json!({"older_than_seconds": 0})),
+        ),
+        ("GET", "/admin/keys?tenant=secretb".to_owned(), None),
+        (
+            "POST",
+            "/admin/keys?tenant=secretb".to_owned(),
+            Some(json!({"scopes": ["read"]})),
+        ),
+    ] {
+        for mine in ["token-secreta", &jwt(A, "ingest read admin")] {
+            let told = ask(&instance, Some(mine), method, &path, body.as_ref()).await;
+            assert!(
+                told.status < 500 && told.status != 401,
+                "{method} {path}: {} {}",
+                told.status,
+                told.body
+            );
+            assert!(
+                !told.body.contains("secretb-words"),
+                "{method} {path}: {}",
+                told.body
+            );
+            if let Ok(made) = serde_json::from_str::<Value>(&told.body)
+                && let Some(lent) = made["token"].as_str()
+            {
+                let shown = ask(
+                    &instance,
+                    Some(lent),
+                    "GET",
+                    &format!("/traces/{id}/events?level=debug"),
+                    None,
+                )
+                .await;
+                assert!(!shown.body.contains("secretb-words"), "{}", shown.body);
+            }
+        }
+    }
+    // A live session of the other's name is a session of one's own.
+    let mut client = Client::try_connect(&instance, "?token=token-secreta")
+        .await
+        .expect("let in");
+    client.send(json!({"type": "session_start", "session_id": "secretb-talk", "trace_id": id, "eval_set_id": "x"})).await;
+    client
+        .send(json!({"type": "session_end", "session_id": "secretb-talk"}))
+        .await;
+    let told = client.next().await.expect("an answer");
+    assert_eq!(told, json!({"type": "session_complete", "invocations": []}));
+    assert_eq!(
+        all_of_b(&instance).await,
+        before,
+        "the other tenant's is as it was"
     );
 }
 
@@ -398,7 +701,7 @@ async fn no_credential_opens_more_than_it_says() {
         lent.split('.').nth(1).expect("a signature")
     );
     let wrong_secret = format!("{}0", &good[..good.len() - 1]);
-    let nobody = [
+    let mut nobody = vec![
         String::new(),
         "nonsense".to_owned(),
         "ts_".to_owned(),
@@ -416,26 +719,20 @@ async fn no_credential_opens_more_than_it_says() {
         over,
         forged,
     ];
+    nobody.extend(bad_jwts());
     let mut single = Vec::new();
     for scope in [Scopes::INGEST, Scopes::READ, Scopes::ADMIN] {
         single.push((scope, key(&instance, A, scope, None).await.1));
+        let names: Vec<_> = scope.names().collect();
+        single.push((scope, jwt(A, &names.join(" "))));
     }
+    let good_jwt = jwt(A, "read");
+    let told = ask(&instance, Some(&good_jwt), "GET", "/traces", None).await;
+    assert_eq!(told.status, 200, "{}", told.body);
     let (_, of_b_run) = lend(&instance, B, lent_trace("secretb-run"), false, HOUR).await;
     let (_, of_b_talk) = lend(&instance, B, Lent::Session(format!("{B}-talk")), true, HOUR).await;
-    let nothing = Ids {
-        trace: "nothing".to_owned(),
-        session: "nothing".to_owned(),
-        token: "0123456789abcdef".to_owned(),
-        key: "0123456789abcdef".to_owned(),
-        delivery: format!("msg_{}", "0".repeat(32)),
-    };
-    let ids = Ids {
-        trace: format!("{A}-run"),
-        session: format!("{A}-talk"),
-        token: nothing.token.clone(),
-        key: nothing.key.clone(),
-        delivery: nothing.delivery.clone(),
-    };
+    let nothing = Ids::absent();
+    let ids = Ids::new(A, &nothing.token, &nothing.key);
     let mut open = BTreeSet::new();
     for operation in operations() {
         let what = format!("{} {}", operation.method, operation.path);
@@ -443,67 +740,51 @@ async fn no_credential_opens_more_than_it_says() {
             open.insert(operation.path.clone());
             continue;
         }
-        let (scopes, body) = needs(&operation);
+        let (scopes, body) = needs(&operation, &ids);
         let (path, _) = ids.fill(&operation.path);
+        let method = operation.method.as_str();
+        let ask_as = async |credential: &str, path: &str| {
+            let given = Some(credential).filter(|text| !text.is_empty());
+            ask(&instance, given, method, path, body.as_ref()).await
+        };
         for credential in &nobody {
-            let given = Some(credential.as_str()).filter(|text| !text.is_empty());
-            let told = ask(&instance, given, &operation.method, &path, body.as_ref()).await;
-            assert_eq!(
-                told.status, 401,
-                "{what} with {credential:?}: {}",
-                told.body
-            );
-            assert!(!told.body.contains(A), "{what}: {}", told.body);
-            assert!(
-                credential.len() < 20 || !told.body.contains(credential.as_str()),
-                "{what}"
-            );
+            let mut told = vec![ask_as(credential, &path).await];
+            // As a page's `EventSource` sends it.
+            if method == "GET" {
+                told.push(ask_as("", &format!("{path}?token={credential}")).await);
+            }
+            for told in told {
+                assert_eq!(
+                    told.status, 401,
+                    "{what} with {credential:?}: {}",
+                    told.body
+                );
+                assert!(!told.body.contains(A), "{what}: {}", told.body);
+                assert!(
+                    credential.len() < 20 || !told.body.contains(credential.as_str()),
+                    "{what}"
+                );
+            }
         }
         // Somebody else's viewer: told neither that it is there nor that it is not.
         for credential in [&of_b_run, &of_b_talk] {
-            let told = ask(
-                &instance,
-                Some(credential),
-                &operation.method,
-                &path,
-                body.as_ref(),
-            )
-            .await;
+            let told = ask_as(credential, &path).await;
             assert!(
                 matches!(told.status, 403 | 404),
                 "{what}: {} {}",
                 told.status,
                 told.body
             );
-            let (absent, id) = nothing.fill(&operation.path);
-            let of_absent = ask(
-                &instance,
-                Some(credential),
-                &operation.method,
-                &absent,
-                body.as_ref(),
-            )
-            .await;
-            let (_, mine) = ids.fill(&operation.path);
-            let without = |text: &str, id: Option<String>| {
-                id.map_or(text.to_owned(), |id| text.replace(&id, "ID"))
-            };
+            let of_absent = ask_as(credential, &nothing.fill(&operation.path).0).await;
             assert_eq!(
-                (told.status, without(&told.body, mine)),
-                (of_absent.status, without(&of_absent.body, id)),
+                (told.status, ids.taken_out(&told.body)),
+                (of_absent.status, nothing.taken_out(&of_absent.body)),
                 "{what}"
             );
         }
         let (path, _) = nothing.fill(&operation.path);
         for (scope, credential) in &single {
-            let told = ask(
-                &instance,
-                Some(credential),
-                &operation.method,
-                &path,
-                body.as_ref(),
-            )
-            .await;
+            let told = ask_as(credential, &path).await;
             // What is counted over several tenants is not for one of them.
             let counts_all = matches!(operation.path.as_str(), "/metrics" | "/status");
             let is_refused = !scope.has(scopes) || counts_all;
@@ -516,6 +797,10 @@ async fn no_credential_opens_more_than_it_says() {
             );
             assert_ne!(told.status, 401, "{what} with {scope:?}");
         }
+    }
+    for credential in &nobody {
+        let let_in = Client::try_connect(&instance, &format!("?token={credential}")).await;
+        assert!(let_in.is_err(), "a websocket with {credential:?}");
     }
     let known = [
         "/api/health",
