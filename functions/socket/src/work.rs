@@ -47,6 +47,7 @@ pub(crate) async fn perform(
     let mut answers = Vec::new();
     let mut appends = Vec::new();
     for action in actions {
+        let action = clean(app, tenant, action);
         // What may be done together was gathered by session, so no two of these are of one.
         if let Action::Append(of) = action {
             if appends.len() >= SESSIONS_AT_ONCE {
@@ -72,6 +73,21 @@ pub(crate) async fn perform(
     }
     flush(app, tenant, &mut appends, &mut answers, way).await;
     answers
+}
+
+/// The action on the session of the name under which it is kept: a name may be a secret, or hold one.
+fn clean(app: &App, tenant: &TenantId, action: Action) -> Action {
+    match action {
+        Action::Start(start) => Action::Start(app.log.clean_start(tenant, &start)),
+        Action::Append(of) => Action::Append(Append {
+            session: app.log.clean_session(tenant, &of.session),
+            ..of
+        }),
+        Action::End { session } => Action::End {
+            session: app.log.clean_session(tenant, &session),
+        },
+        Action::Answer(answer) => Action::Answer(answer),
+    }
 }
 
 async fn flush(

@@ -34,6 +34,7 @@ pub mod otlp;
 pub mod pricing;
 pub mod propagation;
 pub mod quota;
+pub mod redact;
 pub mod retention;
 pub mod settle;
 pub mod stats;

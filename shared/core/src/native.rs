@@ -212,6 +212,24 @@ fn with_parent(object: &str, parent: &str) -> String {
     )
 }
 
+/// The identity of an event that has an id of its own.
+pub(crate) fn identity_of(what: &Canonical) -> Option<i64> {
+    let Canonical::Native(text) = what else {
+        return None;
+    };
+    match serde_json::from_str::<Head>(text).ok()?.event_id {
+        Field::Text(id) | Field::Number(id) if !id.is_empty() => {
+            Some(identity(b'e', id.as_bytes(), 0))
+        }
+        _ => None,
+    }
+}
+
+/// The identity of an event whose own id is not kept.
+pub(crate) fn identity_by_content(text: &str) -> i64 {
+    identity(b'c', text.as_bytes(), 0)
+}
+
 fn identity(kind: u8, key: &[u8], index: usize) -> i64 {
     let mut hash = Xxh3::new();
     hash.update(&[kind]);

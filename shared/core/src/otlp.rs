@@ -23,7 +23,12 @@ use self::{
     budget::Budget,
     item::{Kind, Sink},
 };
-use crate::{id::TraceId, limits::Limits, observed::Incoming, wire};
+use crate::{
+    id::TraceId,
+    limits::Limits,
+    observed::{Canonical, Incoming},
+    wire,
+};
 
 /// A single span as OTLP JSON has it, however it says what it says. Its ids are as they came.
 pub(crate) fn read_span(json: &str) -> Option<wire::Span> {
@@ -46,6 +51,21 @@ pub(crate) fn read_log(json: &str) -> Option<wire::LogRecord> {
 /// What makes a re-send of a span recognisable within its trace: its id, and its bytes as they are kept.
 pub(crate) fn span_identity(span_id: &[u8], kept: &[u8]) -> i64 {
     item::identity(Kind::Span, span_id, kept)
+}
+
+/// The identity of a span or log record as it is kept, where it is made of its content.
+pub(crate) fn identity_of(what: &Canonical) -> Option<i64> {
+    Some(match what {
+        Canonical::Span(bytes) => {
+            let span = wire::Span::decode(&bytes[..]).ok()?;
+            item::identity(Kind::Span, &span.span_id, bytes)
+        }
+        Canonical::Log(bytes) => {
+            let time = wire::LogRecord::decode(&bytes[..]).ok()?.time_unix_nano;
+            item::identity(Kind::Log, &time.to_be_bytes(), bytes)
+        }
+        Canonical::Native(_) => return None,
+    })
 }
 
 /// How a request is written; its answer is written the same way (OTLP specification, "OTLP/HTTP Response").

@@ -32,6 +32,8 @@
 //! | `TAILSPAN_MESH_SECONDS` | up to the deadline | how long one invocation of the function reads, at most |
 //! | `TAILSPAN_PRICES` | none | JSON file of prices that go before the built-in ones; see [`tailspan_core::pricing::Prices::parse`] |
 //! | `TAILSPAN_TRACE_LEVEL` | `debug` | how much of what comes is recorded: `minimal`, `standard`, `detailed` or `debug` (everything) for all tenants, `tenant=level` for one, or both, comma separated |
+//! | `TAILSPAN_REDACT` | none | what is taken out of what comes, beyond what always is: rules as JSON, or the path of a file of them; see [`tailspan_core::redact::Rules`] |
+//! | `TAILSPAN_REDACT_KEY` | none | at least 16 bytes, for the mode `hmac`; the keys of tenants are made from it |
 //! | `TAILSPAN_MAX_SESSIONS` | 1000 | live sessions of a tenant; beyond, the oldest complete ones make room |
 //! | `TAILSPAN_SESSION_TTL_SECONDS` | 604800 (7 days) | how long a complete live session is kept, from its start; its traces stay |
 //! | `TAILSPAN_SESSION_MAX_SPANS`, `TAILSPAN_SESSION_MAX_LOGS` | 10000, 5000 | spans and log records that one live session takes from its WebSockets |
@@ -48,7 +50,12 @@
 use std::{collections::HashMap, fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use tailspan_core::{
-    id::TenantId, pricing::Prices, quota::Quotas, retention::Retention, settle::Patience,
+    id::TenantId,
+    pricing::Prices,
+    quota::Quotas,
+    redact::{Redactor, Rules},
+    retention::Retention,
+    settle::Patience,
     verbosity::Verbosity,
 };
 
@@ -95,6 +102,7 @@ pub struct Config {
     pub prices: Arc<Prices>,
     /// At most how much is recorded.
     pub trace_levels: Arc<TraceLevels>,
+    pub redactor: Arc<Redactor>,
     pub agents: Agents,
     pub webhooks: Webhooks,
     /// Without a slash at its end.
@@ -279,6 +287,7 @@ impl Default for Config {
             mesh: MeshConfig::default(),
             prices: Arc::new(Prices::builtin()),
             trace_levels: Arc::default(),
+            redactor: Arc::default(),
             agents: Agents::default(),
             webhooks: Webhooks::default(),
             public_url: None,
@@ -503,6 +512,10 @@ impl Config {
                 ),
             }
         }
+        match redactor(&var) {
+            Ok(redactor) => config.redactor = Arc::new(redactor),
+            Err(all) => mistakes.extend(all),
+        }
         config.admin_token = var("TAILSPAN_ADMIN_TOKEN").filter(|token| !token.is_empty());
         if let Some(prefix) = var("TAILSPAN_KEY_PREFIX") {
             let valid = prefix.len() <= 40
@@ -582,6 +595,27 @@ fn prices(path: &str) -> Result<Prices, Vec<String>> {
     Prices::builtin().with(Prices::parse(&text)?)
 }
 
+/// What is taken out of what comes.
+fn redactor(var: &impl Fn(&str) -> Option<String>) -> Result<Redactor, Vec<String>> {
+    let said = |name: &str| var(name).filter(|text| !text.trim().is_empty());
+    let told = |all: Vec<String>| -> Vec<String> {
+        let all = all.into_iter();
+        all.map(|mistake| format!("TAILSPAN_REDACT: {mistake}"))
+            .collect()
+    };
+    let rules = match said("TAILSPAN_REDACT") {
+        None => Rules::default(),
+        Some(text) if text.trim_start().starts_with('{') => Rules::parse(&text).map_err(told)?,
+        Some(path) => {
+            let text = fs::read_to_string(path.trim())
+                .map_err(|error| told(vec![format!("cannot read {}: {error}", path.trim())]))?;
+            Rules::parse(&text).map_err(told)?
+        }
+    };
+    let key = said("TAILSPAN_REDACT_KEY");
+    Redactor::new(&rules, key.as_ref().map(|key| key.trim().as_bytes())).map_err(told)
+}
+
 /// Names of files that are there for TLS; that they can be read is seen when they are.
 fn redis_tls(
     var: &impl Fn(&str) -> Option<String>,
@@ -633,9 +667,10 @@ mod tests {
             ("TAILSPAN_REDIS_CERT_FILE", "/cert.pem"),
             ("TAILSPAN_PRICES", "/no/such/file"),
             ("TAILSPAN_AGENTS", "/nowhere/agents.json"),
+            ("TAILSPAN_REDACT", r#"{"names":["*"],"mode":"hmac"}"#),
         ]);
         let error = Config::from_vars(|name| vars.get(name).map(ToString::to_string)).unwrap_err();
-        assert_eq!(error.0.len(), 11, "{error}");
+        assert_eq!(error.0.len(), 12, "{error}");
         assert!(!error.to_string().contains("secret"));
     }
 

@@ -135,6 +135,7 @@ impl Log {
     /// # Errors
     /// [`LogError`]; whether it began is unknown then.
     pub async fn live_start(&self, tenant: &TenantId, start: &Start) -> Result<u64, LogError> {
+        let start = self.clean_start(tenant, start);
         let session = SessionKey::of(&start.session);
         let into = new_trace();
         let eval_set = match &start.eval_set_id {
@@ -154,6 +155,22 @@ impl Log {
         Ok(reply.number().unwrap_or_default())
     }
 
+    /// What a client says of a session, without what must not be stored.
+    pub fn clean_start(&self, tenant: &TenantId, start: &Start) -> Start {
+        let text = |text: &str| self.redactor.clean_text(tenant, text).into_owned();
+        Start {
+            session: text(&start.session),
+            trace: text(&start.trace),
+            eval_set_id: start.eval_set_id.as_deref().map(text),
+            metadata: self.redactor.clean_object(tenant, &start.metadata),
+        }
+    }
+
+    /// The name under which a session is known here.
+    pub fn clean_session(&self, tenant: &TenantId, session: &str) -> String {
+        self.redactor.clean_text(tenant, session).into_owned()
+    }
+
     /// Asks for places for events of a session. `None`: there is no such session.
     ///
     /// # Errors
@@ -165,7 +182,7 @@ impl Log {
         spans: u64,
         logs: u64,
     ) -> Result<Option<Taken>, LogError> {
-        let key = SessionKey::of(session);
+        let key = SessionKey::of(&self.redactor.clean_text(tenant, session));
         let hash = self.keys.live_session(tenant, &key);
         let noted = self.keys.tenant(tenant).noted;
         let args = vec![
@@ -205,7 +222,9 @@ impl Log {
         into: &TraceId,
         events: Vec<Incoming>,
     ) -> Result<Appended, LogError> {
-        let named = Named::of_session(&events, session);
+        let events = self.clean(tenant, events);
+        let session = self.redactor.clean_text(tenant, session);
+        let named = Named::of_session(&events, &session);
         let appended = self.append_counted(tenant, into, events).await?;
         let notice = Notice {
             trace: into,
@@ -224,7 +243,7 @@ impl Log {
     /// # Errors
     /// [`LogError`]; repeating it is harmless.
     pub async fn live_end(&self, tenant: &TenantId, session: &str) -> Result<bool, LogError> {
-        let key = SessionKey::of(session);
+        let key = SessionKey::of(&self.redactor.clean_text(tenant, session));
         let args = vec![Arg::from(key.as_str())];
         let reply = self.live_write(&END, tenant, args).await?;
         let is_there = reply.number() == Some(1);

@@ -175,21 +175,26 @@ impl Intake {
 
     /// Keeps an entry for people to look at, and is done with it.
     async fn set_aside(&self, entry: &Entry, reason: &str) -> Result<(), LogError> {
+        let log = self.log();
+        let tenant = &self.config().tenant;
+        let reason = &*log.redactor.clean_text(tenant, reason);
         error!(
             stream = self.group.stream,
             entry = entry.id,
             reason,
             "set an entry of the mesh aside"
         );
-        let log = self.log();
         let aside = log.keys.mesh_set_aside();
         let head = [&aside, "MAXLEN", "~", SET_ASIDE_KEPT, "*"];
         let told = ["stream", &self.group.stream, "entry", &entry.id];
         let told = told.into_iter().chain(["reason", reason]);
         let mut args: Vec<_> = head.into_iter().chain(told).map(Arg::from).collect();
         for (name, value) in &entry.fields {
-            let cut = |bytes: &bytes::Bytes| bytes.slice(..bytes.len().min(SET_ASIDE_VALUE_BYTES));
-            args.extend([Arg::from(cut(name)), Arg::from(cut(value))]);
+            // Cut after it was redacted: half of a secret is not known for one.
+            let (mut name, mut value) = log.redactor.clean_pair(tenant, name, value);
+            name.truncate(SET_ASIDE_VALUE_BYTES);
+            value.truncate(SET_ASIDE_VALUE_BYTES);
+            args.extend([Arg::from(name), Arg::from(value)]);
         }
         log.redis.command("XADD", &aside, args).await?;
         self.app.metrics.mesh_set_aside.inc();

@@ -22,6 +22,7 @@ pub struct Metrics {
     pub native_events: Counter,
     pub rejected: Family<Reason, Counter>,
     pub duplicates: Counter,
+    pub redacted: Counter,
     pub events_stored: Counter,
     pub appends: Counter,
     pub append_failures: Family<Reason, Counter>,
@@ -93,6 +94,11 @@ impl Default for Metrics {
             duplicates: metric!(
                 "duplicates",
                 "Events that were stored already",
+                Counter::default()
+            ),
+            redacted: metric!(
+                "redacted",
+                "Values taken out before they were stored, or after",
                 Counter::default()
             ),
             events_stored: metric!(

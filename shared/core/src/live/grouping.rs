@@ -60,9 +60,12 @@ impl SessionName {
 /// conversation's is better than a session's, as in the original; of equal ones the one that began first.
 ///
 /// Asked for every batch on its way in: where nobody named a session it reads no event.
-pub fn session_name(events: &[Incoming], sessions: &[String]) -> Option<SessionName> {
+pub fn session_name<'a>(
+    events: impl IntoIterator<Item = &'a Incoming> + Clone,
+    sessions: &[String],
+) -> Option<SessionName> {
     let mut known: Option<&Arc<Context>> = None;
-    for incoming in events {
+    for incoming in events.clone() {
         if known.is_some_and(|known| Arc::ptr_eq(known, &incoming.context)) {
             continue;
         }
@@ -80,7 +83,7 @@ pub fn session_name(events: &[Incoming], sessions: &[String]) -> Option<SessionN
     if sessions.is_empty() {
         return None;
     }
-    let heads: Vec<Head> = events.iter().filter_map(head).collect();
+    let heads: Vec<Head> = events.into_iter().filter_map(head).collect();
     let ids: HashSet<&[u8]> = heads.iter().map(|head| head.id).collect();
     let mut best: Option<(u8, Reverse<u64>, SessionName)> = None;
     for head in &heads {

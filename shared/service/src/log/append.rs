@@ -1,4 +1,4 @@
-//! Appending: one atomic script per chunk, exact under repetition.
+//! Appending: one atomic script per chunk, exact under repetition. What is appended is [`Clean`]: every way in is redacted first.
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
@@ -8,6 +8,7 @@ use tailspan_core::{
     id::{TenantId, TraceId},
     lower,
     observed::{Canonical, Incoming, Observation, What},
+    redact::Clean,
     verbosity::Verbosity,
 };
 use tracing::warn;
@@ -60,7 +61,7 @@ pub struct Appended {
 
 /// A batch as the script takes it: its encoding is made once and used for every attempt.
 struct Batch<'a> {
-    events: Vec<&'a Incoming>,
+    events: Vec<&'a Clean>,
     identities: Vec<i64>,
     /// Stands for events without an identity of their own, so that our own repeat is recognised.
     token: Option<i64>,
@@ -99,6 +100,7 @@ impl Log {
             // What the old life was found by.
             self.drop_rows(tenant, std::slice::from_ref(trace)).await?;
         }
+        let events = self.clean(tenant, events);
         let named = Named::in_batch(&events);
         let appended = self.append_counted(tenant, trace, events).await?;
         self.note(
@@ -135,6 +137,7 @@ impl Log {
         traces: Vec<(TraceId, Vec<Incoming>)>,
     ) -> Vec<Result<Appended, LogError>> {
         let appends = traces.into_iter().map(|(trace, events)| async move {
+            let events = self.clean(tenant, events);
             let named = Named::in_batch(&events);
             let appended = self.append_counted(tenant, &trace, events).await;
             (trace, named, appended)
@@ -175,6 +178,7 @@ impl Log {
         events: Vec<Incoming>,
         sessions: Vec<String>,
     ) -> Result<Appended, LogError> {
+        let events = self.clean(tenant, events);
         let appended = self.append_chunks(tenant, trace, events, true).await;
         match &appended {
             Ok(appended) => self.metrics.appended(appended),
@@ -199,7 +203,7 @@ impl Log {
         &self,
         tenant: &TenantId,
         trace: &TraceId,
-        events: Vec<Incoming>,
+        events: Vec<Clean>,
     ) -> Result<Appended, LogError> {
         let appended = self.append_chunks(tenant, trace, events, false).await;
         match &appended {
@@ -216,7 +220,7 @@ impl Log {
         &self,
         tenant: &TenantId,
         trace: &TraceId,
-        events: Vec<Incoming>,
+        events: Vec<Clean>,
         is_aside: bool,
     ) -> Result<Appended, LogError> {
         let keys = self.keys.trace(tenant, trace);
@@ -265,7 +269,7 @@ impl Log {
         tenant: &TenantId,
         trace: &TraceId,
         keys: &TraceKeys,
-        events: &[Incoming],
+        events: &[Clean],
         level: &mut Verbosity,
         is_aside: bool,
     ) -> Result<(Appended, bool), LogError> {
@@ -436,7 +440,7 @@ impl Log {
 }
 
 impl<'a> Batch<'a> {
-    fn new(events: Vec<&'a Incoming>, level: Verbosity) -> Self {
+    fn new(events: Vec<&'a Clean>, level: Verbosity) -> Self {
         let mut batch = Self {
             packed: Packed::at(&events, level),
             events,
@@ -493,11 +497,12 @@ impl<'a> Batch<'a> {
 
 impl Packed {
     /// What is recorded of the events at a level: at `debug` they are taken as they are.
-    fn at(events: &[&Incoming], level: Verbosity) -> Self {
+    fn at(events: &[&Clean], level: Verbosity) -> Self {
+        let events: Vec<&Incoming> = events.iter().map(|clean| &***clean).collect();
         if level == Verbosity::Debug {
-            return Self::of(events);
+            return Self::of(&events);
         }
-        let lowered = lower::lower(events, level);
+        let lowered = lower::lower(&events, level);
         Self::of(&lowered.iter().collect::<Vec<_>>())
     }
 
@@ -550,7 +555,7 @@ fn number(reply: &mut impl Iterator<Item = Reply>) -> u64 {
 }
 
 /// A batch in which every identity stands once, and how many stood there more than once.
-fn without_repeats(events: Vec<Incoming>) -> (Vec<Incoming>, u64) {
+fn without_repeats(events: Vec<Clean>) -> (Vec<Clean>, u64) {
     let before = events.len();
     let mut known = HashSet::new();
     let events: Vec<_> = events

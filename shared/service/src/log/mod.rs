@@ -34,7 +34,15 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tailspan_core::{pricing::Prices, quota::Quotas, retention::Retention, settle::Patience};
+use tailspan_core::{
+    id::TenantId,
+    observed::Incoming,
+    pricing::Prices,
+    quota::Quotas,
+    redact::{Clean, Redactor},
+    retention::Retention,
+    settle::Patience,
+};
 
 use crate::{
     archive::Archive,
@@ -103,6 +111,7 @@ pub struct Log {
     pub(crate) trace_levels: Arc<TraceLevels>,
     pub(crate) quotas: Arc<Quotas>,
     stored: Arc<stored::Known>,
+    pub(crate) redactor: Arc<Redactor>,
     pub(crate) folds: Arc<folds::Folds>,
     recent: Arc<recent::Recent>,
     pub(crate) live: LiveLimits,
@@ -124,6 +133,7 @@ impl Log {
             trace_levels: Arc::clone(&config.trace_levels),
             quotas: Arc::clone(&config.quotas),
             stored: Arc::default(),
+            redactor: Arc::clone(&config.redactor),
             folds: Arc::default(),
             recent: Arc::default(),
             live: config.live,
@@ -138,6 +148,13 @@ impl Log {
     /// How long silence is borne.
     pub fn patience(&self) -> &Patience {
         &self.patience
+    }
+
+    /// Takes out of a batch what must not be stored: the one way into the log.
+    pub(crate) fn clean(&self, tenant: &TenantId, events: Vec<Incoming>) -> Vec<Clean> {
+        let cleaned = self.redactor.clean(tenant, events);
+        self.metrics.redacted.inc_by(cleaned.redacted);
+        cleaned.events
     }
 
     /// Seconds after which Redis itself drops an untouched trace.

@@ -10,7 +10,8 @@ use tailspan_core::{
     id::{SessionKey, TenantId, TraceId},
     listing::{Card, Label, MAX_LABELS},
     live::grouping::{self, SessionName},
-    observed::{Context, Incoming},
+    observed::Context,
+    redact::Clean,
     settle::Status,
     verbosity::Verbosity,
 };
@@ -61,11 +62,12 @@ pub struct Named {
 
 impl Named {
     /// What a batch names.
-    pub(super) fn in_batch(events: &[Incoming]) -> Self {
-        let named = convention::labels(events);
+    pub(super) fn in_batch(events: &[Clean]) -> Self {
+        let all = events.iter().map(|clean| &**clean);
+        let named = convention::labels(all.clone());
         Self {
             labels: named.list().iter().map(Label::to_string).collect(),
-            live: grouping::session_name(events, &named.sessions),
+            live: grouping::session_name(all, &named.sessions),
             sessions: named.sessions,
             context: events.first().map(|first| Arc::clone(&first.context)),
             aside: false,
@@ -73,8 +75,8 @@ impl Named {
     }
 
     /// What a batch names that came for a live session, which goes by its name like any other.
-    pub(crate) fn of_session(events: &[Incoming], session: &str) -> Self {
-        let mut named = convention::labels(events);
+    pub(crate) fn of_session(events: &[Clean], session: &str) -> Self {
+        let mut named = convention::labels(events.iter().map(|clean| &**clean));
         if !named.sessions.iter().any(|known| known == session) {
             named.sessions.insert(0, session.to_owned());
         }

@@ -247,7 +247,7 @@ impl Log {
             .await
     }
 
-    /// Adds a chunk to the log that is being made. What is recorded less of now than then comes back as it would be recorded now.
+    /// Adds a chunk to the log that is being made. What is recorded less of now than then comes back as it would be recorded now, without what must not be stored.
     async fn put_back(
         &self,
         tenant: &TenantId,
@@ -257,20 +257,24 @@ impl Log {
     ) -> Result<(), LogError> {
         let [events, _, blobs] = made;
         let count = chunk.span.last - chunk.span.first + 1;
-        let level = self.trace_levels.of(tenant);
+        let level_of_tenant = self.trace_levels.of(tenant);
         let incoming = chunk.events.into_iter().map(|(context, what)| Incoming {
             context,
             what,
             identity: None,
             may_end_run: false,
-            trace_level: level,
+            trace_level: level_of_tenant,
         });
-        let mut incoming: Vec<Incoming> = incoming.collect();
-        if level != Verbosity::Debug {
-            incoming = lower::lower(&incoming.iter().collect::<Vec<_>>(), level);
-        }
-        let items = incoming.iter().map(|item| (&item.context, &item.what));
-        let encoded = chunk::encode(items);
+        let clean = self.clean(tenant, incoming.collect());
+        let clean: Vec<&Incoming> = clean.iter().map(|clean| &**clean).collect();
+        let level = clean.iter().map(|item| item.trace_level).min();
+        let encoded = match level.unwrap_or(level_of_tenant) {
+            Verbosity::Debug => chunk::encode(clean.iter().map(|item| (&item.context, &item.what))),
+            level => {
+                let lowered = lower::lower(&clean, level);
+                chunk::encode(lowered.iter().map(|item| (&item.context, &item.what)))
+            }
+        };
         // A call's history is that of the call before it: most pieces were stored with other chunks.
         if stored.len() > MOST_PIECES_KNOWN {
             stored.clear();
