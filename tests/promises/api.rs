@@ -10,7 +10,7 @@ use tailspan_service::live::Start;
 use crate::support::{Instance, RedisServer, Viewer, config, http};
 
 /// An answer: its status, and its body where it is JSON.
-struct Said {
+pub(crate) struct Said {
     status: u16,
     text: String,
 }
@@ -68,9 +68,9 @@ async fn post(instance: &Instance, path: &str, body: &Value) -> Said {
 }
 
 /// A field of a form: its name, the name of its file, and what is in it.
-type Field<'a> = (&'a str, Option<&'a str>, &'a [u8]);
+pub(crate) type Field<'a> = (&'a str, Option<&'a str>, &'a [u8]);
 
-async fn upload(instance: &Instance, path: &str, fields: &[Field<'_>]) -> Said {
+pub(crate) async fn upload(instance: &Instance, path: &str, fields: &[Field<'_>]) -> Said {
     let mut body = Vec::new();
     for (name, file, content) in fields {
         let file = file.map(|file| format!("; filename=\"{file}\""));

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::support::{Frame, Instance, RedisServer, ReservedPort, Viewer, config, http};
 
 /// A call that the agent got, and has not answered yet.
-struct Call {
+pub(crate) struct Call {
     headers: HeaderMap,
     body: Value,
     answer: oneshot::Sender<Response>,
@@ -43,7 +43,7 @@ impl Call {
         let _ = self.answer.send(response);
     }
 
-    fn json(self, body: &Value) {
+    pub(crate) fn json(self, body: &Value) {
         self.reply(200, "application/json", body.to_string());
     }
 
@@ -87,13 +87,13 @@ impl Words {
 }
 
 /// A server that hands every call to the test.
-struct Agent {
-    url: String,
+pub(crate) struct Agent {
+    pub(crate) url: String,
     calls: mpsc::UnboundedReceiver<Call>,
 }
 
 impl Agent {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         async fn take(
             State(calls): State<mpsc::UnboundedSender<Call>>,
             headers: HeaderMap,
@@ -123,7 +123,7 @@ impl Agent {
         Self { url, calls }
     }
 
-    async fn call(&mut self) -> Call {
+    pub(crate) async fn call(&mut self) -> Call {
         let call = tokio::time::timeout(std::time::Duration::from_secs(15), self.calls.recv());
         call.await.expect("a call within 15 s").unwrap()
     }
@@ -132,7 +132,7 @@ impl Agent {
 const KEY: &str = "sk-a-key-that-nobody-may-see";
 
 /// Settings with one agent, "helper", that has these fields too.
-fn settings(redis: &RedisServer, url: &str, more: Value) -> Config {
+pub(crate) fn settings(redis: &RedisServer, url: &str, more: Value) -> Config {
     let mut agent =
         json!({"kind": "openai_chat", "url": url, "headers": {"authorization": "Bearer ${KEY}"}});
     for (name, value) in more.as_object().unwrap() {

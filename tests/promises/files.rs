@@ -73,7 +73,7 @@ async fn an_exported_trace_is_the_same_where_it_is_imported() {
     let span = |id: &str, parent: &str, secret: &str| {
         json!({"traceId": TRACE, "spanId": id, "parentSpanId": parent, "name": "chat m", "kind": 3,
             "startTimeUnixNano": "1800000000000000001", "endTimeUnixNano": "1800000000500000002",
-            "attributes": [text("gen_ai.operation.name", "chat"), text("secret", secret),
+            "attributes": [text("gen_ai.operation.name", "chat"), text("marker", secret),
                 {"key": "n", "value": {"arrayValue": {"values": [{"intValue": "9007199254740993"}, {"doubleValue": 0.1}, {"bytesValue": "AQI="}]}}}]})
     };
     let long = "what was said, at length ".repeat(400);

@@ -28,6 +28,7 @@ mod live;
 mod log;
 mod mesh;
 mod proxy;
+mod redaction;
 mod requests;
 mod secrets;
 mod seed;

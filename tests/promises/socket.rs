@@ -21,7 +21,7 @@ use crate::support::{Instance, Store};
 pub(crate) struct Client(WebSocketStream<TcpStream>);
 
 impl Client {
-    async fn connect(instance: &Instance) -> Self {
+    pub(crate) async fn connect(instance: &Instance) -> Self {
         Self::try_connect(instance, "").await.unwrap()
     }
 
@@ -72,7 +72,7 @@ impl Client {
     }
 
     /// Ends a session and reads its answer.
-    async fn ended(&mut self, session: &str) -> Value {
+    pub(crate) async fn ended(&mut self, session: &str) -> Value {
         self.end(session).await;
         self.next().await.unwrap()
     }

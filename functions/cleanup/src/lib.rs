@@ -1,7 +1,8 @@
-//! The scheduled sweep: what is due is looked at, what is older than the retention goes. And cleaning up on request.
+//! The scheduled sweep: what is due is looked at, what is older than the retention goes. And cleaning up and redacting on request.
 
 #[cfg(feature = "openapi")]
 pub mod openapi;
+mod redact;
 mod request;
 
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ pub fn router(app: App) -> Router {
         .layer(map_response(put_errors_in));
     Router::new()
         .route("/traces/cleanup", post(request::clean_up))
+        .route("/traces/{trace_id}/redact", post(redact::redact))
         .merge(seed)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(app)

@@ -3,11 +3,11 @@
 
 use utoipa::{OpenApi, ToSchema};
 
-use crate::request;
+use crate::{redact, request};
 
 /// Name every handler here; its annotation says the rest.
 #[derive(OpenApi)]
-#[openapi(paths(request::clean_up, request::seed_clean_up))]
+#[openapi(paths(request::clean_up, request::seed_clean_up, redact::redact))]
 pub struct Document;
 
 /// Which traces are to go: `days` or `older_than`, one of them.
@@ -34,4 +34,38 @@ pub(crate) enum CleanupStatus {
     Completed,
     Failed,
     Lost,
+}
+
+/// What is taken out of the trace beyond what the server takes out of what comes.
+#[derive(ToSchema)]
+#[schema(example = json!({"names": ["user.email"], "patterns": ["card"]}))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RedactBody {
+    /// Names of attributes and of fields of JSON, with `*` for anything.
+    #[schema(max_items = 1000)]
+    pub names: Option<Vec<String>>,
+    /// Paths into attributes that hold JSON, after the attribute that they are for, if they are for one: `args $.customer.iban`, `$..birthday`.
+    #[schema(max_items = 1000)]
+    pub paths: Option<Vec<String>>,
+    /// `email`, `card`, or an expression between slashes.
+    #[schema(max_items = 1000)]
+    pub patterns: Option<Vec<String>>,
+    /// `off`: what was said goes, as at the level `minimal`.
+    pub content: Option<RedactContent>,
+    /// What stands in the place of what was taken out: `[redacted]`, or `[hmac:...]`, equal for equal values.
+    pub mode: Option<RedactMode>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub(crate) enum RedactContent {
+    On,
+    Off,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub(crate) enum RedactMode {
+    Remove,
+    Hmac,
 }

@@ -221,7 +221,8 @@ pub(crate) async fn load(
     evaluate.app.log.has_room(&tenant).await?;
     evaluate.app.limits.take(&tenant, events as u64).await?;
     let mut loaded_sessions = Vec::with_capacity(sessions.len());
-    for session in sessions {
+    for mut session in sessions {
+        session.start = evaluate.app.log.clean_start(&tenant, &session.start);
         let name = session.start.session.clone();
         begin(&evaluate.app, &tenant, session).await?;
         loaded_sessions.push(name);

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod list;
 pub mod mcp;
 pub mod metrics;
+pub mod redact;
 pub mod run;
 pub mod tail;
 mod terminal;

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Command::List(options) => cli::block_on(cli::list::run(&options)),
         Command::Run(options) => cli::block_on(cli::run::run(&options)),
         Command::Mcp(options) => cli::block_on(cli::mcp::run(&options)),
+        Command::Redact(options) => cli::block_on(cli::redact::run(&options)),
         Command::Keys(options) => cli::block_on(cli::keys::run(&options)),
         Command::Share(options) => cli::block_on(cli::keys::share(&options)),
         Command::Webhooks(options) => cli::block_on(cli::webhooks::run(&options)),

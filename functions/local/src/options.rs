@@ -10,6 +10,7 @@ use crate::cli::keys::{KeysOptions, ShareOptions};
 use crate::cli::list::ListOptions;
 use crate::cli::mcp::McpOptions;
 use crate::cli::metrics::MetricsOptions;
+use crate::cli::redact::RedactOptions;
 use crate::cli::run::RunOptions;
 use crate::cli::tail::TailOptions;
 use crate::cli::trace::TraceOptions;
@@ -55,6 +56,8 @@ pub enum Command {
     Import(ImportOptions),
     /// Write a trace of a server to a file
     Export(ExportOptions),
+    /// Take out of a stored trace what must not be kept
+    Redact(RedactOptions),
     /// Make, list, rotate and revoke the API keys of a server
     Keys(KeysOptions),
     /// Make a link that shows one trace or session, and nothing else

@@ -371,6 +371,19 @@ fn put_varint(mut number: usize, out: &mut Vec<u8>) {
     out.push(number as u8);
 }
 
+/// The bytes within a stored block or piece as they were packed, unread: for who looks for something in all that is stored. `None`: it is neither.
+pub fn unpacked(stored: &[u8]) -> Option<Vec<u8>> {
+    match stored {
+        [FORMAT, NO_DICTIONARY, packed @ ..] => {
+            let decoder = zstd::stream::read::Decoder::with_buffer(packed);
+            decoder.and_then(unfold).ok()
+        }
+        [FORMAT, DICTIONARY, packed @ ..] => unfold_small(packed).ok(),
+        _ => None,
+    }
+    .or_else(|| unpack(&Bytes::copy_from_slice(stored)))
+}
+
 /// A block that was read, its pieces still to be filled in.
 #[derive(Debug)]
 pub struct Decoded {

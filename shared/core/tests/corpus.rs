@@ -13,7 +13,7 @@ use tailspan_core::{
     analysis::{Asked, Thresholds, analyze},
     convention,
     fold::{State, decode_snapshot, encode_snapshot},
-    id::TraceId,
+    id::{TenantId, TraceId},
     invocations::invocations,
     limits::Limits,
     lower::lower,
@@ -21,6 +21,7 @@ use tailspan_core::{
     observed::{Canonical, Incoming, Recorded, What},
     otlp::{Encoding, decode_logs, decode_traces, inflate},
     pricing::Prices,
+    redact::Redactor,
     settle,
     stats::History,
     summary::summary,
@@ -328,6 +329,30 @@ fn a_run_that_is_recorded_with_less_is_the_same_but_for_what_was_said() {
                     if left.contains(&said) {
                         wrong.insert(format!("{name}: {said:?} is still there in {left:?}"));
                     }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn nothing_of_a_recorded_run_is_taken_for_a_secret() {
+    let Some(scenarios) = scenarios() else {
+        return;
+    };
+    let (redactor, tenant) = (Redactor::default(), TenantId::default());
+    let mut wrong = BTreeSet::new();
+    for scenario in scenarios {
+        for (_, incoming) in requests(&scenario).into_iter().flatten() {
+            let cleaned = redactor.clean(&tenant, incoming.clone());
+            for (before, after) in incoming.iter().zip(&cleaned.events) {
+                if **after != *before {
+                    let text = String::from_utf8_lossy(bytes_of(&after.what)).into_owned();
+                    let at = text.find("[redacted]").unwrap_or_default();
+                    let from = text.floor_char_boundary(at.saturating_sub(120));
+                    let to = text.ceil_char_boundary((at + 60).min(text.len()));
+                    wrong.insert(format!("{}: {}", scenario.display(), &text[from..to]));
                 }
             }
         }

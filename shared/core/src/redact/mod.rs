@@ -195,6 +195,33 @@ impl Redactor {
         }
     }
 
+    /// As [`Redactor::clean`], of what was stored before. Beside each event, where it changed, the identity that it had by its content, and the one that it has now.
+    pub fn clean_stored(
+        &self,
+        tenant: &TenantId,
+        events: Vec<(Arc<Context>, Canonical)>,
+    ) -> (Cleaned, Vec<(i64, i64)>) {
+        let events: Vec<_> = events
+            .into_iter()
+            .map(|(context, what)| Incoming {
+                identity: otlp::identity_of(&what).or_else(|| native::identity_of(&what)),
+                context,
+                what,
+                may_end_run: false,
+                trace_level: Verbosity::Debug,
+            })
+            .collect();
+        let before: Vec<_> = events.iter().map(|event| event.identity).collect();
+        let cleaned = self.clean(tenant, events);
+        let identities = before.into_iter().zip(&cleaned.events);
+        let changed = identities.filter_map(|(before, event)| {
+            let pair = before.zip(event.identity)?;
+            (pair.0 != pair.1).then_some(pair)
+        });
+        let changed = changed.collect();
+        (cleaned, changed)
+    }
+
     /// A text of a tenant's that is no observation: the name of a session, a reason, a value of something set aside.
     pub fn clean_text<'a>(&self, tenant: &TenantId, text: &'a str) -> Cow<'a, str> {
         match self.pass(tenant).text(text.as_bytes(), &[]) {

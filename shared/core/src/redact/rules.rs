@@ -117,6 +117,11 @@ impl Rules {
                 .any(|rules| rules.mode == Some(Mode::Hmac))
     }
 
+    /// Whether some are for single tenants.
+    pub fn names_tenants(&self) -> bool {
+        !self.tenants.is_empty()
+    }
+
     /// These, and those beside them; where both say how, the later ones say.
     pub(super) fn with(&self, more: &Self) -> Self {
         let both = |one: &[String], other: &[String]| [one, other].concat();

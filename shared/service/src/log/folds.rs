@@ -108,6 +108,15 @@ impl Folds {
             bytes -= dropped.state.bytes();
         }
     }
+
+    /// Lets go of what was folded of a trace, and of what was said in it.
+    pub(super) fn forget(&self, tenant: &TenantId, trace: &TraceId) {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.retain(|kept| kept.trace != *trace || kept.tenant != *tenant);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.clear();
+    }
+
     /// What was said in these states, when it was asked for before.
     pub(crate) fn told(&self, of: &[Arc<State>]) -> Option<Arc<str>> {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);

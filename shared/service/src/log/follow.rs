@@ -538,6 +538,8 @@ pub(super) async fn let_go(log: &Log, channel: &str, is_watched: impl Fn() -> bo
 #[derive(Default)]
 struct Place {
     cursor: Option<Cursor>,
+    /// Of which life what was read is: it changes also when what is stored is redacted.
+    life: String,
     /// It is not in the log; whether it is in the archive was looked up, once.
     looked_in_archive: bool,
     is_archived: bool,
@@ -558,6 +560,10 @@ async fn read_once(log: &Log, watched: &Watched, place: &mut Place) -> Result<Du
             place.looked_in_archive = true;
             place.is_archived = state.as_ref().is_some_and(|state| state.archived);
             place.cursor = state.as_ref().map(TraceState::cursor);
+            state
+                .as_ref()
+                .map_or("", TraceState::life)
+                .clone_into(&mut place.life);
             watched.show(|window| window.restart(state.clone()));
             return Ok(UNRUNG_READ);
         };
@@ -573,6 +579,13 @@ async fn read_once(log: &Log, watched: &Watched, place: &mut Place) -> Result<Du
             return Ok(UNRUNG_READ);
         };
         place.is_archived = false;
+        if place.life != state.life() {
+            // What lies framed may hold what was taken out of the log since. Who has seen it goes on where he is.
+            state.life().clone_into(&mut place.life);
+            let mut shown = state.clone();
+            (shown.seq, shown.mark) = (at.seq, at.mark.unwrap_or_default());
+            watched.show(|window| window.restart(Some(shown)));
+        }
         let mut at = at;
         let mut framed = Vec::new();
         let mut broken = state.dead

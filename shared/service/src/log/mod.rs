@@ -20,6 +20,7 @@ pub mod frozen;
 pub mod notice;
 pub mod read;
 mod recent;
+pub mod redact;
 pub mod remove;
 pub mod rewrite;
 pub mod rows;

@@ -345,6 +345,7 @@ impl Log {
             Arg::from(if removal.dry_run { "1" } else { "0" }),
             archived.map_or(Arg::from(""), |archived| Arg::from(archived.seq)),
             Arg::from(archived.map_or("", |archived| &archived.mark)),
+            Arg::from(archived.map_or("", |archived| &archived.life)),
         ];
         Ok(self.redis.script(&EXPIRE, &keys.stored(), args).await?)
     }

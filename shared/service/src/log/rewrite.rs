@@ -27,7 +27,7 @@ const JOINED_BYTES: usize = 64 * 1024;
 /// A log is not worth rewriting for fewer entries, or when more than three quarters of them would stay.
 const LEAST_ENTRIES: usize = 4;
 /// For how long what was made stays when nobody puts it in its place.
-const MADE_TTL_SECONDS: u64 = 600;
+pub(super) const MADE_TTL_SECONDS: u64 = 600;
 
 /// What became of a log that was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +40,14 @@ pub enum Compacted {
     Moved,
 }
 
+/// The events of a chunk.
+pub(super) type Events = Vec<(Arc<Context>, Canonical)>;
+
 /// Chunks that become one entry.
 #[derive(Default)]
-struct Joined {
-    parts: Vec<StoredChunk>,
-    events: Vec<(Arc<Context>, Canonical)>,
+pub(super) struct Joined {
+    pub(super) parts: Vec<StoredChunk>,
+    events: Events,
     bytes: usize,
 }
 
@@ -67,7 +70,10 @@ impl Log {
         let entries = usize::try_from(length.number().unwrap_or_default()).unwrap_or(usize::MAX);
         let joined = match entries < LEAST_ENTRIES {
             true => None,
-            false => self.joined(tenant, trace, state).await?,
+            false => {
+                self.joined(tenant, trace, state, &mut |events| events)
+                    .await?
+            }
         };
         let Some(joined) = joined.filter(|joined| joined.len() * 4 <= entries * 3) else {
             self.mark_compacted(&keys.trace, state).await?;
@@ -112,12 +118,13 @@ impl Log {
         Ok(())
     }
 
-    /// The log of a trace in joined chunks. `None`: it cannot be read in full.
-    async fn joined(
+    /// The log of a trace in joined chunks, each event as `change` leaves it. `None`: it cannot be read in full.
+    pub(super) async fn joined(
         &self,
         tenant: &TenantId,
         trace: &TraceId,
         state: &TraceState,
+        change: &mut (dyn FnMut(Events) -> Events + Send),
     ) -> Result<Option<Vec<Joined>>, LogError> {
         let mut all: Vec<Joined> = vec![Joined::default()];
         let mut after = Cursor {
@@ -144,6 +151,7 @@ impl Log {
                         (observation.context, Canonical::from(&observation.what))
                     })
                     .collect();
+                let events = change(events);
                 let bytes = events.iter().map(|(_, what)| what.len()).sum::<usize>();
                 let is_full = all.last().is_some_and(|joined| {
                     !joined.parts.is_empty()
@@ -166,7 +174,7 @@ impl Log {
     }
 
     /// Adds a joined chunk to the log that is being made, after the pieces it refers to. Returns the bytes of its block, and of pieces that were not there.
-    async fn put(
+    pub(super) async fn put(
         &self,
         made: &str,
         blobs: &str,

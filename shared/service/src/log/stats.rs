@@ -54,9 +54,22 @@ impl Log {
         contribution: &Contribution,
         through: u64,
     ) -> Result<(), LogError> {
+        self.put_stats(tenant, trace, contribution, through, false)
+            .await
+    }
+
+    /// As [`Log::keep_stats`]. `again`: also what was added by the same look, for what is stored says something else now.
+    pub(super) async fn put_stats(
+        &self,
+        tenant: &TenantId,
+        trace: &TraceId,
+        contribution: &Contribution,
+        through: u64,
+        again: bool,
+    ) -> Result<(), LogError> {
         for _ in 0..ATTEMPTS {
             let (token, mut kept, kept_through) = self.kept_stats(tenant, trace).await?;
-            if kept_through >= through {
+            if kept_through > through || kept_through == through && !again {
                 return Ok(());
             }
             let changes = contribution.changes_from(&kept);

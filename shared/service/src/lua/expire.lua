@@ -1,8 +1,8 @@
 -- Removes a trace that nobody touched since `before`, if it stands as wanted; one that was touched is left alone. The data goes in the background of Redis, however large it is.
 -- KEYS trace, events, seen, blobs, fold
--- ARGV before_ms, publish, bell, wanted ('' however it stands, 'ended', or the status it ended with), lost_before_ms (what is open and was silent since counts as lost), 1 to only look, seq and mark of what was archived ('' and '': nothing had to be)
+-- ARGV before_ms, publish, bell, wanted ('' however it stands, 'ended', or the status it ended with), lost_before_ms (what is open and was silent since counts as lost), 1 to only look, seq, mark and life of what was archived ('' each: nothing had to be)
 -- -> 1 removed, or would be; 0 not; 2 it is not there, but for its rows
-local state = redis.call('HMGET', KEYS[1], 'at', 'seq', 'dead', 'settled', 'settled_seq', 'mark', 'restored')
+local state = redis.call('HMGET', KEYS[1], 'at', 'seq', 'dead', 'settled', 'settled_seq', 'mark', 'restored', 'life', 'redacting')
 local look = ARGV[6] == '1'
 if not state[2] then
   if look then return 0 end
@@ -19,8 +19,10 @@ if ARGV[4] ~= '' then
   if not status or ARGV[4] ~= 'ended' and ARGV[4] ~= status then return 0 end
 end
 if look then return 1 end
--- What was said about it since (an aside, which is no sign of life) is not in the archive yet.
-if ARGV[7] ~= '' and (state[2] ~= ARGV[7] or (state[6] or '') ~= ARGV[8]) then return 0 end
+-- Its archived copy is being redacted, and may be written over what was archived just now.
+if tonumber(state[9] or '0') > tonumber(redis.call('TIME')[1]) then return 0 end
+-- What was said about it since (an aside, which is no sign of life) is not in the archive yet; what was taken out of it since still is.
+if ARGV[7] ~= '' and (state[2] ~= ARGV[7] or (state[6] or '') ~= ARGV[8] or (state[8] or '') ~= ARGV[9]) then return 0 end
 redis.call('UNLINK', unpack(KEYS))
 redis.pcall(ARGV[2], ARGV[3], state[2])
 return 1

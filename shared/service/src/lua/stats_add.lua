@@ -35,7 +35,10 @@ for i = 8 + buckets, #ARGV, 3 do
     local count = (row[11][duration] or 0) + more
     row[11][duration] = count > 0 and count or nil
   end
-  redis.call('HSET', key, name, cjson.encode(row))
+  local any = next(row[11]) ~= nil
+  for at = 2, 9 do any = any or row[at] > 0 end
+  -- A name under which nothing is counted any more goes: it may have been taken out of its trace.
+  if any then redis.call('HSET', key, name, cjson.encode(row)) else redis.call('HDEL', key, name) end
 end
 for at = 1, buckets do redis.call('EXPIRE', KEYS[2 + at], ARGV[7 + at]) end
 return 1

@@ -28,6 +28,8 @@ pub(in crate::log) struct Frozen {
     pub(in crate::log) seq: u64,
     /// Of its last chunk.
     pub(in crate::log) mark: String,
+    /// Changes also when it is redacted.
+    pub(in crate::log) life: String,
 }
 
 // Writing.
@@ -54,6 +56,7 @@ impl Log {
         let frozen = Frozen {
             seq,
             mark: state.get("mark").cloned().unwrap_or_default(),
+            life: state.get("life").cloned().unwrap_or_default(),
         };
         if state.contains_key("dead") || seq == base {
             return Ok(None);

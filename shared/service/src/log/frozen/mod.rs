@@ -4,6 +4,7 @@
 //! for a trace after it was archived begins a log of its own, and is archived behind what is there.
 
 mod freeze;
+mod redact;
 mod restore;
 mod thaw;
 
@@ -27,8 +28,9 @@ use crate::{
 /// When the trace began for the tenant's lists, milliseconds since 1970; of the index, and archived with the state.
 const LISTED: &str = "listed";
 /// Fields of a trace's state that say something of this store and not of the trace.
-const NOT_KEPT: [&str; 8] = [
+const NOT_KEPT: [&str; 9] = [
     "fold",
+    "redacting",
     "settling",
     "token",
     "kept_until",

@@ -81,7 +81,7 @@ impl Thaws {
         }
     }
 
-    pub(super) fn forget(&self, tenant: &TenantId, trace: &TraceId) {
+    pub(in crate::log) fn forget(&self, tenant: &TenantId, trace: &TraceId) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.retain(|held| held.thawed.trace != *trace || held.tenant != *tenant);
     }
