@@ -160,8 +160,9 @@ async fn no_credential_stands_in_a_log_line_an_answer_or_the_store() {
     assert!(store.contains("access:key:") && store.contains("access:jwks:"));
     let log = lines.text();
     assert!(
-        log.contains("\"TRACE\"") && log.contains("/traces/run"),
-        "the log was heard"
+        log.contains("TRACE") && log.contains("\"request\""),
+        "{}",
+        &log[..log.len().min(2000)]
     );
     let secrets = credentials.iter().map(|it| secret_of(it)).chain([
         signing.as_str(),

@@ -458,7 +458,12 @@ async fn all_of_b(instance: &Instance) -> Vec<String> {
     ] {
         let told = ask(instance, Some("token-secretb"), "GET", path, None).await;
         assert_eq!(told.status, 200, "{path}: {}", told.body);
-        all.push(told.body);
+        // Statistics begin with the time of the question.
+        let (_, body) = told
+            .body
+            .split_once("\"truncated\"")
+            .unwrap_or(("", &told.body));
+        all.push(body.to_owned());
     }
     assert!(all[0].contains("sha256"), "{}", all[0]);
     all
@@ -564,7 +569,8 @@ async fn filters_and_cursors_of_another_tenant_find_nothing_and_cost_the_same() 
                 "operation" | "component_id" | "parent_span_id" => ids.of("step"),
                 _ => String::new(),
             };
-            if of(&own).is_empty() {
+            // A stream of one's own opens all the same, and goes on.
+            if of(&own).is_empty() || operation.resumes {
                 continue;
             }
             let (path, _) = own.fill(&operation.path);
@@ -574,11 +580,11 @@ async fn filters_and_cursors_of_another_tenant_find_nothing_and_cost_the_same() 
         }
         // Who was there before is told that it is gone, whether it ever was or is somebody else's.
         if operation.resumes && operation.path.contains("_id}") {
-            for cursor in ["1", "1-0a0b0c0d", "900-0a0b0c0d"] {
+            for cursor in ["1", "1-0a0b0c0d", "900-0a0b0c0d", "1700000000000-0"] {
                 let path = |ids: &Ids| (ids.fill(&operation.path).0, Some(cursor));
                 let what = format!("{} from {cursor}", operation.path);
                 let status = compared(what, &path).await;
-                assert!(matches!(status, 200 | 404), "{} {status}", operation.path);
+                assert!(matches!(status, 200 | 400 | 404), "{} {status}", operation.path);
                 cursors += 1;
             }
         }

@@ -8,7 +8,7 @@
 //! | `TAILSPAN_KEY_PREFIX` | empty | put before every key and channel; `[a-z0-9:-]`, at most 40 |
 //! | `TAILSPAN_TOKENS` | none | `token=tenant` pairs, comma separated; when set, every request needs one |
 //! | `TAILSPAN_ADMIN_TOKEN` | none | the token for `/metrics`, which counts over all tenants; needed where tokens are those of several |
-//! | `TAILSPAN_AUTH`, `TAILSPAN_SIGNING_KEY` | | who is let in, see [`crate::access::settings`] |
+//! | `TAILSPAN_AUTH`, `TAILSPAN_JWT_*`, `TAILSPAN_SIGNING_KEY` | | who is let in, see [`crate::access::settings`] |
 //! | `TAILSPAN_LIMITS` | none | what a tenant may send, watch and hold: `rate=1000/s,burst=5000,streams=200,stored=10GiB,spans=50000; team-a: rate=100/s`, see [`tailspan_core::quota`] |
 //! | `TAILSPAN_CORS_ORIGINS` | none | origins of pages that may use the API, comma separated: `https://dash.example,http://localhost:5173`, or `*`; see [`crate::cors`] |
 //! | `TAILSPAN_RETENTION_SECONDS` | 604800 (7 days) | how long a trace is kept after its last event |

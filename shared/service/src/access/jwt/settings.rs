@@ -144,6 +144,10 @@ pub(super) fn keys_url(text: &str) -> Result<Url, String> {
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     };
+    if !url.username().is_empty() || url.password().is_some() {
+        // It is named in log lines.
+        return Err("must hold no user and no password".to_owned());
+    }
     match url.scheme() {
         "https" => Ok(url),
         "http" if is_here => Ok(url),
@@ -204,6 +208,7 @@ mod tests {
             ("anybody", None),
             ("https://a", Some("http://example.com/jwks")),
             ("https://a", Some("file:///etc/passwd")),
+            ("https://a", Some("https://user:word@example.com/jwks")),
             ("https://a", Some("http://127.0.0.1.example.com/jwks")),
             ("https://a", Some("/nowhere/jwks.json")),
             ("https://a", Some(r#"{"keys": []}"#)),

@@ -1,6 +1,7 @@
 //! Tokens that another implementation made (`tests/peers/jwt.py`), and what strangers make of them.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use proptest::prelude::*;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
@@ -306,5 +307,23 @@ fn what_a_token_must_say_it_must_say_once_and_well() {
         String::new(),
     ] {
         assert!(read(&wrong, &keys).is_err(), "{wrong}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_sent_is_refused_and_nothing_falls(
+        text in "[A-Za-z0-9_.-]{0,80}",
+        parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 1..4),
+        claims in "[{\\[\"a-z,:0-9eE.\\]}-]{0,60}",
+    ) {
+        let keys = keys_of(&others()["keys"]);
+        let encoded: Vec<_> = parts.iter().map(|part| URL_SAFE_NO_PAD.encode(part)).collect();
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA"}"#);
+        let claims = URL_SAFE_NO_PAD.encode(claims);
+        for text in [text, encoded.join("."), format!("{header}.{claims}.AAAA")] {
+            prop_assert!(read(&text, &keys).is_err());
+            let _ = KeySet::parse(text.as_bytes());
+        }
     }
 }
