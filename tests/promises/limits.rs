@@ -84,7 +84,7 @@ async fn a_tenant_at_a_hundred_times_its_rate_is_refused_cheaply_and_the_other_s
     const BURST: usize = 100;
     const FLOOD: u64 = 3000;
     let redis = RedisServer::start().await;
-    let instance = Instance::with(limited(&redis, "team-a: rate=4/s,burst=100")).await;
+    let instance = Instance::with(limited(&redis, "team-a: rate=1/s,burst=100")).await;
     let http = http();
     send(&http, &instance, B, "warm", 1).await;
 
@@ -95,7 +95,7 @@ async fn a_tenant_at_a_hundred_times_its_rate_is_refused_cheaply_and_the_other_s
         assert_eq!(answer.status(), 200);
         assert_eq!(
             header(&answer, "ratelimit-policy"),
-            r#""events";q=100;w=25;qu="events""#
+            r#""events";q=100;w=100;qu="events""#
         );
     }
     let after = work(&redis).await;
@@ -133,7 +133,7 @@ async fn a_tenant_at_a_hundred_times_its_rate_is_refused_cheaply_and_the_other_s
     let (seconds, after) = (flooded.elapsed().as_secs_f64(), work(&redis).await);
     let (refused, let_in) = (refused.into_inner(), let_in.into_inner());
     accepted += let_in;
-    let most = BURST as f64 + 4.0 * began.elapsed().as_secs_f64() + 1.0;
+    let most = BURST as f64 + began.elapsed().as_secs_f64() + 1.0;
     assert!(accepted as f64 <= most, "{accepted} of at most {most}");
 
     let commands = sum(&after.0) - sum(&before.0) - commands_accepting * let_in as f64;
@@ -141,7 +141,7 @@ async fn a_tenant_at_a_hundred_times_its_rate_is_refused_cheaply_and_the_other_s
     let cpu = after.1 - before.1 - cpu_accepting * let_in as f64;
     println!(
         "{FLOOD} requests in {seconds:.1} s ({:.0} times the rate): {let_in} accepted, {refused} refused; commands of Redis for a refused one: {share:.4} of an accepted one ({commands_accepting:.1}), CPU {:.4}",
-        FLOOD as f64 / seconds / 4.0,
+        FLOOD as f64 / seconds,
         cpu.max(0.0) / refused as f64 / cpu_accepting,
     );
     assert!(refused > FLOOD / 2, "{refused} refused");
@@ -757,31 +757,38 @@ async fn only_named_pages_may_read_what_is_answered() {
 /// Where requests to others begin. Their addresses come from the operator's configuration, and none from a request.
 #[test]
 fn nothing_fetches_an_address_from_a_request() {
-    const MAY: [(&str, &str); 9] = [
+    // By the beginnings of their paths.
+    const MAY: [(&str, &str); 12] = [
         ("functions/local/src/cli", "a person's own command line"),
         (
             "functions/local/src/health.rs",
             "a person's own command line",
         ),
-        (
-            "functions/stream/src/completion/call.rs",
-            "agents of the operator's file",
-        ),
+        ("functions/local/src/listen.rs", "its own tests"),
         (
             "functions/socket/src/cloud.rs",
             "the gateway that holds the connection: its own event names it",
         ),
-        ("shared/service/src/agents.rs", "reads the operator's file"),
+        (
+            "functions/stream/src/completion/call.rs",
+            "agents of the operator's file",
+        ),
+        ("shared/service/src/access/jwt", "the configured issuer"),
         ("shared/service/src/archive", "the operator's bucket"),
         ("shared/service/src/aws.rs", "AWS itself"),
-        (
-            "shared/service/src/function/",
-            "the runtime, and secrets that the environment names",
-        ),
         (
             "shared/service/src/evaluation",
             "judges of the operator's environment",
         ),
+        (
+            "shared/service/src/function",
+            "the runtime, and secrets that the environment names",
+        ),
+        (
+            "shared/service/src/outward.rs",
+            "receivers of the operator's file",
+        ),
+        ("shared/service/src/tls.rs", "nobody: how it is done"),
     ];
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut folders = vec![root.join("functions"), root.join("shared")];
