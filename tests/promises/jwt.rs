@@ -5,7 +5,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tailspan_core::id::TenantId;
-use tailspan_service::access::settings::{AccessSettings, Mode};
+use tailspan_service::access::{
+    Scopes,
+    keys::NewKey,
+    settings::{AccessSettings, Mode},
+};
 
 use crate::{
     issuer::{Issuer, Mood, Signer, access, claims, now_seconds},
@@ -323,4 +327,75 @@ async fn an_open_connection_ends_with_its_token() {
         socket
     );
     assert_eq!(status(&instance, &token).await, 401);
+}
+
+#[tokio::test]
+async fn a_gateways_connection_does_not_outlive_what_opened_it() {
+    let redis = RedisServer::start().await;
+    let (issuer, signer) = (Issuer::start().await, Signer::new("first"));
+    issuer.has(&[&signer]);
+    // Who lets in is another process than those that do the frames.
+    let door = instance(&redis, access(&issuer.url, &[])).await;
+    let worker = instance(&redis, access(&issuer.url, &[])).await;
+    let management = tailspan_socket::cloud::Management::default();
+    let ask = async |of: &Instance, kind: &str, id: &str, token: &str| {
+        let frame = json!({"type": "session_end", "session_id": "nobody"}).to_string();
+        let event = json!({
+            "requestContext": {"eventType": kind, "connectionId": id}, "body": frame,
+            "headers": {"Authorization": format!("Bearer {token}")},
+        });
+        let answered = tailspan_socket::cloud::answer(&of.app, &management, event).await;
+        answered.unwrap()["statusCode"].as_u64().unwrap()
+    };
+    let tenant = TenantId::parse("team-a").unwrap();
+    let make = async || {
+        let new = NewKey {
+            tenant: tenant.clone(),
+            name: String::new(),
+            scopes: Scopes::INGEST,
+            lifetime: None,
+        };
+        let (row, key) = door.app.access.create_key(new).await.unwrap();
+        (row.id, key)
+    };
+    let (revoked, by_revoked) = make().await;
+    let (rotated, by_rotated) = make().await;
+    let mut claims = issuer.claims("team-a", "ingest");
+    claims["exp"] = (now_seconds() - 50).into();
+    let expires = signer.sign(&claims);
+    let reads = signer.sign(&issuer.claims("team-a", "read"));
+    assert_eq!(ask(&door, "CONNECT", "r", &reads).await, 403);
+    let connections = [
+        ("a", by_revoked.as_str()),
+        ("b", by_rotated.as_str()),
+        ("c", expires.as_str()),
+        ("d", "a-token"),
+    ];
+    for (id, token) in connections {
+        assert_eq!(ask(&door, "CONNECT", id, token).await, 200, "{id}");
+        // The events of frames have no headers that anybody looks at.
+        assert_eq!(ask(&worker, "MESSAGE", id, "").await, 200, "{id}");
+        let kept = redis.cli(&["GET", &format!("socket:{id}")]).await;
+        let secret = token.rsplit(['_', '.']).next().unwrap();
+        assert!(!kept.contains(secret) && kept.len() > 20, "{kept}");
+    }
+    door.app.access.revoke_key(&tenant, &revoked).await.unwrap();
+    let grace = Duration::ZERO;
+    let rotation = door.app.access.rotate_key(&tenant, &rotated, grace).await;
+    let (_, new) = rotation.unwrap();
+    for (id, _) in &connections[..3] {
+        let refused = async {
+            while ask(&worker, "MESSAGE", id, "").await != 401 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, refused).await.expect(id);
+        // Forgotten: it is not asked again.
+        let kept = redis.cli(&["EXISTS", &format!("socket:{id}")]).await;
+        assert_eq!(kept, ":0\r\n", "{id}");
+    }
+    assert_eq!(ask(&worker, "MESSAGE", "d", "").await, 200);
+    assert_eq!(ask(&door, "CONNECT", "b", &by_rotated).await, 401);
+    assert_eq!(ask(&door, "CONNECT", "b", &new).await, 200);
+    assert_eq!(ask(&worker, "MESSAGE", "b", "").await, 200);
 }

@@ -11,11 +11,14 @@ use tailspan_core::{
     id::{TenantId, TraceId},
     notify::Kind,
 };
-use tailspan_service::access::{
-    Scopes,
-    keys::NewKey,
-    lent::{Lent, Loan},
-    settings::Mode,
+use tailspan_service::{
+    access::{
+        Scopes,
+        keys::NewKey,
+        lent::{Lent, Loan},
+        settings::Mode,
+    },
+    agents::Agents,
 };
 
 use crate::{
@@ -347,6 +350,9 @@ async fn started() -> (RedisServer, Instance) {
     // The keys as they are: what is fetched is tried elsewhere, and costs commands now and then.
     let keys = json!({"keys": [signer().jwk()]}).to_string();
     config.access = access(ISSUER, &[("TAILSPAN_JWT_JWKS", &keys)]);
+    // An agent that only the other one may call; nobody is there.
+    let agents = json!({"secretb-agent": {"kind": "openai_chat", "url": "http://127.0.0.1:9/", "model": "m", "tenants": [B]}});
+    config.agents = Agents::parse(&agents.to_string(), |_| None).expect("agents");
     let instance = Instance::with(config).await;
     for team in [A, B] {
         fill(&instance, team).await;
@@ -584,7 +590,11 @@ async fn filters_and_cursors_of_another_tenant_find_nothing_and_cost_the_same() 
                 let path = |ids: &Ids| (ids.fill(&operation.path).0, Some(cursor));
                 let what = format!("{} from {cursor}", operation.path);
                 let status = compared(what, &path).await;
-                assert!(matches!(status, 200 | 400 | 404), "{} {status}", operation.path);
+                assert!(
+                    matches!(status, 200 | 400 | 404),
+                    "{} {status}",
+                    operation.path
+                );
                 cursors += 1;
             }
         }
@@ -874,6 +884,75 @@ async fn streams_show_a_tenant_its_own_and_lists_count_it() {
         .expect("answered");
     assert_eq!(answer.headers()["cache-control"], "no-store");
     assert_eq!(answer.headers()["referrer-policy"], "no-referrer");
+}
+
+#[tokio::test]
+async fn a_trace_and_a_session_that_two_tenants_call_alike_are_two() {
+    let (_redis, instance) = started().await;
+    let store = async |team: &str, name: String| {
+        let event = json!({
+            "event_type": "step", "span_id": name, "name": format!("{team}-{name}"), "session_id": "shared-talk", "agent_id": "shared-agent",
+        });
+        let token = format!("token-{team}");
+        let path = "/traces/shared/events";
+        let told = ask(&instance, Some(&token), "POST", path, Some(&event)).await;
+        assert_eq!(told.status, 200, "{}", told.body);
+    };
+    for team in [B, A] {
+        store(team, "first".to_owned()).await;
+    }
+    let mine = Some("token-secreta");
+    for path in [
+        "/traces/shared/stream",
+        "/v1/trace/traces/shared/stream",
+        "/sessions/shared-talk/stream",
+        "/stream?from=start",
+    ] {
+        let of_mine = match path.contains('?') {
+            true => "&token=token-secreta",
+            false => "?token=token-secreta",
+        };
+        let url = instance.url(&format!("{path}{of_mine}"));
+        let mut viewer = Viewer::open(&url, None).await.expect("opens");
+        let late = format!("late-{}", path.len());
+        for team in [B, A] {
+            store(team, late.clone()).await;
+        }
+        let (mut seen, wanted) = (String::new(), format!("{A}-{late}"));
+        while !seen.contains(&wanted) {
+            seen += &viewer.soon().await.expect("reads").expect("goes on").data;
+        }
+        assert!(seen.contains(&format!("{A}-first")), "{path}: {seen}");
+        assert!(!seen.contains(B), "{path}: {seen}");
+    }
+    for path in [
+        "/traces/shared",
+        "/traces/shared/events",
+        "/traces/shared/summary",
+        "/traces/shared/export",
+        "/sessions/shared-talk",
+        "/agents/shared-agent/traces",
+        "/v1/trace/traces/shared",
+    ] {
+        let told = ask(&instance, mine, "GET", path, None).await;
+        assert_eq!(told.status, 200, "{path}: {}", told.body);
+        assert!(!told.body.contains(B), "{path}: {}", told.body);
+    }
+    let told = ask(&instance, mine, "DELETE", "/traces/shared?force=true", None).await;
+    assert!(told.status < 300, "{}", told.body);
+    let of_b = ask(
+        &instance,
+        Some("token-secretb"),
+        "GET",
+        "/traces/shared/events",
+        None,
+    )
+    .await;
+    assert!(
+        of_b.status == 200 && of_b.body.contains("secretb-first"),
+        "{}",
+        of_b.body
+    );
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ pub(crate) struct Redacted {
     post, path = "/traces/{trace_id}/redact", tag = "traces", params(tailspan_service::extract::TraceSegment), request_body = Option<RedactBody>,
     responses(
         (status = 200, description = "what was done", body = Redacted),
+        (status = 404, response = tailspan_service::openapi::TraceNotFound),
         (status = 413, response = tailspan_service::openapi::TooLarge),
     ),
 ))]

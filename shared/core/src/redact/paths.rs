@@ -128,7 +128,7 @@ pub(super) fn step<'a>(active: &[Active<'a>], step: Step<'_>) -> (Vec<Active<'a>
             };
             let is_hit = match (first, step) {
                 (Segment::Any, _) => {
-                    left.push(Active(segments));
+                    add(&mut left, Active(segments));
                     again.push(Active(rest));
                     continue;
                 }
@@ -139,13 +139,20 @@ pub(super) fn step<'a>(active: &[Active<'a>], step: Step<'_>) -> (Vec<Active<'a>
             };
             match (is_hit, rest.is_empty()) {
                 (true, true) => is_end = true,
-                (true, false) => left.push(Active(rest)),
+                (true, false) => add(&mut left, Active(rest)),
                 (false, _) => {}
             }
         }
         open = again;
     }
     (left, is_end)
+}
+
+/// Adds what is left of a path, once: `..` may lead to the same place in many ways.
+fn add<'a>(left: &mut Vec<Active<'a>>, active: Active<'a>) {
+    if !left.iter().any(|known| std::ptr::eq(known.0, active.0)) {
+        left.push(active);
+    }
 }
 
 /// Whether a name is as a pattern with `*` has it; letters are not told apart by case.

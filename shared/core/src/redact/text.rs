@@ -12,6 +12,8 @@ const MAX_NAME_BYTES: usize = 256;
 const MAX_ROUNDS: usize = 8;
 /// Values nest no deeper than a reader of ours follows; what lies deeper, where a path is still to be looked for, goes as a whole.
 const MAX_DEPTH: usize = 96;
+/// Numbers of a list that are looked over for how the list is quoted.
+const MAX_NUMBERS_BACK: usize = 256;
 /// JSON texts within JSON texts.
 const MAX_TEXTS: usize = 6;
 
@@ -227,15 +229,24 @@ impl Pass<'_> {
 
     /// What stands under secret names: as fields of JSON and the like, and as `name=value` and `name: value`.
     fn names_in(&self, text: &[u8], edits: &mut Edits) {
+        // Up to where something is replaced, and up to where a line was looked through in vain: what stands there is not looked at again, however often a stranger repeats a name.
+        let (mut done, mut line_done) = (0, 0);
         for part in self.rules.parts_of_names.find_iter(text) {
             let part = part.range();
+            if part.start < done {
+                continue;
+            }
+            let before = edits.0.len();
             match quoted_around(text, &part) {
                 Some((name, quote)) => {
                     if self.rules.is_secret_name(slice(text, name.clone())) {
                         self.value_of(text, name, quote, edits);
                     }
                 }
-                None => self.bare_value_of(text, &part, edits),
+                None => self.bare_value_of(text, &part, &mut line_done, edits),
+            }
+            if let Some((range, _)) = edits.0.get(before) {
+                done = range.end;
             }
         }
     }
@@ -306,7 +317,13 @@ impl Pass<'_> {
     }
 
     /// `?api_key=...`, `PASSWORD=...`, `Cookie: a=b`, `password: hunter2`.
-    fn bare_value_of(&self, text: &[u8], part: &Range<usize>, edits: &mut Edits) {
+    fn bare_value_of(
+        &self,
+        text: &[u8],
+        part: &Range<usize>,
+        line_done: &mut usize,
+        edits: &mut Edits,
+    ) {
         let is_of_name =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
         let before = text.get(..part.start).unwrap_or_default();
@@ -345,19 +362,18 @@ impl Pass<'_> {
                 let from = end + 1 + rest.iter().take_while(blank).count();
                 let lower = name.to_ascii_lowercase();
                 let is_header = lower.ends_with(b"authorization") || lower.ends_with(b"cookie");
-                let until =
-                    |is_end: &dyn Fn(u8) -> bool| find(text, from, is_end).unwrap_or(text.len());
+                if is_header && from < *line_done {
+                    return;
+                }
                 let range = match is_header {
-                    true => from..until(&line),
-                    false => from..until(&word),
+                    true => from..find(text, from, line).unwrap_or(text.len()),
+                    false => from..find(text, from, word).unwrap_or(text.len()),
                 };
                 // Prose says `password: click here`, and code `secret: String`.
                 let said = slice(text, range.clone());
-                let is_said = said.len() >= 6
-                    && said
-                        .iter()
-                        .any(|byte| byte.is_ascii_digit() || *byte == b'=');
-                if !is_said {
+                let tells = |byte: &u8| byte.is_ascii_digit() || *byte == b'=';
+                if said.len() < 6 || !said.iter().any(tells) {
+                    *line_done = range.end;
                     return;
                 }
                 range
@@ -431,7 +447,7 @@ fn quote_for_number(text: &[u8], range: &Range<usize>) -> Option<Quote> {
     };
     let mut at = range.start;
     let mut is_in_list = false;
-    loop {
+    for _ in 0..MAX_NUMBERS_BACK {
         let Some(before) = not_space(at) else {
             return is_in_list.then_some(JSON);
         };
@@ -471,6 +487,7 @@ fn quote_for_number(text: &[u8], range: &Range<usize>) -> Option<Quote> {
             _ => return None,
         }
     }
+    Some(JSON)
 }
 
 /// Where a list, an object, a number or a word ends.

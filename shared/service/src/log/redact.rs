@@ -139,6 +139,7 @@ impl Log {
             done.redacted += redacted;
         }
         self.thaws.forget(tenant, trace);
+        self.folds.forget(tenant, trace);
         self.metrics.redacted.inc_by(done.redacted);
         info!(%trace, events = done.events, redacted = done.redacted, archived = done.archived, "redacted a stored trace");
         Ok(is_there.then_some(done))

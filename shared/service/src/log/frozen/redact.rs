@@ -68,7 +68,12 @@ impl Log {
                         .collect();
                     archive::identity_lines(&all)
                 }
-                Some(Item::Header(header)) => header.line(),
+                Some(Item::Header(mut header)) => {
+                    // Whoever folded it knows by this that it is another one now.
+                    let life = header.number("life") + 1;
+                    header.state.insert("life".to_owned(), life.to_string());
+                    header.line()
+                }
                 Some(Item::End { .. }) => continue,
             };
             spill = beside(move || spill.write(&text).map(|()| spill))
