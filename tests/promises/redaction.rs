@@ -22,7 +22,7 @@ use tailspan_core::{
         ResourceItems, Scope, ScopeItems, Span, SpanEvent, Status, any_value,
     },
 };
-use tailspan_service::{archive::ArchiveConfig, config::Config};
+use tailspan_service::{archive::ArchiveConfig, config::Config, webhooks::Webhooks};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
     mesh::until,
     socket::Client,
     support::{Instance, RedisServer, Viewer, config, http},
+    webhooks::{self, Receiver},
 };
 
 /// What an operator asks for beyond what is always done.
@@ -1049,6 +1050,10 @@ async fn a_thousand_secrets_in_every_place_and_by_every_way_are_in_nothing_that_
     config.archive = Some(ArchiveConfig::Folder(folder.path().to_owned()));
     (config.patience.stalled_ms, config.patience.lost_ms) = (500, 1000);
     config.mesh.tries = 1;
+    // As much as an endpoint may be told.
+    let (receiver, address) = Receiver::start(0).await;
+    let file = webhooks::file(address, ", level: standard");
+    config.webhooks = Webhooks::parse(&file, |_| None).unwrap();
     let instance = Instance::with(config.clone()).await;
     tokio::spawn(tailspan_mesh::run(instance.app.clone()));
     let mut c = Canaries::default();
@@ -1123,6 +1128,10 @@ async fn a_thousand_secrets_in_every_place_and_by_every_way_are_in_nothing_that_
     let keys = found.look_in_redis(&redis).await;
     kept.look_in_redis(&redis).await;
     let answers = found.look_in_answers(&instance).await;
+    let told = receiver.bodies();
+    for body in &told {
+        found.look("a webhook", body);
+    }
     // Into the archive, and read there.
     let before = tailspan_service::log::now_unix_ms() + 3_600_000;
     instance
@@ -1143,6 +1152,7 @@ async fn a_thousand_secrets_in_every_place_and_by_every_way_are_in_nothing_that_
         found.bytes
     );
     assert!(keys > 50 && answers > 100 && files > 5 && !lines.take().is_empty());
+    assert!(told.len() > 5, "{} notifications", told.len());
     found.nothing(&c);
     // The search is not blind: what stands beside the secrets is found.
     let missing: Vec<_> = c

@@ -442,9 +442,16 @@ async fn foreign_and_absent(instance: &Instance) -> (Ids, Ids) {
     let foreign = Ids::new(B, &token, &key);
     let (run, kind) = (TraceId::parse(&foreign.trace).unwrap(), Kind::Failed);
     let (log, body) = (&instance.app.log, "{}".to_owned());
-    log.add_delivery(&tenant(B), "secretb-ops", kind, &run, &foreign.delivery, body)
-        .await
-        .unwrap();
+    log.add_delivery(
+        &tenant(B),
+        "secretb-ops",
+        kind,
+        &run,
+        &foreign.delivery,
+        body,
+    )
+    .await
+    .unwrap();
     (foreign, Ids::absent())
 }
 

@@ -56,14 +56,14 @@ impl Got {
 
 /// A receiver that checks each signature, and refuses each id a few times.
 #[derive(Clone, Default)]
-struct Receiver {
+pub(crate) struct Receiver {
     refuses: usize,
     got: Arc<Mutex<HashMap<String, Got>>>,
     broken: Arc<Mutex<Vec<String>>>,
 }
 
 impl Receiver {
-    async fn start(refuses: usize) -> (Self, SocketAddr) {
+    pub(crate) async fn start(refuses: usize) -> (Self, SocketAddr) {
         let receiver = Self {
             refuses,
             ..Self::default()
@@ -87,6 +87,12 @@ impl Receiver {
             }
         }
         taken
+    }
+
+    /// All that came.
+    pub(crate) fn bodies(&self) -> Vec<Vec<u8>> {
+        let got = self.got.lock().unwrap();
+        got.values().flat_map(|got| got.bodies.clone()).collect()
     }
 
     fn body(&self, kind: &str, trace: &str) -> Option<Value> {
@@ -130,7 +136,8 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Byt
     StatusCode::NO_CONTENT.into_response()
 }
 
-fn file(address: SocketAddr, more: &str) -> String {
+/// The operator's file with this receiver; `more` stands behind its other fields.
+pub(crate) fn file(address: SocketAddr, more: &str) -> String {
     format!(
         "endpoints:\n  ops: {{url: 'http://{address}/hook', secret: {SECRET}, timeout_seconds: 1, first_retry_seconds: 0.02, longest_retry_seconds: 1{more}}}\n"
     )
