@@ -937,12 +937,8 @@ async fn send_everything(
     )
     .await;
     c.way = "import";
-    let file = request_json(
-        c,
-        SPANS,
-        vec![span_json(&span(c, 0xa6, 1)), span_json(&span(c, 0xa6, 2))],
-    )
-    .to_string();
+    let spans = [1, 2].map(|id| span_json(&span(c, 0xa6, id)));
+    let file = request_json(c, SPANS, spans.into()).to_string();
     post(instance, "/traces/import", JSON, None, file.into_bytes()).await;
     c.way = "mesh";
     let entry: Vec<(String, String)> = vec![
