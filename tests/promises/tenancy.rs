@@ -179,6 +179,7 @@ fn needs(operation: &Operation, ids: &Ids) -> (Scopes, Option<Value>) {
             | "/api/evaluate/json/stream"
             | "/api/debug/bundle",
         ) => (Scopes::READ, Some(json!({}))),
+        ("POST", "/traces/{trace_id}/redact") => (Scopes::ADMIN, Some(json!({}))),
         ("POST", "/tokens") => (Scopes::READ, Some(json!({"name": A}))),
         ("DELETE", "/tokens/{token_id}") => (Scopes::READ, None),
         ("POST", "/admin/keys") => (Scopes::ADMIN, Some(json!({"scopes": ["read"]}))),

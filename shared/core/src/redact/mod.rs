@@ -15,6 +15,7 @@
 //! **Identity** is that of what is stored, where it is made of content: no hash of a secret is kept anywhere. A repeat is redacted to the same bytes and is known again; two log records of the same nanosecond that
 //! differ in nothing but a secret are one. Ids that producers gave stay.
 
+mod frame;
 mod paths;
 mod patterns;
 mod rules;
@@ -37,6 +38,7 @@ pub use self::rules::Rules;
 use self::{paths::Active, rules::Compiled};
 use crate::{
     id::{TenantId, hex},
+    live::wire_form::VERBATIM,
     native,
     observed::{Canonical, Context, Incoming, What},
     otlp,
@@ -233,12 +235,18 @@ impl Redactor {
     /// As [`Redactor::clean_text`], of a name and what stands under it.
     pub fn clean_pair(&self, tenant: &TenantId, name: &[u8], value: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let pass = self.pass(tenant);
-        let clean = |text: &[u8]| pass.text(text, &[]).unwrap_or_else(|| text.to_vec());
+        let clean = |text: &[u8], active: &[Active<'_>]| {
+            let clean = pass.text(text, active);
+            clean.unwrap_or_else(|| text.to_vec())
+        };
         let value = match pass.rules.is_secret_name(name) && !value.is_empty() && !is_mark(value) {
             true => pass.mark(value).into_bytes(),
-            false => clean(value),
+            false => {
+                let name = String::from_utf8_lossy(name);
+                clean(value, &pass.rules.paths_at(Some(&name)))
+            }
         };
-        (clean(name), value)
+        (clean(name, &[]), value)
     }
 
     /// As [`Redactor::clean_text`], of an object of JSON.
@@ -444,7 +452,8 @@ impl Pass<'_> {
         self.string(&mut record.severity_text);
         self.string(&mut record.event_name);
         if let Some(body) = &mut record.body {
-            self.any(body, &self.rules.paths_at(None));
+            // What stands in a body are fields, as attributes are.
+            self.any(body, &self.rules.paths_at_fields());
         }
         self.pairs(&mut record.attributes);
     }
@@ -459,6 +468,7 @@ impl Pass<'_> {
         if let Some(value) = &mut pair.value {
             match self.rules.is_secret_name(pair.key.as_bytes()) {
                 true => self.blank(value),
+                false if pair.key == VERBATIM => self.frame(value),
                 false => self.any(value, active),
             }
         }

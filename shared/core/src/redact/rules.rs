@@ -10,7 +10,7 @@ use super::{
     paths::{PathRule, Segment},
     patterns::{self, Pattern, compile},
 };
-use crate::id::TenantId;
+use crate::{id::TenantId, live::wire_form::VERBATIM};
 
 /// Names that always stand for something secret, alone or at the end of a longer name (`http.request.header.authorization`, `OPENAI_API_KEY`), with or without one of `_ - .` or a space between words.
 /// Counts of tokens end otherwise.
@@ -216,6 +216,8 @@ impl Compiled {
         let mut quick = vec![
             HIDDEN.to_owned(),
             patterns::begin_of_credentials().to_owned(),
+            // Bytes in what came as JSON are not seen before they are decoded.
+            regex::escape(VERBATIM),
         ];
         let mut parts = vec![SECRET_NAMES.to_owned()];
         let mut names = vec![compile(&format!("{SECRET_NAMES}{PLACES}$"))?];
