@@ -609,7 +609,8 @@ async fn what_is_stored_is_bounded_and_deleting_makes_room() {
         http.get(&url).bearer_auth(A).send().await.unwrap().status(),
         200
     );
-    let deleted = http.delete(&url).bearer_auth(A).send().await.unwrap();
+    let forced = format!("{url}?force=true");
+    let deleted = http.delete(forced).bearer_auth(A).send().await.unwrap();
     assert!(deleted.status().is_success());
     let left = stored().await;
     assert!(left + 2_000 < bytes, "{left} of {bytes}");

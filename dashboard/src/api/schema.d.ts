@@ -56,6 +56,74 @@ export interface paths {
     patch?: never;
     trace?: never;
   };
+  '/admin/webhooks': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** Who is told of the tenant's runs, without addresses and secrets, and how many deliveries wait or were given up. */
+    get: operations['list_webhooks'];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  '/admin/webhooks/deliveries': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** Deliveries of notifications, the newest first: dead letters, unless others are asked for. */
+    get: operations['list_deliveries'];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  '/admin/webhooks/deliveries/{delivery_id}/replay': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    get?: never;
+    put?: never;
+    /** Tries a delivery again, whether it was given up, was taken or still waits: the same bytes under the same id. */
+    post: operations['replay_delivery'];
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  '/admin/webhooks/replay': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    get?: never;
+    put?: never;
+    /** Tries all dead letters again. */
+    post: operations['replay_dead'];
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
   '/agents/{agent_id}/completions/trace': {
     parameters: {
       query?: never;
@@ -586,6 +654,26 @@ export interface paths {
     patch?: never;
     trace?: never;
   };
+  '/status/limits': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /**
+     * What the caller's tenant may send, watch and hold, and how much of it it does.
+     * @description Counted over all instances.
+     */
+    get: operations['get_limits'];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
   '/stream': {
     parameters: {
       query?: never;
@@ -850,6 +938,26 @@ export interface paths {
     get: operations['get_invocations'];
     put?: never;
     post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  '/traces/{trace_id}/redact': {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    get?: never;
+    put?: never;
+    /**
+     * Takes out of a stored trace what the server's rules take out of what comes, and what the request asks for.
+     * @description Numbers, cursors and marks stay, so viewers go on where they are. Asked twice, the second finds nothing more.
+     */
+    post: operations['redact'];
     delete?: never;
     options?: never;
     head?: never;
@@ -1643,6 +1751,9 @@ export interface components {
       traceId: string;
       warnings: string[];
     };
+    Deliveries: {
+      deliveries: components['schemas']['WebhookDelivery'][];
+    };
     /** @description A sentence, or what is wrong with which field. */
     Detail: string | components['schemas']['Problem'][];
     DetailedError: {
@@ -1751,6 +1862,7 @@ export interface components {
       | 'agent_timeout'
       | 'archived_too_large'
       | 'body_too_large'
+      | 'delivery_not_found'
       | 'event_too_large'
       | 'forbidden'
       | 'host_missing'
@@ -1772,9 +1884,11 @@ export interface components {
       | 'missing_question'
       | 'not_acceptable'
       | 'origin_not_allowed'
+      | 'rate_exceeded'
       | 'route_not_found'
       | 'session_not_found'
       | 'span_not_found'
+      | 'storage_exceeded'
       | 'store_full'
       | 'token_not_found'
       | 'too_deep'
@@ -1783,6 +1897,7 @@ export interface components {
       | 'too_many_connections'
       | 'too_many_events'
       | 'too_many_keys'
+      | 'too_many_streams'
       | 'too_many_tokens'
       | 'trace_deleted'
       | 'trace_exists'
@@ -1914,6 +2029,26 @@ export interface components {
       user_id?: string | null;
     };
     EventId: string | number;
+    /** @description Spans, log records and native events. */
+    EventRate: {
+      /**
+       * Format: int64
+       * @description At once.
+       */
+      burst: number;
+      /**
+       * Format: int64
+       * @description That may be sent now.
+       */
+      left: number;
+      /** Format: double */
+      per_second: number;
+      /**
+       * Format: int64
+       * @description Until one may be sent again, rounded up; 0 when one may.
+       */
+      wait_seconds: number;
+    };
     EventRetrieval: {
       /** @description `{id, score, document, text}` each, as far as it is told; after the last of those shown a text says of how many (`5 of 7 chunks`). */
       chunks?: unknown[];
@@ -2189,6 +2324,11 @@ export interface components {
        * @description The trace's last event.
        */
       last_seq: number;
+      /**
+       * Format: int64
+       * @description Spans of the file that are beyond what a trace of the tenant may have: they are not stored.
+       */
+      refused: number;
       /** @description The id, as the file spells it. */
       spelled: string;
       /** @description Where it is stored. */
@@ -2246,6 +2386,12 @@ export interface components {
       | 'mcp'
       | 'log'
       | 'span';
+    LimitUse: {
+      /** Format: int64 */
+      limit: number;
+      /** Format: int64 */
+      used: number;
+    };
     /** @description What holds here; each is described in docs/operations.md. */
     LimitsInForce: {
       /** Format: int64 */
@@ -2658,6 +2804,46 @@ export interface components {
       /** Format: int64 */
       seq: number;
     };
+    /**
+     * @description What is taken out of the trace beyond what the server takes out of what comes.
+     * @example {
+     *       "names": [
+     *         "user.email"
+     *       ],
+     *       "patterns": [
+     *         "card"
+     *       ]
+     *     }
+     */
+    RedactBody: {
+      content?: components['schemas']['RedactContent'] | null;
+      mode?: components['schemas']['RedactMode'] | null;
+      /** @description Names of attributes and of fields of JSON, with `*` for anything. */
+      names?: string[] | null;
+      /** @description Paths into attributes that hold JSON, after the attribute that they are for, if they are for one: `args $.customer.iban`, `$..birthday`. */
+      paths?: string[] | null;
+      /** @description `email`, `card`, or an expression between slashes. */
+      patterns?: string[] | null;
+    };
+    /** @enum {string} */
+    RedactContent: 'on' | 'off';
+    /** @enum {string} */
+    RedactMode: 'remove' | 'hmac';
+    Redacted: {
+      /** @description There is an archived copy, and it was looked at. */
+      archived: boolean;
+      /**
+       * Format: int64
+       * @description Events that were looked at, in the log and in the archive.
+       */
+      events: number;
+      /**
+       * Format: int64
+       * @description Values that were taken out.
+       */
+      redacted: number;
+      trace_id: string;
+    };
     /** @description An event that was not taken. It costs only itself. */
     RejectedEvent: {
       /** @description Its place in the body, from 0. */
@@ -2670,6 +2856,13 @@ export interface components {
     Remark: components['schemas']['GapData'] | components['schemas']['EndData'];
     /** @enum {string} */
     RemarkName: 'gap' | 'end';
+    Replayed: {
+      /**
+       * Format: int64
+       * @description Deliveries that wait again.
+       */
+      replayed: number;
+    };
     ReportForm: {
       /**
        * Format: binary
@@ -3416,6 +3609,15 @@ export interface components {
       unpriced_llm_calls: number;
       users: string[];
     };
+    /** @description What a tenant may send, watch and hold. What is absent is not limited. */
+    TenantLimits: {
+      events?: components['schemas']['EventRate'];
+      /** Format: int64 */
+      spans_per_trace?: number;
+      /** @description Blocks and pieces of traces, packed; the store needs some more beside them. */
+      stored_bytes?: components['schemas']['LimitUse'];
+      streams?: components['schemas']['LimitUse'];
+    };
     /** @description A turn of the user, and when it began. */
     TimedTurn: components['schemas']['Invocation'] & {
       /**
@@ -3655,6 +3857,59 @@ export interface components {
       /** Format: date-time */
       since: string;
       span_id: string;
+    };
+    WebhookDelivery: {
+      /**
+       * Format: int64
+       * @description Attempts so far; from none again after a replay.
+       */
+      attempts: number;
+      /** Format: date-time */
+      created_at: string;
+      endpoint: string;
+      /** @description What the receiver sees as `webhook-id`. */
+      id: string;
+      /** Format: date-time */
+      last_attempt_at?: string;
+      /** @description Why it was not taken: the beginning of the answer, or what went wrong before one. */
+      last_error?: string;
+      /**
+       * Format: int64
+       * @description The status that was answered last; absent when nothing was.
+       */
+      last_status?: number;
+      /** Format: date-time */
+      next_attempt_at?: string;
+      /** @description `waiting`, `dead` or `delivered`. */
+      standing: string;
+      trace_id: string;
+      type: string;
+    };
+    WebhookEndpoint: {
+      /** @description Only runs of these; empty: of all. */
+      agents: string[];
+      /** Format: int32 */
+      attempts: number;
+      /** @description Kinds of notifications. */
+      events: string[];
+      level: string;
+      name: string;
+      /** @description Scheme and host; the rest of the address may hold a secret. */
+      place: string;
+    };
+    /** @description Who is told of a tenant's runs. */
+    WebhookList: {
+      /**
+       * Format: int64
+       * @description Dead letters.
+       */
+      dead: number;
+      endpoints: components['schemas']['WebhookEndpoint'][];
+      /**
+       * Format: int64
+       * @description Deliveries that are still tried.
+       */
+      waiting: number;
     };
     WorkLengths: {
       /**
@@ -3907,7 +4162,7 @@ export interface components {
         'application/x-protobuf': string;
       };
     };
-    /** @description this process has all it can hold: come again */
+    /** @description this process has all it can hold, or the tenant has all that it may: come again */
     OtlpTooMany: {
       headers: {
         /** @description seconds after which trying again makes sense */
@@ -4031,7 +4286,7 @@ export interface components {
         'application/json': components['schemas']['ErrorBody'];
       };
     };
-    /** @description this process has all it can hold: come again */
+    /** @description this process has all it can hold, or the tenant has all that it may: come again */
     TooMany: {
       headers: {
         /** @description seconds after which trying again makes sense */
@@ -4246,6 +4501,134 @@ export interface operations {
         };
       };
       413: components['responses']['TooLarge'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
+  list_webhooks: {
+    parameters: {
+      query?: {
+        /** @description whose, for the admin token; else the default tenant's */
+        tenant?: string;
+      };
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description the endpoints that the operator configured for the tenant */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['WebhookList'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
+  list_deliveries: {
+    parameters: {
+      query?: {
+        /** @description Which: `dead` unless it is said. */
+        standing?: 'waiting' | 'dead' | 'delivered';
+        /** @description At most so many, the newest. */
+        limit?: number;
+        /** @description whose, for the admin token; else the default tenant's */
+        tenant?: string;
+      };
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description the deliveries */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['Deliveries'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
+  replay_delivery: {
+    parameters: {
+      query?: {
+        /** @description whose, for the admin token; else the default tenant's */
+        tenant?: string;
+      };
+      header?: never;
+      path: {
+        /** @description the delivery's id */
+        delivery_id: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description it waits */
+      202: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['Replayed'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      /** @description there is no such delivery */
+      404: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['ErrorBody'];
+        };
+      };
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
+  replay_dead: {
+    parameters: {
+      query?: {
+        /** @description whose, for the admin token; else the default tenant's */
+        tenant?: string;
+      };
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description they wait */
+      202: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['Replayed'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
       500: components['responses']['Internal'];
       503: components['responses']['Unavailable'];
     };
@@ -5613,6 +5996,31 @@ export interface operations {
       503: components['responses']['Unavailable'];
     };
   };
+  get_limits: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description the limits of the tenant */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['TenantLimits'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
   stream_tenant: {
     parameters: {
       query?: {
@@ -6378,6 +6786,40 @@ export interface operations {
       401: components['responses']['Unauthorized'];
       403: components['responses']['Forbidden'];
       404: components['responses']['TraceNotFound'];
+      500: components['responses']['Internal'];
+      503: components['responses']['Unavailable'];
+    };
+  };
+  redact: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path: {
+        /** @description The trace: 1 to 128 characters of A-Z a-z 0-9 _ -. An OTel id in upper case, or with the dashes of a UUID, is the same trace. */
+        trace_id: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: {
+      content: {
+        'application/json': components['schemas']['RedactBody'] | null;
+      };
+    };
+    responses: {
+      /** @description what was done */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          'application/json': components['schemas']['Redacted'];
+        };
+      };
+      400: components['responses']['Invalid'];
+      401: components['responses']['Unauthorized'];
+      403: components['responses']['Forbidden'];
+      404: components['responses']['TraceNotFound'];
+      413: components['responses']['TooLarge'];
       500: components['responses']['Internal'];
       503: components['responses']['Unavailable'];
     };

@@ -349,9 +349,9 @@ fn no_text_is_looked_at_again_and_again() {
         "4111111111111111,",
         "authorization: x ",
     ] {
-        let text = piece.repeat((1 << 20) / piece.len());
+        let text = piece.repeat((1 << 17) / piece.len());
         REMOVE.clean_text(&TenantId::default(), &text);
         REMOVE.clean_text(&TenantId::default(), &format!("[{text}"));
     }
-    assert!(began.elapsed().as_secs() < 120, "{:?}", began.elapsed());
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
