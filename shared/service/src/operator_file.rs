@@ -30,15 +30,14 @@ pub(crate) fn read(path: &str) -> Result<String, Vec<String>> {
     std::fs::read_to_string(path).map_err(|error| vec![format!("cannot read {path}: {error}")])
 }
 
+/// Names, each with its fields.
+pub(crate) type Things = Vec<(String, Map<String, Value>)>;
+
 /// Reads a file of YAML or JSON that holds one map, of name to fields.
 ///
 /// # Errors
 /// What it is instead, without repeating it.
-pub(crate) fn things(
-    text: &str,
-    of: &str,
-    most: usize,
-) -> Result<Vec<(String, Map<String, Value>)>, Vec<String>> {
+pub(crate) fn things(text: &str, of: &str, most: usize) -> Result<Things, Vec<String>> {
     const MOST_BYTES: usize = 1 << 20;
     let wrong = |what: String| Err(vec![what]);
     if text.len() > MOST_BYTES {

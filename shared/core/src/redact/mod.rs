@@ -312,8 +312,10 @@ struct Pass<'a> {
     key: Option<Hmac<Sha256>>,
     redacted: Cell<u64>,
     /// Contexts are shared within a batch, and stay so. The first one is held, so that its place is not given to another one.
-    contexts: RefCell<HashMap<*const Context, (Arc<Context>, Arc<Context>)>>,
+    contexts: RefCell<HashMap<*const Context, BeforeAndAfter>>,
 }
+
+type BeforeAndAfter = (Arc<Context>, Arc<Context>);
 
 impl Pass<'_> {
     fn count(&self, more: u64) {

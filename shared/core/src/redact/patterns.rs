@@ -197,7 +197,7 @@ pub(super) fn is_card(text: &[u8]) -> bool {
             (true, doubled) => doubled,
         })
         .sum();
-    is_of_a_network && sum % 10 == 0
+    is_of_a_network && sum.is_multiple_of(10)
 }
 
 #[cfg(test)]
