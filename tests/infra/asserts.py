@@ -264,7 +264,7 @@ def variables(template, written):
     for task in properties(template, "AWS::ECS::TaskDefinition").values():
         given |= {pair["Name"] for container in task["ContainerDefinitions"] for pair in container["Environment"] + container["Secrets"]}
     # The operator's files may name these.
-    for name in sorted(given - known - {"AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "AGENTS_SECRET", "WEBHOOKS_SECRET"}):
+    for name in sorted(given - known - {"AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "AGENTS_SECRET", "WEBHOOKS_SECRET", "FORWARD_SECRET"}):
         yield f"no program reads {name}"
 
 
