@@ -10,6 +10,7 @@ use tailspan_service::{
     archive::Archive,
     error::ApiError,
     extract::{Operator, Read, Tenant},
+    webhooks::Counts,
 };
 
 /// For an answer of the archive: a status page waits no longer.
@@ -31,6 +32,8 @@ pub(crate) struct ProcessStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     work: Option<WorkLengths>,
+    webhooks: WebhookCounts,
+    forward: ForwardCounts,
     limits: LimitsInForce,
     archive: ArchiveStatus,
 }
@@ -100,6 +103,26 @@ struct LimitsInForce {
     retention_seconds: u64,
 }
 
+/// Notifications of runs, all tenants; as far as this process has endpoints.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+struct WebhookCounts {
+    endpoints: usize,
+    /// Deliveries that are still tried.
+    waiting: u64,
+    /// Dead letters.
+    dead: u64,
+}
+
+/// What is passed on to other backends, all tenants; as far as this process has targets.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+struct ForwardCounts {
+    targets: usize,
+    /// Traces of which something is to be sent.
+    waiting: u64,
+}
+
 /// Something that may be there.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -135,6 +158,11 @@ pub(crate) async fn get_status(State(app): State<App>, _: Operator) -> Json<Proc
         true => app.log.work_counts().await.ok(),
         false => None,
     };
+    let (mut deliveries, mut to_forward) = (Counts::default(), 0);
+    if up {
+        deliveries = app.count_deliveries().await.unwrap_or_default();
+        to_forward = app.count_to_forward().await.unwrap_or_default();
+    }
     let status = match (up, warnings, archive.healthy) {
         (false, ..) => Standing::Unavailable,
         (true, 0, None | Some(true)) => Standing::Ok,
@@ -165,6 +193,15 @@ pub(crate) async fn get_status(State(app): State<App>, _: Operator) -> Json<Proc
             pending: work.pending,
             set_aside: work.set_aside,
         }),
+        webhooks: WebhookCounts {
+            endpoints: config.webhooks.len(),
+            waiting: deliveries.waiting,
+            dead: deliveries.dead,
+        },
+        forward: ForwardCounts {
+            targets: config.forward.len(),
+            waiting: to_forward,
+        },
         limits: LimitsInForce {
             body_bytes: config.max_body_bytes as u64,
             in_flight_bytes: config.max_in_flight_bytes as u64,

@@ -8,6 +8,7 @@
 mod delivering;
 mod evaluating;
 mod finished;
+mod forwarding;
 mod notifying;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 use delivering::Delivering;
 use evaluating::Evaluating;
 pub use finished::FinishedRun;
+use forwarding::Forwarding;
 use tailspan_core::{listing::card, settle::Status, stats, verbosity::Verbosity};
 use tailspan_service::{
     App,
@@ -44,11 +46,13 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Works until the process shuts down, and tells `report` of every run whose end it was the first to take in.
 pub async fn run(app: App, report: impl Fn(&FinishedRun)) {
     let shutdown = app.shutdown.clone();
+    let forwarder = consumer_name();
     let work = async {
         tokio::join!(
             look_at_deadlines(&app),
             take_jobs(&app, &report),
-            deliver(&app)
+            deliver(&app),
+            Forwarding::run(&app, &forwarder)
         );
     };
     tokio::select! {
@@ -69,6 +73,7 @@ pub async fn work_off(
     let worker = Arc::new(app.log.worker(&consumer_name()).await?);
     let evaluating = Evaluating::new(app, TaskTracker::new());
     let delivering = Delivering::new(app, TaskTracker::new());
+    let mut forwarding = Forwarding::new(app, consumer_name());
     let mut done = 0;
     loop {
         let mut looked = 0;
@@ -82,7 +87,10 @@ pub async fn work_off(
             finish(app, &worker, &evaluating, job, &report).await;
             done += 1;
         }
-        let begun = delivering.begin_due().await?;
+        let mut begun = delivering.begin_due().await?;
+        for target in app.config.forward.all() {
+            begun += forwarding.pass(target, Some(until)).await?;
+        }
         let is_over = Instant::now() >= until;
         if idle && begun == 0 && !is_over && (delivering.is_busy() || evaluating.is_busy()) {
             // What an evaluation finds is told of, and what was not taken may come due again.

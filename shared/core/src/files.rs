@@ -408,7 +408,7 @@ impl File<'_> {
 }
 
 /// The bytes of an id of OpenTelemetry's.
-fn otel_bytes(trace_id: &TraceId) -> Option<[u8; 16]> {
+pub(crate) fn otel_bytes(trace_id: &TraceId) -> Option<[u8; 16]> {
     let number = u128::from_str_radix(trace_id.as_str(), 16).ok()?;
     (trace_id.as_str().len() == 32).then_some(number.to_be_bytes())
 }

@@ -15,6 +15,7 @@ pub mod feed;
 pub mod files;
 pub mod fold;
 pub mod format;
+pub mod forward;
 pub mod frame;
 pub mod id;
 pub mod invocations;

@@ -20,6 +20,7 @@ use crate::{
     mesh::Intake,
     metrics::Metrics,
     redis::{Arg, Redis, RedisError, Reply, Script},
+    webhooks::Counts,
 };
 
 static PROBE: Script = Script::new(include_str!("lua/probe.lua"));
@@ -257,9 +258,46 @@ impl App {
             set(&metrics.work_set_aside, work.set_aside);
             set(&metrics.work_consumers, work.consumers);
         }
+        if let Ok(waiting) = self.count_to_forward().await {
+            set(&metrics.forward_waiting, waiting);
+        }
         if let Some(mesh) = Intake::of(self) {
             mesh.count().await;
         }
+    }
+
+    /// Traces of all tenants that wait to be forwarded, over all targets.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn count_to_forward(&self) -> Result<u64, LogError> {
+        let mut waiting = 0;
+        if self.config.forward.is_empty() {
+            return Ok(waiting);
+        }
+        for tenant in self.log.tenants().await? {
+            for target in self.config.forward.all() {
+                waiting += self.log.count_to_forward(&tenant, &target.name).await?;
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// Deliveries of all tenants: how many wait, and how many dead letters there are. None where no endpoint is configured.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn count_deliveries(&self) -> Result<Counts, LogError> {
+        let mut counts = Counts::default();
+        if self.config.webhooks.is_empty() {
+            return Ok(counts);
+        }
+        for tenant in self.log.tenants().await? {
+            let of = self.log.count_deliveries(&tenant).await?;
+            counts.waiting += of.waiting;
+            counts.dead += of.dead;
+        }
+        Ok(counts)
     }
 
     /// Ends the connections, after everything else.

@@ -40,6 +40,7 @@
 //! | `TAILSPAN_MAX_BODY_BYTES` | 16777216 | a request's body after decompression |
 //! | `TAILSPAN_AGENTS` | none | the file of the agents that may be called, see [`crate::agents`]; read once, at the start |
 //! | `TAILSPAN_WEBHOOKS` | none | the file of those who are told of runs, see [`crate::webhooks`]; read once, at the start |
+//! | `TAILSPAN_FORWARD` | none | another OTLP backend that gets what comes in, or a file of some, see [`crate::forward`]; read once, at the start |
 //! | `TAILSPAN_PUBLIC_URL` | none | where people reach the dashboard: links in notifications begin with it |
 //! | `TAILSPAN_EVALUATORS` | none | YAML file of evaluators that run when a run ends, see docs/evaluation.md; requests may name its programs. Read once, at the start |
 //! | `TAILSPAN_EVAL_SETS` | none | folder of eval sets; a session's `eval_set_id` names one of them |
@@ -65,6 +66,7 @@ use crate::{
     archive::ArchiveConfig,
     cors::Origins,
     evaluation::{Operator, Providers},
+    forward::Targets,
     operator_file,
     redis_url::RedisUrl,
     webhooks::Webhooks,
@@ -105,6 +107,7 @@ pub struct Config {
     pub redactor: Arc<Redactor>,
     pub agents: Agents,
     pub webhooks: Webhooks,
+    pub forward: Targets,
     /// Without a slash at its end.
     pub public_url: Option<String>,
     pub max_completions: usize,
@@ -290,6 +293,7 @@ impl Default for Config {
             redactor: Arc::default(),
             agents: Agents::default(),
             webhooks: Webhooks::default(),
+            forward: Targets::default(),
             public_url: None,
             max_completions: 32,
             provider_keys: ProviderKeys::default(),
@@ -477,6 +481,15 @@ impl Config {
                 Err(all) => mistakes.extend(
                     all.into_iter()
                         .map(|mistake| format!("TAILSPAN_WEBHOOKS: {mistake}")),
+                ),
+            }
+        }
+        if let Some(setting) = var("TAILSPAN_FORWARD").filter(|setting| !setting.is_empty()) {
+            match Targets::read(&setting, &var) {
+                Ok(targets) => config.forward = targets,
+                Err(all) => mistakes.extend(
+                    all.into_iter()
+                        .map(|mistake| format!("TAILSPAN_FORWARD: {mistake}")),
                 ),
             }
         }

@@ -88,6 +88,17 @@ pub struct DeliveryKeys {
     pub delivered: String,
 }
 
+/// The keys of what is forwarded of a tenant to a target, in the slot of its indexes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardKeys {
+    /// Hash: targets that want the tenant's traces, until when, ms. A queue's key begins with it.
+    pub wanted: String,
+    /// Sorted set: traces of which something is to be forwarded, by since when, ms.
+    pub todo: String,
+    /// Hash: who forwards.
+    pub lease: String,
+}
+
 impl DeliveryKeys {
     pub fn delivery(&self, id: &str) -> String {
         format!("{}{id}", self.of)
@@ -138,6 +149,16 @@ impl Keys {
     /// Hash: a live session, in the slot of its tenant.
     pub fn live_session(&self, tenant: &TenantId, session: &SessionKey) -> String {
         format!("{}{{{tenant}}}:live:{}", self.prefix, session.as_str())
+    }
+
+    /// Where it lies what is to be forwarded of a tenant.
+    pub fn forward(&self, tenant: &TenantId, target: &str) -> ForwardKeys {
+        let wanted = format!("{}{{{tenant}}}:forward", self.prefix);
+        ForwardKeys {
+            todo: format!("{wanted}:todo:{target}"),
+            lease: format!("{wanted}:lease:{target}"),
+            wanted,
+        }
     }
 
     /// Where a tenant's notifications lie.
@@ -292,6 +313,9 @@ mod tests {
             keys.live_session(&of, &SessionKey::of(session)),
             of_session.session,
             of_session.log,
+            keys.forward(&of, "backend").wanted,
+            keys.forward(&of, "backend").todo,
+            keys.forward(&of, "backend").lease,
             keys.deliveries(&of).delivery("msg_0123"),
             keys.deliveries(&of).due("ops"),
             keys.deliveries(&of).waiting,

@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod error;
 pub mod evaluation;
 pub mod extract;
+pub mod forward;
 pub mod function;
 mod group;
 pub mod keys;

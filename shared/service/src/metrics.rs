@@ -49,6 +49,10 @@ pub struct Metrics {
     pub webhooks_failed: Counter,
     pub webhooks_dead: Counter,
     pub webhooks_dropped: Counter,
+    pub forwarded: Counter,
+    pub forward_failures: Counter,
+    pub not_forwarded: Family<Reason, Counter>,
+    pub forward_waiting: Gauge,
     pub mesh_entries: Counter,
     pub mesh_set_aside: Counter,
     pub mesh_lost: Counter,
@@ -222,6 +226,26 @@ impl Default for Metrics {
                 "webhooks_dropped",
                 "Dead letters dropped because more are not kept",
                 Counter::default()
+            ),
+            forwarded: metric!(
+                "forwarded",
+                "Spans and log records that another backend took",
+                Counter::default()
+            ),
+            forward_failures: metric!(
+                "forward_failures",
+                "Requests that another backend did not take, to be sent again",
+                Counter::default()
+            ),
+            not_forwarded: metric!(
+                "not_forwarded",
+                "What is not forwarded, by reason",
+                Family::default()
+            ),
+            forward_waiting: metric!(
+                "forward_waiting",
+                "Traces that wait to be forwarded, all processes",
+                Gauge::default()
             ),
             mesh_entries: metric!(
                 "mesh_entries",

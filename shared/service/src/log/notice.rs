@@ -173,6 +173,7 @@ impl Log {
         if of_tenant.len() == nothing {
             return;
         }
+        let forward = self.keys.forward(tenant, "").wanted;
         let slots = [
             index.log.as_str(),
             &index.noted,
@@ -180,6 +181,7 @@ impl Log {
             &index.due,
             &index.sessions,
             &index.live,
+            &forward,
         ];
         let noted = self.redis.script(&NOTE, &slots, of_tenant);
         let sessions = futures::future::join_all(of_sessions.into_iter().map(|(name, moved)| {

@@ -3,7 +3,7 @@
 -- The status belongs to a seq: the greatest wins, and of one seq the one that is decided last (running, stalled, ended). So a notice that comes late does not open what was settled.
 -- A status of '=' is no status: what came says something about the trace and is no part of its run, so it opens, joins and begins nothing.
 -- Before the labels stands the live session of the trace: " @", how good its name is (0-9), o (the trace is open in it), e (it ended) or w (it is of frames, and neither moved nor ended here), the session's key. So a trace that has one costs no further look.
--- KEYS log, noted, traces, due, sessions, live
+-- KEYS log, noted, traces, due, sessions, live, forward (who else gets the tenant's traces: target and until when; the key of a target's queue begins with it)
 -- ARGV cap, now_us, due_ms, by (what a label's key begins with), most labels of a trace, publish, live_of (what a live session's key begins with), most live sessions,
 -- then of each trace: trace, last seq, status or '', its live session by this batch (how good the name is, key, name), eval set and metadata of that session ("<length of the first> <first><second>") or '', how many labels, the labels ('-' before one that it must not have)
 -- -> how many notices were written
@@ -29,6 +29,13 @@ local function enter(session, name, details, trace, i)
     return true
   end
   return live_join(live, session, trace)
+end
+local wanted = redis.call('HGETALL', KEYS[7])
+-- What moved goes into the queue of each target, and stays where it is when it is there.
+local function forward(trace)
+  for at = 1, #wanted, 2 do
+    if tonumber(wanted[at + 1]) > tonumber(now) then redis.call('ZADD', KEYS[7] .. ':todo:' .. wanted[at], 'NX', now, trace) end
+  end
 end
 local written, rings, i = 0, 0, 9
 while i < #ARGV do
@@ -82,6 +89,7 @@ while i < #ARGV do
     end
     noted = ARGV[i + 1]
     written = written + 1
+    forward(trace)
   end
   local stands = was
   if moved and not aside or not was or status ~= '' and last == seq and (RANK[status] or 3) > (RANK[was] or 3) then
