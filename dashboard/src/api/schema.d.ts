@@ -1874,6 +1874,7 @@ export interface components {
       | 'invalid_event_type'
       | 'invalid_file'
       | 'invalid_parameter'
+      | 'invalid_rules'
       | 'invalid_span_id'
       | 'invalid_trace_id'
       | 'invalid_trace_level'
@@ -2239,6 +2240,15 @@ export interface components {
     FormattedHappened: {
       data: components['schemas']['TraceHappened'];
       event: components['schemas']['HappenedName'];
+    };
+    /** @description What is passed on to other backends, all tenants; as far as this process has targets. */
+    ForwardCounts: {
+      targets: number;
+      /**
+       * Format: int64
+       * @description Traces of which something is to be sent.
+       */
+      waiting: number;
     };
     /** @description A page of a list. */
     Found: {
@@ -2773,6 +2783,7 @@ export interface components {
     /** @description How the process is. */
     ProcessStatus: {
       archive: components['schemas']['ArchiveStatus'];
+      forward: components['schemas']['ForwardCounts'];
       limits: components['schemas']['LimitsInForce'];
       mode: components['schemas']['ProcessMode'];
       /** @description The worst of what follows. */
@@ -2783,6 +2794,7 @@ export interface components {
       uptime_seconds: number;
       /** @description Of the program. */
       version: string;
+      webhooks: components['schemas']['WebhookCounts'];
       /** @description Jobs of the workers, all processes; absent while the store does not answer. */
       work?: components['schemas']['WorkLengths'];
     };
@@ -3857,6 +3869,20 @@ export interface components {
       /** Format: date-time */
       since: string;
       span_id: string;
+    };
+    /** @description Notifications of runs, all tenants; as far as this process has endpoints. */
+    WebhookCounts: {
+      /**
+       * Format: int64
+       * @description Dead letters.
+       */
+      dead: number;
+      endpoints: number;
+      /**
+       * Format: int64
+       * @description Deliveries that are still tried.
+       */
+      waiting: number;
     };
     WebhookDelivery: {
       /**

@@ -99,10 +99,7 @@ impl Targets {
     ///
     /// # Errors
     /// Every mistake, a sentence each, without what may be secret.
-    pub fn read(
-        setting: &str,
-        var: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, Vec<String>> {
+    pub fn read(setting: &str, var: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<String>> {
         if !(setting.starts_with("http://") || setting.starts_with("https://")) {
             return Self::parse(&operator_file::read(setting)?, var);
         }
@@ -167,7 +164,10 @@ fn read<V: Fn(&str) -> Option<String>>(reader: &mut Reader<'_, V>) -> Option<Tar
         reader.wrong("content-encoding is ours: see gzip");
     }
     let signals = reader.texts("signals").map(|names| {
-        let signals: Vec<_> = names.iter().filter_map(|name| Signal::named(name)).collect();
+        let signals: Vec<_> = names
+            .iter()
+            .filter_map(|name| Signal::named(name))
+            .collect();
         if signals.len() != names.len() || signals.is_empty() {
             reader.wrong("signals must be some of traces, logs");
         }
@@ -315,11 +315,7 @@ impl Log {
     ///
     /// # Errors
     /// [`LogError`].
-    pub async fn count_to_forward(
-        &self,
-        tenant: &TenantId,
-        target: &str,
-    ) -> Result<u64, LogError> {
+    pub async fn count_to_forward(&self, tenant: &TenantId, target: &str) -> Result<u64, LogError> {
         let keys = self.forward_keys(tenant, target);
         let args = [keys.todo.as_str(), "-inf", "+inf"].map(Arg::from).to_vec();
         let counted = self.redis.command("ZCOUNT", &keys.todo, args).await?;
@@ -368,7 +364,9 @@ impl Log {
             args.push(through.map_or(Arg::from("-"), Arg::from));
         }
         let noted = self.keys.tenant(tenant).noted;
-        self.redis.script(&DONE, &[&keys.todo, &noted], args).await?;
+        self.redis
+            .script(&DONE, &[&keys.todo, &noted], args)
+            .await?;
         Ok(())
     }
 }
@@ -400,7 +398,10 @@ mod tests {
         assert_eq!(target.without_secrets("no very-secret"), "no ***");
         let one = Targets::read("http://collector:4318", |_| None).unwrap();
         let one = one.all().next().unwrap();
-        assert_eq!(one.url(Signal::Logs).as_str(), "http://collector:4318/v1/logs");
+        assert_eq!(
+            one.url(Signal::Logs).as_str(),
+            "http://collector:4318/v1/logs"
+        );
         assert_eq!((one.name.as_str(), one.signals.len()), ("default", 2));
         let wrong = "targets: {B: {url: 'ftp://x', signals: [metrics], headers: {content-encoding: br}, timeout_seconds: 61, more: 1}}";
         let mistakes = Targets::parse(wrong, |_| None).unwrap_err();

@@ -44,6 +44,7 @@ pub const CODES: &[&str] = &[
     "invalid_event_type",
     "invalid_file",
     "invalid_parameter",
+    "invalid_rules",
     "invalid_span_id",
     "invalid_trace_id",
     "invalid_trace_level",
