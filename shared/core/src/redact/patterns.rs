@@ -21,6 +21,8 @@ enum Check {
     Digit,
     /// The check digit and the length of an issuer's numbers.
     Card,
+    /// What stands around it: a local part before, a domain behind.
+    Email,
 }
 
 /// Taken out always: form, check. Each stands for itself and begins with something that prose seldom has.
@@ -78,8 +80,8 @@ const CREDENTIALS: [(&str, Check); 16] = [
 /// Of any of those, seen in one quick look: how each begins. More is let through than is taken out.
 const CREDENTIALS_BEGIN: &str = r"PRIVATE KEY|eyJ[A-Za-z0-9_-]{8}|(?i:bearer)(?:\s|%20|\+)|(?i:basic)\s+[A-Za-z0-9+/]{12}|://[^\s/:@]*:[^\s/@]+@|A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{4}|sk-[A-Za-z0-9_-]{20}|AIza|ya29\.|gh[pousr]_|github_pat_|gl[a-z]{2,6}-[A-Za-z0-9_-]{20}|xox[abeoprs]-|xapp-|hooks\.slack\.com/|_(?:live|test)_|hf_[A-Za-z0-9]{8}|npm_[A-Za-z0-9]{8}|gsk_|xai-|pplx-|r8_|tvly-|dapi[0-9a-f]{8}|do[oprt]_v1_|pypi-|SG\.|ts_[a-z0-9]{8}";
 
-/// A local part, `@`, and a domain with a dot in it (the usual subset of RFC 5322 that is written without quotes).
-const EMAIL: &str = r"[A-Za-z0-9.!#$%&*+/=?^_`{|}~-]{1,64}(?:@|%40)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+";
+/// `@`, as itself or as URLs have it. What stands around it is found by [`email_around`]: an expression with that many counted parts looks at a long text again and again.
+const EMAIL: &str = r"@|%40";
 const EMAIL_BEGINS: &str = r"(?:@|%40)[A-Za-z0-9-]+\.";
 
 /// 13 to 19 digits (ISO/IEC 7812), side by side or in groups, that no letter or digit touches; the first one is that of a payment card's issuer.
@@ -103,7 +105,7 @@ impl Pattern {
     /// One of [`NAMED`].
     pub(super) fn named(name: &str) -> Option<Self> {
         match name {
-            "email" => Self::new(EMAIL, Check::None).ok(),
+            "email" => Self::new(EMAIL, Check::Email).ok(),
             "card" => Self::new(CARD, Check::Card).ok(),
             _ => None,
         }
@@ -126,12 +128,19 @@ impl Pattern {
     /// What is to be taken out of a text, in order.
     pub(super) fn find_in<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
         let found = self.regex.captures_iter(text);
-        found.filter_map(|captures: Captures<'_>| {
+        // Of an address that another one touches the first is whole.
+        let mut done = 0;
+        found.filter_map(move |captures: Captures<'_>| {
             let found = captures.get(1).or_else(|| captures.get(0))?;
             let is_one = match self.check {
                 Check::None => true,
                 Check::Digit => found.as_bytes().iter().any(u8::is_ascii_digit),
                 Check::Card => is_card(found.as_bytes()),
+                Check::Email => {
+                    let whole = email_around(text, found.range(), done)?;
+                    done = whole.end;
+                    return Some(whole);
+                }
             };
             is_one.then(|| found.range())
         })
@@ -150,6 +159,27 @@ pub(super) fn begin_of(name: &str) -> Option<&'static str> {
         "card" => Some(CARD_BEGINS),
         _ => None,
     }
+}
+
+/// The address of which this is the `@`: a local part of up to 64 bytes that does not begin before `from`, and a domain with a dot in it (the usual subset of RFC 5322 that is written without quotes).
+fn email_around(text: &[u8], at: Range<usize>, from: usize) -> Option<Range<usize>> {
+    let is_local =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b".!#$%&*+/=?^_`{|}~-".contains(byte);
+    let before = text.get(from..at.start)?.iter().rev();
+    let local = before.take(64).take_while(|byte| is_local(byte)).count();
+    let is_domain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    let behind = text.get(at.end..)?.iter().take(253);
+    let longest = behind.take_while(|byte| is_domain(byte)).count();
+    let domain = text.get(at.end..at.end + longest)?;
+    let (mut labels, mut length) = (0, 0);
+    for label in domain.split(|byte| *byte == b'.') {
+        if label.is_empty() || label.starts_with(b"-") || label.ends_with(b"-") {
+            break;
+        }
+        length += label.len() + usize::from(labels > 0);
+        labels += 1;
+    }
+    (local > 0 && labels > 1).then(|| at.start - local..at.end + length)
 }
 
 /// Of bytes; what an operator writes is bounded in what it may take.

@@ -13,7 +13,7 @@ const MAX_ROUNDS: usize = 8;
 /// Values nest no deeper than a reader of ours follows; what lies deeper, where a path is still to be looked for, goes as a whole.
 const MAX_DEPTH: usize = 96;
 /// Numbers of a list that are looked over for how the list is quoted.
-const MAX_NUMBERS_BACK: usize = 256;
+const MAX_NUMBERS_BACK: usize = 32;
 /// JSON texts within JSON texts.
 const MAX_TEXTS: usize = 6;
 
@@ -617,7 +617,8 @@ fn is_within_mark(text: &[u8], range: &Range<usize>) -> bool {
         return false;
     };
     let open = first + open;
-    find(text, open, |byte| byte == b']')
+    let near = slice(text, 0..text.len().min(open + super::MARK_BYTES));
+    find(near, open, |byte| byte == b']')
         .is_some_and(|close| close >= range.end - 1 && is_mark(slice(text, open..close + 1)))
 }
 
