@@ -31,6 +31,8 @@ pub use memory::default_max_memory_bytes;
 const MAX_SOCKET_PATH_BYTES: usize = 103;
 /// A server of an earlier start gets this long to write out and go.
 const SURVIVOR_SECONDS: u64 = if cfg!(test) { 2 } else { 15 };
+/// And once killed, this long until the kernel has let go of its files: writing out what it holds may take a busy disk a while.
+const KILLED_SECONDS: u64 = 30;
 /// Reading a full log of 2 GiB takes well under a minute; a server that loads for longer than this will not come.
 const LOADING_SECONDS: u64 = 600;
 /// The server gets this long to end after `SHUTDOWN`; every acknowledged write is on disk before that, so killing it is safe.
@@ -180,10 +182,10 @@ impl Embedded {
         let begun = Instant::now();
         let mut told = false;
         while begun.elapsed() < Duration::from_secs(LOADING_SECONDS) {
-            if self.supervised.lock_state().ends > 0 {
+            if let Some(last_words) = self.supervised.lock_state().last_words.clone() {
                 return Err(StartError::Ended {
                     server: self.program.path.clone(),
-                    last_words: last_words(&self.supervised.redis_dir),
+                    last_words,
                 });
             }
             if ask(&self.supervised.socket, "PING").is_ok_and(|answer| answer.starts_with("+PONG"))
@@ -239,8 +241,8 @@ struct State {
     stopping: bool,
     /// The living server.
     pid: Option<u32>,
-    /// How many servers have ended, or could not be started.
-    ends: u64,
+    /// What the server that ended last, or could not be started, left in its log.
+    last_words: Option<String>,
 }
 
 impl Supervised {
@@ -250,10 +252,12 @@ impl Supervised {
         loop {
             let begun = Instant::now();
             let end = self.live_once();
+            // Read before the next server writes into the same log.
+            let last_words = last_words(&self.redis_dir);
             let stopping = {
                 let mut state = self.lock_state();
                 state.pid = None;
-                state.ends += 1;
+                state.last_words = Some(last_words);
                 state.stopping
             };
             if stopping {
@@ -427,6 +431,7 @@ fn await_survivor(redis_dir: &Path) -> Result<File, StartError> {
     let record = read_run_record(redis_dir);
     let begun = Instant::now();
     let mut asked = false;
+    let mut killed = false;
     loop {
         match lock.try_lock() {
             Ok(()) => break,
@@ -441,16 +446,19 @@ fn await_survivor(redis_dir: &Path) -> Result<File, StartError> {
                 let _ = ask(&record.socket, "SHUTDOWN NOSAVE");
             }
         }
-        if begun.elapsed() > Duration::from_secs(SURVIVOR_SECONDS) {
+        let patience = match killed {
+            // Its files go before its locks do: from here on only the lock tells when it is gone.
+            true => SURVIVOR_SECONDS + KILLED_SECONDS,
+            false => SURVIVOR_SECONDS,
+        };
+        if begun.elapsed() > Duration::from_secs(patience) {
             // It does not listen any more (stopped, or its socket was removed). What it acknowledged is on disk.
             let pid = record.as_ref().and_then(|record| record.pid);
-            let killed = pid
-                .filter(|pid| holds_as_stdin(*pid, &path))
+            let holder = pid
+                .filter(|pid| !killed && holds_as_stdin(*pid, &path))
                 .and_then(to_pid);
-            if let Some(pid) = killed {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-            if killed.is_none() || begun.elapsed() > Duration::from_secs(SURVIVOR_SECONDS + 5) {
+            killed = holder.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok());
+            if !killed {
                 let holder = pid.map_or_else(|| "it".into(), |pid| format!("process {pid}"));
                 return Err(StartError::Survivor {
                     data_dir: redis_dir.to_owned(),
