@@ -314,8 +314,9 @@ pub(crate) fn bare_function() -> Result<()> {
     Ok(())
 }
 
-/// Where cargo puts programs of the same profile as this one.
-pub(crate) fn beside_us() -> Result<PathBuf> {
+/// Where cargo puts the functions as they are deployed: programs of the profile `lambda`, beside those of ours.
+pub(crate) fn deployed() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    Ok(own.parent().context("a folder")?.to_owned())
+    let target = own.parent().and_then(Path::parent);
+    Ok(target.context("a folder of programs")?.join("lambda"))
 }

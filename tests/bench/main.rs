@@ -107,7 +107,7 @@ fn main() -> Result<()> {
         analysis::measure()?;
     }
     if wanted(Part::Cold) {
-        cold::measure(&cold::beside_us()?)?;
+        cold::measure(&cold::deployed()?)?;
     }
     if wanted(Part::Latency) {
         latency::measure(arguments.seconds)?;

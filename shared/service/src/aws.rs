@@ -11,7 +11,10 @@ use aws_sigv4::{
 use reqwest::{Client, Request, StatusCode, header::HeaderValue};
 pub use reqwest::{Method, Url};
 
-use crate::tls;
+use crate::{
+    outward::{self, Proxy},
+    tls,
+};
 
 /// Bytes of an answer that is read; none of the calls here has a longer one.
 const LONGEST_ANSWER: usize = 1 << 20;
@@ -67,10 +70,8 @@ impl Aws {
     /// # Errors
     /// [`AwsError::Unsigned`]: TLS cannot be set up.
     pub fn new(timeout: Duration) -> Result<Self, AwsError> {
-        let http = Client::builder()
-            .use_preconfigured_tls(tls::client())
+        let http = outward::client(Proxy::Environments, Some(tls::client()))
             .timeout(timeout)
-            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| AwsError::Unsigned(error.to_string()))?;
         Ok(Self {

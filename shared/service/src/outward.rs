@@ -1,4 +1,4 @@
-//! Requests to servers that the operator named: no proxy of the environment, no address from an answer, bounded in time and in bytes.
+//! Requests to servers that the operator named: no address from an answer, bounded in time and in bytes.
 
 use std::{
     error::Error as _,
@@ -8,7 +8,7 @@ use std::{
 
 use axum::http::{HeaderMap, header::RETRY_AFTER};
 use bytes::Bytes;
-use reqwest::{Client, redirect};
+use reqwest::{Client, ClientBuilder, redirect};
 use url::Url;
 
 use crate::tls;
@@ -17,6 +17,33 @@ use crate::tls;
 const CONNECT: Duration = Duration::from_secs(5);
 /// A connection that nobody uses is closed after this; most servers close theirs later.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// Whose proxies a client goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// Nobody's: the operator's file says where a request goes, often to a neighbour.
+    Nobodys,
+    /// That of `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`: to public services there may be no other way out.
+    Environments,
+}
+
+/// What every client here begins as. It follows no redirect, which would carry what is sent to who knows where, and gives up a connection that does not come to
+/// stand. `tls` is [`tls::client`]'s, shared between clients because reading the system's roots takes milliseconds; without it `https` cannot be asked.
+pub fn client(proxy: Proxy, tls: Option<rustls::ClientConfig>) -> ClientBuilder {
+    let mut client = Client::builder()
+        .redirect(redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .pool_idle_timeout(IDLE)
+        .tcp_nodelay(true)
+        .user_agent(concat!("tailspan/", env!("CARGO_PKG_VERSION")));
+    if proxy == Proxy::Nobodys {
+        client = client.no_proxy();
+    }
+    match tls {
+        Some(tls) => client.use_preconfigured_tls(tls),
+        None => client,
+    }
+}
 
 /// Connections that are kept. Cheap until the first request; reading the system's roots takes milliseconds, so who calls nobody over TLS does not.
 #[derive(Default)]
@@ -89,17 +116,7 @@ impl Outward {
 }
 
 fn made(is_secure: bool) -> Option<Client> {
-    let mut client = Client::builder()
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .connect_timeout(CONNECT)
-        .pool_idle_timeout(IDLE)
-        .tcp_nodelay(true)
-        .user_agent(concat!("tailspan/", env!("CARGO_PKG_VERSION")));
-    if is_secure {
-        client = client.use_preconfigured_tls(tls::client());
-    }
-    let made = client.build();
+    let made = client(Proxy::Nobodys, is_secure.then(tls::client)).build();
     if let Err(error) = &made {
         tracing::error!(%error, "failed to make a client");
     }

@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -222,7 +222,7 @@ impl From<Arg> for Value {
 #[derive(Debug)]
 pub struct Script {
     pub text: &'static str,
-    sha1: std::sync::OnceLock<String>,
+    sha1: OnceLock<String>,
 }
 
 impl Script {
@@ -230,7 +230,7 @@ impl Script {
     pub const fn new(text: &'static str) -> Self {
         Self {
             text,
-            sha1: std::sync::OnceLock::new(),
+            sha1: OnceLock::new(),
         }
     }
 
@@ -248,7 +248,8 @@ pub struct Redis {
     client: Client,
     renewing: Renewing,
     subscriber: SubscriberClient,
-    rings: broadcast::Sender<Ring>,
+    /// Made for the first who listens: its room takes a function that follows nothing a tenth of its start.
+    rings: Arc<OnceLock<broadcast::Sender<Ring>>>,
     config: FredConfig,
     clustered: bool,
 }
@@ -270,16 +271,15 @@ impl Redis {
         })?;
         let config = fred_config(url, tls)?;
         let clustered = config.server.is_clustered();
-        let client = builder(config.clone()).build()?;
-        let subscriber = builder(config.clone()).build_subscriber_client()?;
+        let client = builder(config.clone(), WAITING).build()?;
+        let subscriber = builder(config.clone(), MESSAGES_WAITING).build_subscriber_client()?;
         tell_why_not_connected(&client);
         tokio::join!(init(&client), init(&subscriber));
-        let (rings, _) = broadcast::channel(8192);
         let redis = Self {
             client,
             renewing: Renewing::default(),
             subscriber,
-            rings,
+            rings: Arc::default(),
             config,
             clustered,
         };
@@ -292,7 +292,7 @@ impl Redis {
     /// # Errors
     /// As [`Redis::connect`].
     pub async fn blocking_connection(&self) -> Result<BlockingConnection, RedisError> {
-        let client = builder(self.config.clone()).build()?;
+        let client = builder(self.config.clone(), WAITING).build()?;
         init(&client).await;
         Ok(BlockingConnection {
             client,
@@ -357,7 +357,10 @@ impl Redis {
 
     /// Rings of the channels this process subscribed to.
     pub fn rings(&self) -> broadcast::Receiver<Ring> {
-        self.rings.subscribe()
+        let rings = self
+            .rings
+            .get_or_init(|| broadcast::Sender::new(RINGS_WAITING));
+        rings.subscribe()
     }
 
     /// # Errors
@@ -398,7 +401,7 @@ impl Redis {
         let _resubscribes = self.subscriber.manage_subscriptions();
         let mut messages = self.subscriber.message_rx();
         let mut reconnections = self.subscriber.reconnect_rx();
-        let rings = self.rings.clone();
+        let rings = Arc::clone(&self.rings);
         tokio::spawn(async move {
             loop {
                 let ring = tokio::select! {
@@ -413,7 +416,9 @@ impl Redis {
                     },
                 };
                 // Nobody follows anything: the ring is not needed.
-                let _ = rings.send(ring);
+                if let Some(rings) = rings.get() {
+                    let _ = rings.send(ring);
+                }
             }
         });
     }
@@ -638,7 +643,14 @@ fn advice(cause: &str) -> Option<&'static str> {
         .map(|(_, advice)| *advice)
 }
 
-fn builder(config: FredConfig) -> Builder {
+/// Errors and reconnections that wait for who tells of them, and messages that wait to be passed on as rings. fred has seven such channels a client and makes room in all of them at once, in
+/// pages that a cold start waits for; who falls behind is told so, and misses nothing.
+const WAITING: usize = 32;
+const MESSAGES_WAITING: usize = 1024;
+/// Rings that wait for one who follows; beyond them he looks at all that he watches.
+const RINGS_WAITING: usize = 8192;
+
+fn builder(config: FredConfig, waiting: usize) -> Builder {
     let mut builder = Builder::from_config(config);
     builder
         .with_connection_config(|connection| {
@@ -658,16 +670,16 @@ fn builder(config: FredConfig) -> Builder {
         })
         .with_performance_config(|performance| {
             performance.default_command_timeout = COMMAND_TIMEOUT;
-            performance.broadcast_channel_capacity = 8192;
+            performance.broadcast_channel_capacity = waiting;
         })
         .set_policy(reconnecting());
     builder
 }
 
-/// For ever: after 1, 2, 4, ... up to 1,000 ms. fred waits for the first of these before its first connection too, and adds up to 50 ms by default: of a function's cold start that was half.
+/// For ever: after 1, 2, 4, ... up to 1,000 ms. fred waits for the first of these before its first connection too, and adds up to 50 ms at random by default: of a function's cold start that was half.
 fn reconnecting() -> ReconnectPolicy {
     let mut policy = ReconnectPolicy::new_exponential(0, 1, 1_000, 2);
-    policy.set_jitter(4);
+    policy.set_jitter(0);
     policy
 }
 

@@ -14,15 +14,18 @@ use axum::{
         header::{ACCEPT, CONTENT_TYPE},
     },
 };
-use reqwest::{Client, Response, redirect};
+use reqwest::{Client, Response};
 use serde_json::Value;
-use tailspan_service::{agents::Agent, error::ApiError, tls};
+use tailspan_service::{
+    agents::Agent,
+    error::ApiError,
+    outward::{self, Proxy},
+    tls,
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::reading::{Failure, error_in};
 
-/// A connection that nobody uses is closed after this; most servers close theirs later.
-const IDLE: Duration = Duration::from_secs(30);
 /// Of an answer that is an error, what is looked at for a reason, and for so long.
 const ERROR_BYTES: usize = 16 << 10;
 const ERROR_TIME: Duration = Duration::from_secs(2);
@@ -82,19 +85,11 @@ impl Clients {
         if let Some(client) = made.get(&agent.id) {
             return Ok(client.clone());
         }
-        let mut client = Client::builder()
-            // What the operator's file says is where the call goes: no proxy from the environment, no address from an answer.
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(agent.connect)
-            .pool_idle_timeout(IDLE)
-            .tcp_nodelay(true)
-            .user_agent(concat!("tailspan/", env!("CARGO_PKG_VERSION")));
-        if agent.url.scheme() == "https" {
-            // Reading the system's roots takes milliseconds, so who calls no such agent does not.
-            client = client.use_preconfigured_tls(self.tls.get_or_init(tls::client).clone());
-        }
-        let client = client.build().map_err(|error| {
+        // Reading the system's roots takes milliseconds, so who calls no such agent does not.
+        let tls = (agent.url.scheme() == "https").then(|| self.tls.get_or_init(tls::client));
+        let client = outward::client(Proxy::Nobodys, tls.cloned());
+        let client = client.connect_timeout(agent.connect).build();
+        let client = client.map_err(|error| {
             tracing::error!(agent = agent.id, %error, "failed to make a client");
             CallError::failed(
                 "internal",

@@ -13,16 +13,19 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use reqwest::{Body, Client, Response, StatusCode, header::CONTENT_LENGTH, redirect};
+use reqwest::{Body, Client, Response, StatusCode, header::CONTENT_LENGTH};
 use rusty_s3::{Bucket as Signed, Credentials, S3Action, UrlStyle};
 use url::Url;
 
 use super::{ArchiveError, Spilled, unavailable};
-use crate::{log::beside, tls};
+use crate::{
+    log::beside,
+    outward::{self, Proxy},
+    tls,
+};
 
 /// For how long a signature is good, which a clock that is off must not exceed.
 const SIGNED_FOR: Duration = Duration::from_secs(900);
-const CONNECT: Duration = Duration::from_secs(5);
 /// Silence of the store after which it is given up.
 const SILENCE: Duration = Duration::from_secs(20);
 const PART_BYTES: usize = 256 * 1024;
@@ -221,13 +224,11 @@ impl Bucket {
 }
 
 fn client() -> Result<Client, String> {
-    let client = Client::builder()
-        .redirect(redirect::Policy::none())
-        .connect_timeout(CONNECT)
+    let client = outward::client(Proxy::Environments, Some(tls::client()));
+    client
         .read_timeout(SILENCE)
-        .use_preconfigured_tls(tls::client())
-        .user_agent(concat!("tailspan/", env!("CARGO_PKG_VERSION")));
-    client.build().map_err(|error| error.to_string())
+        .build()
+        .map_err(|error| error.to_string())
 }
 
 /// What lies at an address.

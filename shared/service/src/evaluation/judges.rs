@@ -8,7 +8,7 @@ use std::{
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use rand::Rng as _;
-use reqwest::{Client, StatusCode, redirect};
+use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tailspan_core::{
     eval::{
@@ -22,7 +22,10 @@ use tailspan_core::{
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::providers::{self, Answer, Model, Providers};
-use crate::tls;
+use crate::{
+    outward::{self, Proxy},
+    tls,
+};
 
 /// Questions of one run under way at a time.
 const MAX_IN_FLIGHT: usize = 10;
@@ -31,7 +34,6 @@ const MAX_TRIES: u32 = 3;
 /// Before the second try, and the most that a provider may make us wait; half as much again is added at random.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
-const CONNECT_TIME: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// Of a provider's error, what is told.
 const ERROR_CHARACTERS: usize = 300;
@@ -310,19 +312,11 @@ struct Used {
 
 fn clients() -> Result<[Client; 2], String> {
     let tls = tls::client();
-    let client = || {
-        Client::builder()
-            // A redirect would carry the key to who knows where.
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIME)
-            .use_preconfigured_tls(tls.clone())
-            .user_agent(concat!("tailspan/", env!("CARGO_PKG_VERSION")))
-    };
-    let made = |client: reqwest::ClientBuilder| {
-        let made = client.build();
+    let made = |proxy| {
+        let made = outward::client(proxy, Some(tls.clone())).build();
         made.map_err(|error| format!("failed to make an http client: {error}"))
     };
-    Ok([made(client())?, made(client().no_proxy())?])
+    Ok([made(Proxy::Environments)?, made(Proxy::Nobodys)?])
 }
 
 fn not_reached(error: &reqwest::Error) -> Failed {

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reqwest::{Client, redirect};
+use reqwest::Client;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -28,6 +28,7 @@ use super::{
 use crate::{
     error::ApiError,
     log::now_unix_ms,
+    outward::{self, Proxy},
     redis::{Arg, Redis},
     tls,
 };
@@ -374,12 +375,10 @@ fn read(keys: &[u8]) -> Result<Known, String> {
     })
 }
 
-/// It follows nobody elsewhere, and asks no proxy that the operator did not name.
 fn client() -> Result<Client, String> {
-    let client = Client::builder()
-        .redirect(redirect::Policy::none())
+    let client = outward::client(Proxy::Environments, Some(tls::client()));
+    client
         .timeout(PATIENCE)
-        .use_preconfigured_tls(tls::client())
-        .user_agent(concat!("tailspan/", env!("CARGO_PKG_VERSION")));
-    client.build().map_err(|error| error.to_string())
+        .build()
+        .map_err(|error| error.to_string())
 }
