@@ -56,7 +56,8 @@ fn levels(is_server: bool, verbose: u8) -> Option<&'static str> {
         (0, false) => Some("error"),
         (1, _) => Some(concat!(
             "info,fred=error,tailspan_core=debug,tailspan_service=debug,tailspan_ingest=debug,tailspan_query=debug,",
-            "tailspan_stream=debug,tailspan_cleanup=debug,tailspan_worker=debug,tailspan_mesh=debug,tailspan_local=debug",
+            "tailspan_stream=debug,tailspan_cleanup=debug,tailspan_worker=debug,tailspan_mesh=debug,",
+            "tailspan_socket=debug,tailspan_evaluate=debug,tailspan_local=debug",
         )),
         (_, _) => Some("trace"),
     }
