@@ -19,11 +19,11 @@
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tailspan_core::id::TenantId;
 use url::Url;
 
-use crate::operator_file::Reader;
+use crate::operator_file::{self, Reader};
 
 const LARGEST_ANSWER_BYTES: u64 = 64 << 20;
 
@@ -71,9 +71,7 @@ impl fmt::Debug for Agent {
 impl Agent {
     /// A text of the agent's (an error that repeats the key it was sent, say) without what is secret about it.
     pub fn without_secrets(&self, text: &str) -> String {
-        self.secrets
-            .iter()
-            .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+        operator_file::without(&self.secrets, text)
     }
 }
 
@@ -98,42 +96,20 @@ impl Agents {
                 )]);
             }
         };
-        let mut mistakes = Vec::new();
-        let mut all = HashMap::new();
-        for (id, said) in agents {
-            let mut reader = Reader {
-                what: "agent",
-                id: &id,
-                var: &var,
-                fields: match said {
-                    Value::Object(fields) => fields,
-                    _ => Map::new(),
-                },
-                mistakes: &mut mistakes,
-                secrets: Vec::new(),
-            };
-            if let Some(agent) = reader.agent() {
-                all.insert(id, Arc::new(agent));
-            }
-        }
-        match mistakes.is_empty() {
-            true => Ok(Self(Arc::new(all))),
-            false => Err(mistakes),
-        }
+        let agents = operator_file::fields_of(agents);
+        let agents = operator_file::each("agent", agents, &var, |reader| reader.agent())?;
+        Ok(Self(Arc::new(agents)))
     }
 
     /// The agent of this name, if the tenant may use it.
     pub fn get(&self, tenant: &TenantId, id: &str) -> Option<&Arc<Agent>> {
-        self.0.get(id).filter(|agent| {
-            let tenants = agent.tenants.as_ref();
-            tenants.is_none_or(|tenants| tenants.contains(tenant))
-        })
+        let agent = self.0.get(id);
+        agent.filter(|agent| operator_file::is_for(agent.tenants.as_deref(), tenant))
     }
 }
 
 impl<V: Fn(&str) -> Option<String>> Reader<'_, V> {
     fn agent(&mut self) -> Option<Agent> {
-        let before = self.mistakes.len();
         let valid_id =
             (1..=128).contains(&self.id.chars().count()) && !self.id.chars().any(char::is_control);
         if !valid_id {
@@ -165,9 +141,6 @@ impl<V: Fn(&str) -> Option<String>> Reader<'_, V> {
         let stream_usage = self.flag("stream_usage");
         let tenants = self.tenants();
         self.nothing_else();
-        if self.mistakes.len() > before {
-            return None;
-        }
         Some(Agent {
             id: self.id.to_owned(),
             kind: kind?,

@@ -27,7 +27,7 @@ use url::Url;
 use crate::{
     keys::ForwardKeys,
     log::{Log, LogError, now_unix_ms},
-    operator_file::{self, Reader},
+    operator_file::{self, Reader, Things},
     redis::{Arg, Reply, Script},
 };
 
@@ -70,8 +70,7 @@ impl fmt::Debug for Target {
 
 impl Target {
     pub fn is_for(&self, tenant: &TenantId) -> bool {
-        let tenants = self.tenants.as_ref();
-        tenants.is_none_or(|tenants| tenants.contains(tenant))
+        operator_file::is_for(self.tenants.as_deref(), tenant)
     }
 
     /// Where requests of a signal go (OTLP specification, "OTLP/HTTP Request").
@@ -84,9 +83,7 @@ impl Target {
 
     /// A text of the backend's without what it was sent to let us in.
     pub fn without_secrets(&self, text: &str) -> String {
-        self.secrets
-            .iter()
-            .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+        operator_file::without(&self.secrets, text)
     }
 }
 
@@ -105,7 +102,7 @@ impl Targets {
         }
         let mut fields = Map::new();
         fields.insert("url".to_owned(), setting.into());
-        Self::of(vec![("default".to_owned(), fields)], var)
+        Self::of(vec![("default".to_owned(), fields)], &var)
     }
 
     /// As [`Targets::read`], of a file's text.
@@ -113,32 +110,12 @@ impl Targets {
     /// # Errors
     /// As there.
     pub fn parse(text: &str, var: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<String>> {
-        Self::of(operator_file::things(text, "targets", MOST_TARGETS)?, var)
+        Self::of(operator_file::things(text, "targets", MOST_TARGETS)?, &var)
     }
 
-    fn of(
-        all: Vec<(String, Map<String, serde_json::Value>)>,
-        var: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, Vec<String>> {
-        let mut mistakes = Vec::new();
-        let mut targets = BTreeMap::new();
-        for (name, fields) in all {
-            let mut reader = Reader {
-                what: "target",
-                id: &name,
-                var: &var,
-                fields,
-                mistakes: &mut mistakes,
-                secrets: Vec::new(),
-            };
-            if let Some(target) = read(&mut reader) {
-                targets.insert(name, Arc::new(target));
-            }
-        }
-        match mistakes.is_empty() {
-            true => Ok(Self(Arc::new(targets))),
-            false => Err(mistakes),
-        }
+    fn of(all: Things, var: &impl Fn(&str) -> Option<String>) -> Result<Self, Vec<String>> {
+        let targets = operator_file::each("target", all, var, read)?;
+        Ok(Self(Arc::new(targets)))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -156,33 +133,18 @@ impl Targets {
 }
 
 fn read<V: Fn(&str) -> Option<String>>(reader: &mut Reader<'_, V>) -> Option<Target> {
-    let before = reader.mistakes.len();
     reader.check_name();
     let url = reader.url();
     let headers = reader.headers();
     if headers.contains_key("content-encoding") {
         reader.wrong("content-encoding is ours: see gzip");
     }
-    let signals = reader.texts("signals").map(|names| {
-        let signals: Vec<_> = names
-            .iter()
-            .filter_map(|name| Signal::named(name))
-            .collect();
-        if signals.len() != names.len() || signals.is_empty() {
-            reader.wrong("signals must be some of traces, logs");
-        }
-        signals
-    });
+    let known = Signal::ALL.map(Signal::as_str).join(", ");
+    let signals = reader.some_of("signals", Signal::named, &known);
     let gzip = reader.flag("gzip");
-    let timeout = reader.seconds("timeout_seconds", 10.0);
-    if timeout > Duration::from_secs(60) {
-        reader.wrong("timeout_seconds must be at most 60");
-    }
+    let timeout = reader.timeout();
     let tenants = reader.tenants();
     reader.nothing_else();
-    if reader.mistakes.len() > before {
-        return None;
-    }
     Some(Target {
         name: reader.id.to_owned(),
         url: url?,

@@ -1,6 +1,6 @@
 //! What operators write about whom we call: a thing by thing read of its fields, by which all mistakes are told at once and nothing secret with them.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
@@ -9,6 +9,8 @@ use url::{Host, Url};
 
 /// The longest of any time-out, in seconds.
 const LONGEST_SECONDS: f64 = 3_600.0;
+/// The longest until whoever is only told something has answered.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Headers that are ours to set.
 const OWN_HEADERS: [&str; 9] = [
     "host",
@@ -56,12 +58,60 @@ pub(crate) fn things(text: &str, of: &str, most: usize) -> Result<Things, Vec<St
     if all.len() > most {
         return wrong(format!("\"{of}\" has more than {most}"));
     }
+    Ok(fields_of(all))
+}
+
+/// The fields of each; of what has none, all that is missing is told.
+pub(crate) fn fields_of(all: Map<String, Value>) -> Things {
     let all = all.into_iter().map(|(name, fields)| match fields {
         Value::Object(fields) => (name, fields),
-        // What is missing is told of each.
         _ => (name, Map::new()),
     });
-    Ok(all.collect())
+    all.collect()
+}
+
+/// Reads each thing by its fields; `what` it is, for sentences.
+///
+/// # Errors
+/// Every mistake of all of them.
+pub(crate) fn each<V, T, C>(
+    what: &'static str,
+    things: Things,
+    var: &V,
+    read: impl Fn(&mut Reader<'_, V>) -> Option<T>,
+) -> Result<C, Vec<String>>
+where
+    C: FromIterator<(String, Arc<T>)>,
+{
+    let mut mistakes = Vec::new();
+    let all = things.into_iter().filter_map(|(id, fields)| {
+        let thing = read(&mut Reader {
+            what,
+            id: &id,
+            var,
+            fields,
+            mistakes: &mut mistakes,
+            secrets: Vec::new(),
+        })?;
+        Some((id, Arc::new(thing)))
+    });
+    let all = all.collect();
+    match mistakes.is_empty() {
+        true => Ok(all),
+        false => Err(mistakes),
+    }
+}
+
+/// Whether a thing is for a tenant; where it names none it is for all.
+pub(crate) fn is_for(tenants: Option<&[TenantId]>, tenant: &TenantId) -> bool {
+    tenants.is_none_or(|tenants| tenants.contains(tenant))
+}
+
+/// A text of somebody's whom we called, without what he was sent to let us in.
+pub(crate) fn without(secrets: &[String], text: &str) -> String {
+    secrets
+        .iter()
+        .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
 }
 
 /// Whether what goes there is seen by nobody on the way: `https`, or a loopback address.
@@ -118,6 +168,31 @@ impl<V: Fn(&str) -> Option<String>> Reader<'_, V> {
             self.wrong(&format!("{name} must be a list of texts"));
         }
         texts
+    }
+
+    /// Some of what `named` knows; `known` are all names, for the sentence.
+    pub(crate) fn some_of<T>(
+        &mut self,
+        field: &str,
+        named: impl Fn(&str) -> Option<T>,
+        known: &str,
+    ) -> Option<Vec<T>> {
+        let names = self.texts(field)?;
+        let some: Vec<_> = names.iter().filter_map(|name| named(name)).collect();
+        if some.len() != names.len() || some.is_empty() {
+            self.wrong(&format!("{field} must be some of {known}"));
+        }
+        Some(some)
+    }
+
+    /// Until an answer is there.
+    pub(crate) fn timeout(&mut self) -> Duration {
+        let timeout = self.seconds("timeout_seconds", 10.0);
+        if timeout > LONGEST_TIMEOUT {
+            let seconds = LONGEST_TIMEOUT.as_secs();
+            self.wrong(&format!("timeout_seconds must be at most {seconds}"));
+        }
+        timeout
     }
 
     pub(crate) fn number(&mut self, name: &str, usual: u64, allowed: RangeInclusive<u64>) -> u64 {

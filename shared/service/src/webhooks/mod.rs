@@ -75,8 +75,7 @@ impl fmt::Debug for Endpoint {
 
 impl Endpoint {
     pub fn is_for(&self, tenant: &TenantId) -> bool {
-        let tenants = self.tenants.as_ref();
-        tenants.is_none_or(|tenants| tenants.contains(tenant))
+        operator_file::is_for(self.tenants.as_deref(), tenant)
     }
 
     /// Whether it is told of a run of these agents.
@@ -93,9 +92,7 @@ impl Endpoint {
 
     /// A text of the receiver's without what it was sent to let us in.
     pub fn without_secrets(&self, text: &str) -> String {
-        self.secrets
-            .iter()
-            .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+        operator_file::without(&self.secrets, text)
     }
 
     /// The headers of an attempt: who it is from, its id, when it is made, and a signature for each secret over all three, as Standard Webhooks has them.
@@ -142,25 +139,8 @@ impl Webhooks {
     /// Every mistake, a sentence each, without what may be secret.
     pub fn parse(text: &str, var: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<String>> {
         let all = operator_file::things(text, "endpoints", MOST_ENDPOINTS)?;
-        let mut mistakes = Vec::new();
-        let mut endpoints = BTreeMap::new();
-        for (name, fields) in all {
-            let mut reader = Reader {
-                what: "endpoint",
-                id: &name,
-                var: &var,
-                fields,
-                mistakes: &mut mistakes,
-                secrets: Vec::new(),
-            };
-            if let Some(endpoint) = read(&mut reader) {
-                endpoints.insert(name, Arc::new(endpoint));
-            }
-        }
-        match mistakes.is_empty() {
-            true => Ok(Self(Arc::new(endpoints))),
-            false => Err(mistakes),
-        }
+        let endpoints = operator_file::each("endpoint", all, &var, read)?;
+        Ok(Self(Arc::new(endpoints)))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -184,21 +164,14 @@ impl Webhooks {
 
 fn read<V: Fn(&str) -> Option<String>>(reader: &mut Reader<'_, V>) -> Option<Endpoint> {
     const OURS: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
-    let before = reader.mistakes.len();
     reader.check_name();
     let url = reader.url();
     if url.as_ref().is_some_and(|url| !operator_file::is_safe(url)) {
         reader.wrong("url must be https, but to a loopback address");
     }
     let keys = keys(reader);
-    let kinds = reader.texts("events").map(|names| {
-        let kinds: Vec<_> = names.iter().filter_map(|name| Kind::named(name)).collect();
-        if kinds.len() != names.len() || kinds.is_empty() {
-            let known = Kind::ALL.map(Kind::as_str).join(", ");
-            reader.wrong(&format!("events must be some of {known}"));
-        }
-        kinds
-    });
+    let known = Kind::ALL.map(Kind::as_str).join(", ");
+    let kinds = reader.some_of("events", Kind::named, &known);
     let usual = || Kind::ALL.into_iter().filter(|kind| *kind != Kind::Lost);
     let agents = reader.texts("agents").unwrap_or_default();
     let tenants = reader.tenants();
@@ -214,10 +187,7 @@ fn read<V: Fn(&str) -> Option<String>>(reader: &mut Reader<'_, V>) -> Option<End
     if OURS.iter().any(|name| headers.contains_key(*name)) || headers.contains_key(USER_AGENT) {
         reader.wrong("webhook-id, webhook-timestamp, webhook-signature and user-agent are ours");
     }
-    let timeout = reader.seconds("timeout_seconds", 10.0);
-    if timeout > Duration::from_secs(60) {
-        reader.wrong("timeout_seconds must be at most 60");
-    }
+    let timeout = reader.timeout();
     let usual_patience = Patience::default();
     let attempts = reader.number("attempts", u64::from(usual_patience.attempts), 1..=50);
     let first = reader.seconds("first_retry_seconds", 5.0);
@@ -228,9 +198,6 @@ fn read<V: Fn(&str) -> Option<String>>(reader: &mut Reader<'_, V>) -> Option<End
     );
     let at_once = reader.number("at_once", 4, 1..=64);
     reader.nothing_else();
-    if reader.mistakes.len() > before {
-        return None;
-    }
     Some(Endpoint {
         name: reader.id.to_owned(),
         url: url?,
