@@ -18,7 +18,6 @@ use tailspan_core::{
     live::{
         frames::{self, Shown},
         incremental::{Extractor, Increment},
-        wire_form::wire_span,
     },
     observed::Recorded,
 };
@@ -199,9 +198,11 @@ impl Tell for Updates {
             }
             None => Vec::new(),
         };
-        if let Some(span) = wire_span(trace, &recorded.observation) {
-            frames.push(frames::span_received(&self.of, &span));
-        }
+        frames.extend(frames::span_received(
+            &self.of,
+            trace,
+            &recorded.observation,
+        ));
         frames
     }
 }

@@ -4,5 +4,6 @@ pub mod compat;
 pub mod frames;
 pub mod grouping;
 pub mod incremental;
+mod json;
 pub mod protocol;
 pub mod wire_form;

@@ -6,7 +6,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::incremental::{Increment, Told};
+use super::json::push_text;
+use super::wire_form::push_span;
 use crate::event::rfc3339_us;
+use crate::id::TraceId;
+use crate::observed::Observation;
 
 /// A session as its listeners and the lists of sessions see it.
 #[derive(Clone, Debug, Default)]
@@ -42,18 +46,13 @@ pub fn session_started(shown: &Shown) -> String {
     json!({"type": "session_started", "session": session(shown)}).to_string()
 }
 
-/// `span` is one line of JSON already.
-pub fn span_received(session: &str, span: &str) -> String {
-    let session = Value::from(session).to_string();
+/// `None`: the event is no span.
+pub fn span_received(session: &str, trace: &TraceId, event: &Observation) -> Option<String> {
     // In one piece: a page's listeners are told of every span.
-    [
-        r#"{"type":"span_received","sessionId":"#,
-        &session,
-        r#","span":"#,
-        span,
-        "}",
-    ]
-    .concat()
+    let mut frame = r#"{"type":"span_received","sessionId":"#.to_owned();
+    push_text(&mut frame, session);
+    frame.push_str(",\"span\":");
+    push_span(&mut frame, trace, event).then(|| frame + "}")
 }
 
 /// `invocations` is the text of a JSON list.
@@ -211,6 +210,7 @@ fn seconds(ns: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::wire_form::Reader;
 
     #[track_caller]
     fn check(what: Told, expected: &str) {
@@ -287,10 +287,15 @@ mod tests {
             session_removed("a", None),
             r#"{"type":"session_removed","sessionId":"a"}"#
         );
+        let mut reader = Reader::new(1);
+        let span = |reader: &mut Reader, json| reader.span("s", json).unwrap().observation();
+        let trace = TraceId::parse("t").unwrap();
         assert_eq!(
-            span_received("s", r#"{"name":"x"}"#),
-            r#"{"type":"span_received","sessionId":"s","span":{"name":"x"}}"#
+            span_received("a\"b", &trace, &span(&mut reader, r#"{"name":"x"}"#)).as_deref(),
+            Some(r#"{"type":"span_received","sessionId":"a\"b","span":{"name":"x"}}"#)
         );
+        let log = reader.log("{}").unwrap().observation();
+        assert_eq!(span_received("s", &trace, &log), None);
         assert_eq!(
             session_complete("s", "[]"),
             r#"{"type":"session_complete","sessionId":"s","invocations":[]}"#

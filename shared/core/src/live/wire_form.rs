@@ -3,15 +3,19 @@
 //! Nearly all spans come from one client and have one form, of which nothing is lost. What has another form is read as far as it can be understood, and kept beside that word for word.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
+use serde::de::{SeqAccess, Visitor};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::json::{push_number, push_text};
 use crate::attributes::to_json;
 use crate::id::{TraceId, hex};
 use crate::observed::{Canonical, Context, EncodedSpan, Incoming, Observation, What};
@@ -30,6 +34,8 @@ const SCOPE_VERSION: &str = "otel.scope.version";
 const CONTEXTS: usize = 16;
 /// Attributes of one span that are read; a frame's bytes bound what is kept of it.
 const MOST_ATTRIBUTES: usize = 4096;
+/// Most have fewer.
+const USUAL_ATTRIBUTES: usize = 16;
 /// How deep a value is taken apart; deeper parts stay JSON text.
 const DEEPEST: usize = 16;
 
@@ -42,7 +48,7 @@ pub struct Reader {
 }
 
 /// Trace id, scope's name, scope's version.
-type ContextKey = (String, String, String);
+type ContextKey = [String; 3];
 
 /// The form of the dialect's own client.
 #[derive(Deserialize)]
@@ -62,7 +68,7 @@ pub(super) struct Usual<'a> {
     start_time_unix_nano: Cow<'a, str>,
     #[serde(borrow)]
     end_time_unix_nano: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "pairs")]
     attributes: Vec<UsualPair<'a>>,
     status: UsualStatus,
 }
@@ -71,6 +77,29 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Cow<'a, str>>, D::Error> {
     Ok(Option::<BorrowedText<'a>>::deserialize(deserializer)?.map(|text| text.0))
+}
+
+/// A list that has room for the usual number from the start.
+fn pairs<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<UsualPair<'a>>, D::Error> {
+    struct Pairs<'a>(PhantomData<&'a ()>);
+    impl<'de: 'a, 'a> Visitor<'de> for Pairs<'a> {
+        type Value = Vec<UsualPair<'a>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of attributes")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut pairs = Vec::with_capacity(USUAL_ATTRIBUTES);
+            while let Some(pair) = seq.next_element()? {
+                pairs.push(pair);
+            }
+            Ok(pairs)
+        }
+    }
+    deserializer.deserialize_seq(Pairs(PhantomData))
 }
 
 #[derive(Deserialize)]
@@ -144,47 +173,43 @@ impl Reader {
         let id = |text: &str| {
             let plain = plain_id(text, 16).then_some(text)?;
             let id = u64::from_str_radix(plain, 16).ok()?;
-            (id != 0).then(|| Bytes::copy_from_slice(&id.to_be_bytes()))
+            (id != 0).then(|| id.to_be_bytes())
         };
-        let mut scope = (String::new(), String::new());
-        let attributes = usual.attributes.into_iter().map(|pair| {
-            if let UsualValue::String(text) = &pair.value {
-                match pair.key.as_ref() {
-                    SCOPE_NAME => scope.0 = text.to_string(),
-                    SCOPE_VERSION => scope.1 = text.to_string(),
-                    _ => {}
-                }
-            }
-            wire::KeyValue {
-                key: pair.key.into_owned(),
-                value: Some(wire::AnyValue {
-                    value: Some(match pair.value {
-                        UsualValue::String(text) => Any::String(text.into_owned()),
-                        UsualValue::Int(number) => Any::Int(number),
-                        UsualValue::Bool(yes) => Any::Bool(yes),
-                        UsualValue::Double(number) => Any::Double(number),
-                    }),
-                }),
-            }
+        let span_id = id(&usual.span_id)?;
+        let scope = [SCOPE_NAME, SCOPE_VERSION].map(|key| {
+            // The last one counts.
+            let mut pairs = usual.attributes.iter().rev();
+            pairs.find_map(|pair| match &pair.value {
+                UsualValue::String(text) if pair.key == key => Some(text.as_ref()),
+                _ => None,
+            })
         });
-        let attributes = attributes.collect();
-        let span = wire::Span {
-            span_id: id(&usual.span_id)?,
+        let context = self.context(&usual.trace_id, scope.map(Option::unwrap_or_default));
+        let attributes = usual.attributes.into_iter().map(|pair| wire::KeyValue {
+            key: pair.key.into_owned(),
+            value: Some(wire::AnyValue {
+                value: Some(match pair.value {
+                    UsualValue::String(text) => Any::String(text.into_owned()),
+                    UsualValue::Int(number) => Any::Int(number),
+                    UsualValue::Bool(yes) => Any::Bool(yes),
+                    UsualValue::Double(number) => Any::Double(number),
+                }),
+            }),
+        });
+        let span = EncodedSpan::with(wire::Span {
+            attributes: attributes.collect(),
+            span_id: Bytes::copy_from_slice(&span_id),
             parent_span_id: match &usual.parent_span_id {
-                Some(parent) => id(parent)?,
+                Some(parent) => Bytes::copy_from_slice(&id(parent)?),
                 None => Bytes::new(),
             },
             name: usual.name.into_owned(),
             kind: i32::from(usual.kind) + 1,
             start_time_unix_nano: plain_time(&usual.start_time_unix_nano)?,
             end_time_unix_nano: plain_time(&usual.end_time_unix_nano)?,
-            attributes,
             status: status(usual.status.code),
             ..wire::Span::default()
-        };
-        let context = self.context(usual.trace_id.into_owned(), scope);
-        let span_id = span.span_id.clone();
-        let span = EncodedSpan::with(span);
+        });
         Some(Incoming {
             context,
             identity: Some(otlp::span_identity(&span_id, &span)),
@@ -237,16 +262,14 @@ impl Reader {
         let attribute = |key: &str| {
             let pair = span.attributes.iter().find(|pair| pair.key == key)?;
             match pair.value.as_ref()?.value.as_ref()? {
-                Any::String(text) => Some(text.clone()),
+                Any::String(text) => Some(text.as_str()),
                 _ => None,
             }
         };
-        let scope = (
-            attribute(SCOPE_NAME).unwrap_or_default(),
-            attribute(SCOPE_VERSION).unwrap_or_default(),
-        );
+        let scope = [SCOPE_NAME, SCOPE_VERSION].map(|key| attribute(key).unwrap_or_default());
+        let trace = text("traceId").unwrap_or_default();
+        let context = self.context(trace, scope);
         span.attributes.push(string(VERBATIM, json));
-        let context = self.context(text("traceId").unwrap_or_default().to_owned(), scope);
         let span_id = span.span_id.clone();
         let span = EncodedSpan::with(span);
         Ok(Incoming {
@@ -270,7 +293,7 @@ impl Reader {
         let mut log = read_log(&object, json);
         log.attributes.push(string(VERBATIM, json));
         Ok(Incoming {
-            context: self.context(String::new(), Default::default()),
+            context: self.context("", [""; 2]),
             what: Canonical::Log(log.encode_to_vec().into()),
             // What was said twice was said twice; the client does not send a record again.
             identity: None,
@@ -279,16 +302,17 @@ impl Reader {
         })
     }
 
-    fn context(&mut self, trace: String, (name, version): (String, String)) -> Arc<Context> {
-        let key = (trace, name, version);
-        if let Some((_, context)) = self.contexts.iter().rev().find(|(known, _)| *known == key) {
+    fn context(&mut self, trace: &str, scope: [&str; 2]) -> Arc<Context> {
+        let key = [trace, scope[0], scope[1]];
+        let mut known = self.contexts.iter().rev();
+        if let Some((_, context)) = known.find(|(known, _)| *known == key) {
             return Arc::clone(context);
         }
         let context = Arc::new(Context {
-            resource: vec![string(TRACE_ID, &key.0)],
+            resource: vec![string(TRACE_ID, trace)],
             scope: wire::Scope {
-                name: key.1.clone(),
-                version: key.2.clone(),
+                name: scope[0].to_owned(),
+                version: scope[1].to_owned(),
                 ..wire::Scope::default()
             },
             ..Context::default()
@@ -296,6 +320,7 @@ impl Reader {
         if self.contexts.len() >= CONTEXTS {
             self.contexts.remove(0);
         }
+        let key = key.map(str::to_owned);
         self.contexts.push((key, Arc::clone(&context)));
         context
     }
@@ -484,26 +509,39 @@ fn verbatim(attributes: &[wire::KeyValue]) -> Option<&str> {
 
 /// A span as the dialect shows it, as JSON: one that came by a frame as it came, another as the JSON of its protobuf, with scope and messages among its attributes. `None`: it is no span.
 pub fn wire_span(trace: &TraceId, observation: &Observation) -> Option<String> {
+    let mut json = String::new();
+    push_span(&mut json, trace, observation).then_some(json)
+}
+
+/// Writes what [`wire_span`] gives; `false`, and nothing, where it is no span.
+pub(super) fn push_span(into: &mut String, trace: &TraceId, observation: &Observation) -> bool {
     let What::Span(span) = &observation.what else {
-        return None;
+        return false;
     };
     if let Some(text) = verbatim(&span.attributes) {
-        return Some(text.to_owned());
+        into.push_str(text);
+        return true;
     }
-    let mut json = Vec::with_capacity(about_bytes(span));
-    let written = match trace_id_of_frame(&observation.context) {
-        Some(trace_id) => serde_json::to_writer(&mut json, &FrameSpan { trace_id, span }),
-        None => serde_json::to_writer(
-            &mut json,
-            &ExportedSpan {
+    into.reserve(about_bytes(span));
+    match trace_id_of_frame(&observation.context) {
+        Some(trace_id) => push_frame_span(into, trace_id, span),
+        None => {
+            let context = &observation.context;
+            let exported = ExportedSpan {
                 trace,
                 span,
-                context: &observation.context,
-            },
-        ),
-    };
-    written.ok()?;
-    String::from_utf8(json).ok()
+                context,
+            };
+            push_json(into, &exported);
+        }
+    }
+    true
+}
+
+/// Keys are texts, so it is written.
+fn push_json(into: &mut String, value: &impl Serialize) {
+    let json = serde_json::to_string(value);
+    into.push_str(json.as_deref().unwrap_or("null"));
 }
 
 /// About how long a span's JSON is.
@@ -549,39 +587,49 @@ pub fn wire_log(observation: &Observation) -> Option<String> {
 }
 
 /// As the dialect's client sends it.
-struct FrameSpan<'a> {
-    trace_id: &'a str,
-    span: &'a wire::Span,
-}
-
-impl Serialize for FrameSpan<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let span = self.span;
-        let mut map = serializer.serialize_map(Some(9))?;
-        map.serialize_entry("traceId", self.trace_id)?;
-        map.serialize_entry("spanId", &hex(&span.span_id))?;
-        let parent = (!span.parent_span_id.is_empty()).then(|| hex(&span.parent_span_id));
-        map.serialize_entry("parentSpanId", &parent)?;
-        map.serialize_entry("name", &span.name)?;
-        map.serialize_entry("kind", &span.kind.saturating_sub(1).max(0))?;
-        map.serialize_entry("startTimeUnixNano", &span.start_time_unix_nano.to_string())?;
-        map.serialize_entry("endTimeUnixNano", &span.end_time_unix_nano.to_string())?;
-        let attributes = span.attributes.iter().collect();
-        map.serialize_entry("attributes", &Pairs(attributes, IntForm::Number))?;
-        let code = span.status.as_ref().map_or(0, |status| status.code);
-        map.serialize_entry("status", &Code(code))?;
-        map.end()
+fn push_frame_span(into: &mut String, trace_id: &str, span: &wire::Span) {
+    let id = |into: &mut String, id: &[u8]| {
+        into.push('"');
+        into.push_str(&hex(id));
+        into.push('"');
+    };
+    into.push_str("{\"traceId\":");
+    push_text(into, trace_id);
+    into.push_str(",\"spanId\":");
+    id(into, &span.span_id);
+    into.push_str(",\"parentSpanId\":");
+    match span.parent_span_id.is_empty() {
+        true => into.push_str("null"),
+        false => id(into, &span.parent_span_id),
     }
-}
-
-struct Code(i32);
-
-impl Serialize for Code {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry("code", &self.0)?;
-        map.end()
+    into.push_str(",\"name\":");
+    push_text(into, &span.name);
+    into.push_str(",\"kind\":");
+    push_number(into, span.kind.saturating_sub(1).max(0));
+    into.push_str(",\"startTimeUnixNano\":\"");
+    push_number(into, span.start_time_unix_nano);
+    into.push_str("\",\"endTimeUnixNano\":\"");
+    push_number(into, span.end_time_unix_nano);
+    into.push_str("\",\"attributes\":[");
+    for (at, pair) in span.attributes.iter().enumerate() {
+        into.push_str(if at > 0 { ",{\"key\":" } else { "{\"key\":" });
+        push_text(into, &pair.key);
+        if let Some(value) = &pair.value {
+            into.push_str(",\"value\":");
+            match &value.value {
+                Some(Any::String(text)) => {
+                    into.push_str("{\"stringValue\":");
+                    push_text(into, text);
+                    into.push('}');
+                }
+                _ => push_json(into, &Written(value, IntForm::Number)),
+            }
+        }
+        into.push('}');
     }
+    into.push_str("],\"status\":{\"code\":");
+    push_number(into, span.status.as_ref().map_or(0, |status| status.code));
+    into.push_str("}}");
 }
 
 /// As the JSON of an exported protobuf message (proto3 JSON: what is nothing is left out), with what the dialect adds to its attributes.

@@ -1,0 +1,89 @@
+//! JSON written straight into a text: a page's listeners are told of every span, and escaping its texts byte by byte was most of what writing it cost (`perf` of `scripts/bench socket`).
+
+use std::fmt::Write as _;
+
+/// Writes a text with its quotes, escaped as `serde_json` does it.
+pub(super) fn push_text(into: &mut String, text: &str) {
+    into.push('"');
+    let mut rest = text;
+    loop {
+        let clean = clean_bytes(rest.as_bytes());
+        // What is escaped is ASCII, so a character begins there and after it.
+        let (Some(before), Some(byte)) = (rest.get(..clean), rest.as_bytes().get(clean)) else {
+            into.push_str(rest);
+            break;
+        };
+        into.push_str(before);
+        match byte {
+            b'"' => into.push_str("\\\""),
+            b'\\' => into.push_str("\\\\"),
+            b'\n' => into.push_str("\\n"),
+            b'\r' => into.push_str("\\r"),
+            b'\t' => into.push_str("\\t"),
+            0x08 => into.push_str("\\b"),
+            0x0c => into.push_str("\\f"),
+            // Writing to a text does not fail.
+            other => {
+                let _ = write!(into, "\\u{other:04x}");
+            }
+        }
+        rest = rest.get(clean + 1..).unwrap_or_default();
+    }
+    into.push('"');
+}
+
+/// How many bytes stand before the first that JSON escapes (RFC 8259, section 7), or all. Looks at eight at a time.
+fn clean_bytes(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHEST: u64 = ONES << 7;
+    // Of each byte its highest bit, where it is below `limit`; a byte above one that is may be told wrongly, so the lowest counts.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHEST;
+    let mut at = 0;
+    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        let word = u64::from_le_bytes(*word);
+        let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+        let found = below(word, 0x20) | is(b'"') | is(b'\\');
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let is_escaped = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(is_escaped).unwrap_or(rest.len())
+}
+
+/// Writes a whole number.
+pub(super) fn push_number(into: &mut String, number: impl itoa::Integer) {
+    into.push_str(itoa::Buffer::new().format(number));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_text_is_written_as_serde_json_does_it(text in "(\\PC|[\"\\\\\\x00-\\x20\u{7f}-\u{9f}é🎲]){0,60}") {
+            let mut written = String::new();
+            push_text(&mut written, &text);
+            prop_assert_eq!(written, serde_json::to_string(&text).unwrap());
+        }
+    }
+
+    #[test]
+    fn every_character_is_found_wherever_it_stands() {
+        for at in 0..20 {
+            for byte in 0..0x80_u8 {
+                let mut text = "é".repeat(10) + &"x".repeat(at);
+                text.push(char::from(byte));
+                text.push_str("\"more\u{1f3b2}");
+                let mut written = String::new();
+                push_text(&mut written, &text);
+                assert_eq!(written, serde_json::to_string(&text).unwrap());
+            }
+        }
+    }
+}
