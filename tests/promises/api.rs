@@ -641,7 +641,8 @@ async fn what_a_comparison_finds_stands_once_with_its_session_and_is_streamed() 
     let span = reader.span("frames", &call.to_string()).expect("a span");
     let taken = log.live_take(&tenant, "frames", 1, 0).await.expect("asked");
     let into = taken.expect("a place").into;
-    let appended = log.live_append(&tenant, "frames", &into, vec![span]).await;
+    let span = log.clean(&tenant, vec![span]);
+    let appended = log.live_append(&tenant, "frames", &into, &span).await;
     appended.expect("appended");
     for session in ["other one", "frames"] {
         assert!(log.live_end(&tenant, session).await.expect("ended"));

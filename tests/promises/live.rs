@@ -145,7 +145,8 @@ async fn frames(store: Store) {
     assert_eq!((taken.spans, taken.logs, taken.span_count), (3, 2, 3));
     assert_eq!(Some(&taken.into), begun.into.as_ref());
     let events = vec![span(1, false, &[], &[]), span(2, true, &[], &[])];
-    log.live_append(&tenant, "s", &taken.into, events)
+    let events = log.clean(&tenant, events);
+    log.live_append(&tenant, "s", &taken.into, &events)
         .await
         .unwrap();
     assert_eq!(

@@ -313,7 +313,8 @@ async fn begin(app: &App, tenant: &TenantId, session: Reported) -> Result<(), Re
         logs.truncate(usize::try_from(taken.logs).unwrap_or(usize::MAX));
         spans.append(&mut logs);
         if !spans.is_empty() {
-            log.live_append(tenant, &name, &taken.into, spans).await?;
+            let spans = log.clean(tenant, spans);
+            log.live_append(tenant, &name, &taken.into, &spans).await?;
         }
     }
     log.live_end(tenant, &name).await?;

@@ -152,8 +152,8 @@ async fn append(app: &App, tenant: &TenantId, of: Append, way: Way<'_>) -> Vec<S
     if events.is_empty() {
         return answers;
     }
-    let into = &taken.into;
-    let stored = retried(|| app.log.live_append(tenant, &session, into, events.clone())).await;
+    let (events, into) = (app.log.clean(tenant, events), &taken.into);
+    let stored = retried(|| app.log.live_append(tenant, &session, into, &events)).await;
     match stored {
         Ok(appended) => {
             if appended.refused > 0 {

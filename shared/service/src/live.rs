@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use tailspan_core::{
     id::{SessionKey, TenantId, TraceId},
     live::compat,
-    observed::Incoming,
+    redact::Clean,
     verbosity::Verbosity,
 };
 
@@ -211,7 +211,7 @@ impl Log {
         }))
     }
 
-    /// Appends events for which places were given out.
+    /// Appends events for which places were given out, cleaned by [`Log::clean`].
     ///
     /// # Errors
     /// As [`Log::append`].
@@ -220,11 +220,10 @@ impl Log {
         tenant: &TenantId,
         session: &str,
         into: &TraceId,
-        events: Vec<Incoming>,
+        events: &[Clean],
     ) -> Result<Appended, LogError> {
-        let events = self.clean(tenant, events);
         let session = self.redactor.clean_text(tenant, session);
-        let named = Named::of_session(&events, &session);
+        let named = Named::of_session(events, &session);
         let appended = self.append_counted(tenant, into, events).await?;
         let notice = Notice {
             trace: into,

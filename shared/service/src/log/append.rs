@@ -102,7 +102,7 @@ impl Log {
         }
         let events = self.clean(tenant, events);
         let named = Named::in_batch(&events);
-        let appended = self.append_counted(tenant, trace, events).await?;
+        let appended = self.append_counted(tenant, trace, &events).await?;
         self.note(
             tenant,
             &[Notice {
@@ -139,7 +139,7 @@ impl Log {
         let appends = traces.into_iter().map(|(trace, events)| async move {
             let events = self.clean(tenant, events);
             let named = Named::in_batch(&events);
-            let appended = self.append_counted(tenant, &trace, events).await;
+            let appended = self.append_counted(tenant, &trace, &events).await;
             (trace, named, appended)
         });
         let answers: Vec<_> = stream::iter(appends)
@@ -179,7 +179,7 @@ impl Log {
         sessions: Vec<String>,
     ) -> Result<Appended, LogError> {
         let events = self.clean(tenant, events);
-        let appended = self.append_chunks(tenant, trace, events, true).await;
+        let appended = self.append_chunks(tenant, trace, &events, true).await;
         match &appended {
             Ok(appended) => self.metrics.appended(appended),
             Err(error) => self.metrics.append_failed(error.reason()),
@@ -203,7 +203,7 @@ impl Log {
         &self,
         tenant: &TenantId,
         trace: &TraceId,
-        events: Vec<Clean>,
+        events: &[Clean],
     ) -> Result<Appended, LogError> {
         let appended = self.append_chunks(tenant, trace, events, false).await;
         match &appended {
@@ -220,7 +220,7 @@ impl Log {
         &self,
         tenant: &TenantId,
         trace: &TraceId,
-        events: Vec<Clean>,
+        events: &[Clean],
         is_aside: bool,
     ) -> Result<Appended, LogError> {
         let keys = self.keys.trace(tenant, trace);
@@ -269,11 +269,11 @@ impl Log {
         tenant: &TenantId,
         trace: &TraceId,
         keys: &TraceKeys,
-        events: &[Clean],
+        events: &[&Clean],
         level: &mut Verbosity,
         is_aside: bool,
     ) -> Result<(Appended, bool), LogError> {
-        let mut batch = Batch::new(events.iter().collect(), *level);
+        let mut batch = Batch::new(events.to_vec(), *level);
         let mut pauses = RETRY_PAUSES.iter();
         let (mut may_create, mut reopens) = (false, false);
         let mut refused = 0;
@@ -555,17 +555,13 @@ fn number(reply: &mut impl Iterator<Item = Reply>) -> u64 {
 }
 
 /// A batch in which every identity stands once, and how many stood there more than once.
-fn without_repeats(events: Vec<Clean>) -> (Vec<Clean>, u64) {
-    let before = events.len();
-    let mut known = HashSet::new();
-    let events: Vec<_> = events
-        .into_iter()
-        .filter(|incoming| {
-            incoming
-                .identity
-                .is_none_or(|identity| known.insert(identity))
-        })
-        .collect();
-    let repeated = (before - events.len()) as u64;
-    (events, repeated)
+fn without_repeats(events: &[Clean]) -> (Vec<&Clean>, u64) {
+    let mut known = HashSet::with_capacity(events.len());
+    let once = events.iter().filter(|incoming| {
+        let identity = incoming.identity;
+        identity.is_none_or(|identity| known.insert(identity))
+    });
+    let once: Vec<_> = once.collect();
+    let repeated = (events.len() - once.len()) as u64;
+    (once, repeated)
 }

@@ -152,7 +152,7 @@ impl Log {
     }
 
     /// Takes out of a batch what must not be stored: the one way into the log.
-    pub(crate) fn clean(&self, tenant: &TenantId, events: Vec<Incoming>) -> Vec<Clean> {
+    pub fn clean(&self, tenant: &TenantId, events: Vec<Incoming>) -> Vec<Clean> {
         let cleaned = self.redactor.clean(tenant, events);
         self.metrics.redacted.inc_by(cleaned.redacted);
         cleaned.events
