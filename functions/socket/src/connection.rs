@@ -99,7 +99,11 @@ async fn until_end<S: AsyncRead + AsyncWrite + Unpin>(
         next_ping = Instant::now() + keepalive.every;
         let (frames, end) = ready(socket, first);
         if !frames.is_empty() {
-            let messages = frames.iter().map(|frame| reader.read(frame));
+            let messages = frames.iter().map(|frame| match frame {
+                // It was seen to be UTF-8.
+                Message::Text(text) => reader.read_text(text),
+                other => reader.read(&other.clone().into_data()),
+            });
             let actions = protocol::plan(messages);
             drop(frames);
             let answers = work::perform(app, tenant, actions, Way::Socket).await;
@@ -120,14 +124,12 @@ async fn until_end<S: AsyncRead + AsyncWrite + Unpin>(
 fn ready<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
     first: Option<Result<Message, Error>>,
-) -> (Vec<Bytes>, Option<End>) {
+) -> (Vec<Message>, Option<End>) {
     let (mut frames, mut bytes) = (Vec::new(), 0);
     let mut next = first;
     loop {
         match next {
-            Some(Ok(Message::Text(text))) => frames.push(Bytes::from(text)),
-            // The dialect has text alone; what is text all the same is taken as such.
-            Some(Ok(Message::Binary(binary))) => frames.push(binary),
+            Some(Ok(frame @ (Message::Text(_) | Message::Binary(_)))) => frames.push(frame),
             Some(Ok(_)) => {}
             None => return (frames, Some(End::Left)),
             Some(Err(error)) => {
@@ -141,7 +143,7 @@ fn ready<S: AsyncRead + AsyncWrite + Unpin>(
                 return (frames, Some(end));
             }
         }
-        bytes += frames.last().map_or(0, Bytes::len);
+        bytes += frames.last().map_or(0, Message::len);
         if frames.len() >= FRAMES_AT_ONCE || bytes >= BYTES_AT_ONCE {
             return (frames, None);
         }

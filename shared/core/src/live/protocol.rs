@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -46,7 +47,7 @@ pub enum Message {
     Start(Start),
     /// A span or a log record.
     Item {
-        session: String,
+        session: Arc<str>,
         item: Box<Incoming>,
     },
     End {
@@ -59,6 +60,8 @@ pub enum Message {
 /// Reads the frames of one connection.
 pub struct Reader {
     items: ItemReader,
+    /// The session of the last item: nearly always that of the next.
+    session: Arc<str>,
 }
 
 #[derive(Deserialize)]
@@ -139,16 +142,25 @@ impl Reader {
     pub fn new(nonce: u64) -> Self {
         Self {
             items: ItemReader::new(nonce),
+            session: Arc::default(),
         }
     }
 
-    /// What a frame says, text or binary.
+    /// What a binary frame says; the dialect has text alone, and what is text all the same is taken as such.
     ///
     /// # Errors
-    /// Why it says nothing, for its sender.
+    /// As [`Reader::read_text`].
     pub fn read(&mut self, frame: &[u8]) -> Result<Message, String> {
         let text = std::str::from_utf8(frame)
             .map_err(|_| "a frame must be a JSON object in UTF-8".to_owned())?;
+        self.read_text(text)
+    }
+
+    /// What a frame says.
+    ///
+    /// # Errors
+    /// Why it says nothing, for its sender.
+    pub fn read_text(&mut self, text: &str) -> Result<Message, String> {
         // A list would pass for an object whose fields have no names.
         if !text.trim_start().starts_with('{') {
             return Err("a frame must be a JSON object".to_owned());
@@ -176,13 +188,13 @@ impl Reader {
                 }))
             }
             "span" => {
-                let session = frame.session_id.required("session_id")?.into_owned();
+                let session = self.session(&frame.session_id.required("session_id")?);
                 let span = frame.span.ok_or("span is missing")?.get();
                 let item = Box::new(self.items.span(&session, span)?);
                 Ok(Message::Item { session, item })
             }
             "log" => {
-                let session = frame.session_id.required("session_id")?.into_owned();
+                let session = self.session(&frame.session_id.required("session_id")?);
                 let log = frame.log.ok_or("log is missing")?.get();
                 let item = Box::new(self.items.log(log)?);
                 Ok(Message::Item { session, item })
@@ -203,8 +215,15 @@ impl Reader {
             return None;
         }
         let item = Box::new(self.items.usual(frame.span)?);
-        let session = frame.session_id.into_owned();
+        let session = self.session(&frame.session_id);
         Some(Message::Item { session, item })
+    }
+
+    fn session(&mut self, name: &str) -> Arc<str> {
+        if *self.session != *name {
+            self.session = name.into();
+        }
+        Arc::clone(&self.session)
     }
 }
 
@@ -243,25 +262,25 @@ pub struct Append {
 pub fn plan(frames: impl IntoIterator<Item = Result<Message, String>>) -> Vec<Action> {
     let mut actions = Vec::new();
     // Where each session's events are gathered until it begins anew or ends.
-    let mut gathering: HashMap<String, usize> = HashMap::new();
+    let mut gathering: HashMap<Arc<str>, usize> = HashMap::new();
     for frame in frames {
         match frame {
             Ok(Message::Start(start)) => {
-                gathering.remove(&start.session);
+                gathering.remove(start.session.as_str());
                 actions.push(Action::Start(start));
             }
             Ok(Message::End { session }) => {
-                gathering.remove(&session);
+                gathering.remove(session.as_str());
                 actions.push(Action::End { session });
             }
             Ok(Message::Item { session, item }) => {
                 let known = gathering.get(&session).copied();
                 let at = known.unwrap_or_else(|| {
-                    gathering.insert(session.clone(), actions.len());
                     actions.push(Action::Append(Append {
-                        session,
+                        session: session.to_string(),
                         ..Append::default()
                     }));
+                    gathering.insert(session, actions.len() - 1);
                     actions.len() - 1
                 });
                 if let Some(Action::Append(append)) = actions.get_mut(at) {
