@@ -201,9 +201,11 @@ impl<'a> Encoder<'a> {
 
     /// Contexts are shared by pointer within a request; the few that differ are compared by value.
     fn context(&mut self, context: &'a Arc<Context>) -> usize {
-        self.contexts
-            .iter()
-            .position(|known| Arc::ptr_eq(known, context) || ***known == **context)
+        let known = self.contexts.iter();
+        known
+            .clone()
+            .rposition(|known| Arc::ptr_eq(known, context))
+            .or_else(|| known.clone().position(|known| ***known == **context))
             .unwrap_or_else(|| {
                 self.contexts.push(context);
                 self.contexts.len() - 1
