@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::incremental::{Increment, Told};
-use super::json::push_text;
+use super::json::{push_json, push_text};
 use super::wire_form::push_span;
 use crate::event::rfc3339_us;
 use crate::id::TraceId;
@@ -186,11 +186,9 @@ pub fn increment(session: &str, increment: &Increment) -> String {
             session_id,
         },
     };
-    // Keys are texts, so it is written; the dialect has no frame without a type.
-    let mut json = Vec::with_capacity(512);
-    let written = serde_json::to_writer(&mut json, &frame);
-    let json = written.ok().and_then(|()| String::from_utf8(json).ok());
-    json.unwrap_or_default()
+    let mut json = String::with_capacity(512);
+    push_json(&mut json, &frame);
+    json
 }
 
 /// Arguments are an object there; any other value stands under `input`, as in `session_complete`.

@@ -1,6 +1,9 @@
 //! JSON written straight into a text: a page's listeners are told of every span, and escaping its texts byte by byte was most of what writing it cost (`perf` of `scripts/bench socket`).
 
 use std::fmt::Write as _;
+use std::io;
+
+use serde::Serialize;
 
 /// Writes a text with its quotes, escaped as `serde_json` does it.
 pub(super) fn push_text(into: &mut String, text: &str) {
@@ -56,6 +59,27 @@ fn clean_bytes(bytes: &[u8]) -> usize {
 /// Writes a whole number.
 pub(super) fn push_number(into: &mut String, number: impl itoa::Integer) {
     into.push_str(itoa::Buffer::new().format(number));
+}
+
+/// Writes what `serde` knows how to write; keys are texts, so it is written.
+pub(super) fn push_json(into: &mut String, value: &impl Serialize) {
+    struct Texts<'a>(&'a mut String);
+    impl io::Write for Texts<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let text = str::from_utf8(bytes).map_err(io::Error::other)?;
+            self.0.push_str(text);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let before = into.len();
+    if serde_json::to_writer(Texts(into), value).is_err() {
+        into.truncate(before);
+        into.push_str("null");
+    }
 }
 
 #[cfg(test)]

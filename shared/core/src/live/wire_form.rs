@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::json::{push_number, push_text};
+use super::json::{push_json, push_number, push_text};
 use crate::attributes::to_json;
 use crate::id::{TraceId, hex};
 use crate::observed::{Canonical, Context, EncodedSpan, Incoming, Observation, What};
@@ -536,12 +536,6 @@ pub(super) fn push_span(into: &mut String, trace: &TraceId, observation: &Observ
         }
     }
     true
-}
-
-/// Keys are texts, so it is written.
-fn push_json(into: &mut String, value: &impl Serialize) {
-    let json = serde_json::to_string(value);
-    into.push_str(json.as_deref().unwrap_or("null"));
 }
 
 /// About how long a span's JSON is.
