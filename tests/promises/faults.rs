@@ -57,16 +57,20 @@ async fn write(writing: &Writing, from: u64, to: u64) {
                 .body(body.clone())
                 .send()
                 .await;
-            match sent {
+            let refused = match sent {
                 Ok(response) if response.status().is_success() => break,
-                Ok(response) if response.status() != 503 => {
-                    panic!("{}", response.text().await.unwrap_or_default())
+                Ok(response) => {
+                    let is_passing = response.status() == 503;
+                    let text = response.text().await.unwrap_or_default();
+                    assert!(is_passing, "{text}");
+                    text
                 }
-                _ => assert!(
-                    started.elapsed() < Duration::from_secs(60),
-                    "no answer for a minute"
-                ),
-            }
+                Err(error) => error.to_string(),
+            };
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "not taken for a minute: {refused}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         writing.written.store(last, Ordering::SeqCst);

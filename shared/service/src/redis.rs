@@ -18,7 +18,7 @@ use fred::{
     error::ErrorKind,
     interfaces::{ClientLike, EventInterface, PubsubInterface},
     types::{
-        Builder, ClusterHash, CustomCommand, Value,
+        Builder, ClusterHash, ConnectHandle, CustomCommand, Value,
         config::{
             ClusterDiscoveryPolicy, Config as FredConfig, ReconnectPolicy, Server, ServerConfig,
             TcpConfig, TlsConfig, TlsConnector, TlsHostMapping, UnresponsiveConfig,
@@ -39,6 +39,8 @@ use crate::{
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a connection may take; a function that thawed with a dead socket must not wait longer for a new one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Before a connection task that ended by itself begins anew.
+const RESTART_PAUSE: Duration = Duration::from_millis(20);
 /// How long a command waits for a connection that is being renewed.
 const RECONNECT_GRACE: Duration = Duration::from_millis(600);
 /// The longest a blocking read waits in Redis. Shorter than [`COMMAND_TIMEOUT`]: a client-side time-out would leave the connection blocked behind it.
@@ -247,6 +249,7 @@ pub type Ring = Option<Arc<str>>;
 pub struct Redis {
     client: Client,
     renewing: Renewing,
+    closed: Closed,
     subscriber: SubscriberClient,
     /// Made for the first who listens: its room takes a function that follows nothing a tenth of its start.
     rings: Arc<OnceLock<broadcast::Sender<Ring>>>,
@@ -274,10 +277,12 @@ impl Redis {
         let client = builder(config.clone(), WAITING).build()?;
         let subscriber = builder(config.clone(), MESSAGES_WAITING).build_subscriber_client()?;
         tell_why_not_connected(&client);
-        tokio::join!(init(&client), init(&subscriber));
+        let closed = Closed::default();
+        tokio::join!(init(&client, &closed), init(&subscriber, &closed));
         let redis = Self {
             client,
             renewing: Renewing::default(),
+            closed,
             subscriber,
             rings: Arc::default(),
             config,
@@ -293,10 +298,12 @@ impl Redis {
     /// As [`Redis::connect`].
     pub async fn blocking_connection(&self) -> Result<BlockingConnection, RedisError> {
         let client = builder(self.config.clone(), WAITING).build()?;
-        init(&client).await;
+        let closed = Closed::default();
+        init(&client, &closed).await;
         Ok(BlockingConnection {
             client,
             renewing: Renewing::default(),
+            closed,
         })
     }
 
@@ -392,6 +399,7 @@ impl Redis {
 
     /// Ends the connections; commands in flight get their answers first.
     pub async fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         let _ = self.client.quit().await;
         let _ = self.subscriber.quit().await;
     }
@@ -428,6 +436,7 @@ impl Redis {
 pub struct BlockingConnection {
     client: Client,
     renewing: Renewing,
+    closed: Closed,
 }
 
 impl BlockingConnection {
@@ -445,6 +454,7 @@ impl BlockingConnection {
 
 impl Drop for BlockingConnection {
     fn drop(&mut self) {
+        self.closed.store(true, Ordering::SeqCst);
         let client = self.client.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { client.quit().await });
@@ -657,7 +667,8 @@ fn builder(config: FredConfig, waiting: usize) -> Builder {
             connection.connection_timeout = CONNECT_TIMEOUT;
             connection.internal_command_timeout = CONNECT_TIMEOUT;
             connection.max_command_attempts = 1;
-            connection.max_redirections = 8;
+            // The one attempt is spent when Redis points elsewhere, and fred's connection task ends for good when it is to follow an ASK then. Where MOVED points is learnt all the same.
+            connection.max_redirections = 0;
             connection.tcp = TcpConfig {
                 nodelay: Some(true),
                 ..TcpConfig::default()
@@ -683,10 +694,32 @@ fn reconnecting() -> ReconnectPolicy {
     policy
 }
 
+/// Whether a client's owner is done with it.
+type Closed = Arc<AtomicBool>;
+
 /// Starts the client's connection task, which ends with its `quit`, and gives it a moment.
-async fn init(client: &impl ClientLike) {
-    let _task = client.connect();
+async fn init<C: ClientLike + 'static>(client: &C, closed: &Closed) {
+    let task = client.connect();
+    tokio::spawn(keep_running(client.clone(), task, Arc::clone(closed)));
     let _ = tokio::time::timeout(CONNECT_TIMEOUT, client.wait_for_connect()).await;
+}
+
+/// Begins the connection task anew when it ends by itself, as fred's does on answers that it did not expect: whatever is asked of the client from then on would wait in vain.
+async fn keep_running(client: impl ClientLike, mut task: ConnectHandle, closed: Closed) {
+    loop {
+        let ended = task.await;
+        if closed.load(Ordering::SeqCst) {
+            return;
+        }
+        let why = match ended {
+            Ok(Err(error)) => error.to_string(),
+            Ok(Ok(())) => "no reason given".to_owned(),
+            Err(panicked) => panicked.to_string(),
+        };
+        warn!("the task of a connection to redis ended ({why}); it begins anew");
+        tokio::time::sleep(RESTART_PAUSE).await;
+        task = client.connect();
+    }
 }
 
 /// Whether a client's connections are being renewed because one of them fell silent.

@@ -72,21 +72,109 @@ fn assert_exact_or_told(seen: &[Seen], fresh: &[Seen], written: u64, last: u64) 
     }
 }
 
+/// A slot of a cluster of three on its way to the next node.
+struct Moving<'a> {
+    slot: String,
+    from: &'a RedisServer,
+    to: &'a RedisServer,
+    other: &'a RedisServer,
+    from_id: String,
+    to_id: String,
+}
+
+impl<'a> Moving<'a> {
+    async fn of(nodes: &'a [RedisServer], key: &str) -> Self {
+        let slot = number(&nodes[0].cli(&["CLUSTER", "KEYSLOT", key]).await);
+        let owner = usize::try_from(slot / 5_462).expect("small");
+        let (from, to) = (&nodes[owner], &nodes[(owner + 1) % 3]);
+        let id = async |node: &RedisServer| {
+            let answer = node.cli(&["CLUSTER", "MYID"]).await;
+            answer.lines().last().unwrap_or_default().to_owned()
+        };
+        Self {
+            slot: slot.to_string(),
+            from,
+            to,
+            other: &nodes[(owner + 2) % 3],
+            from_id: id(from).await,
+            to_id: id(to).await,
+        }
+    }
+
+    /// From now on the node it leaves answers `ASK` for keys that it does not have.
+    async fn begin(&self) {
+        let (slot, from_id, to_id) = (&self.slot, &self.from_id, &self.to_id);
+        self.to
+            .cli(&["CLUSTER", "SETSLOT", slot, "IMPORTING", from_id])
+            .await;
+        self.from
+            .cli(&["CLUSTER", "SETSLOT", slot, "MIGRATING", to_id])
+            .await;
+    }
+
+    /// Moves its keys, and tells all nodes whose it is.
+    async fn end(&self) {
+        let (from, slot) = (self.from, &self.slot);
+        loop {
+            let answer = from.cli(&["CLUSTER", "GETKEYSINSLOT", slot, "100"]).await;
+            let keys: Vec<_> = answer.lines().filter(|line| line.contains('{')).collect();
+            if keys.is_empty() {
+                break;
+            }
+            // One at a time: between two of them the scripts find half of their keys here and half there.
+            for key in keys {
+                let port = self.to.port.to_string();
+                let moved = from
+                    .cli(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"])
+                    .await;
+                assert!(moved.starts_with('+'), "{moved}");
+            }
+        }
+        for node in [self.to, from, self.other] {
+            node.cli(&["CLUSTER", "SETSLOT", slot, "NODE", &self.to_id])
+                .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_points_elsewhere_for_is_refused_for_a_moment_and_nothing_else_is() {
+    let cluster = Store::cluster().await;
+    let Store::Cluster(nodes) = &cluster else {
+        panic!("a cluster");
+    };
+    let instance = Instance::with(config(&cluster.url())).await;
+    let http = http();
+    let post = async |trace: &str, event: &str| {
+        let request = http.post(instance.url(&format!("/traces/{trace}/events")));
+        let body = format!("{{\"event_type\":\"step\",\"event_id\":\"{event}\"}}");
+        request.body(body).send().await.expect("answered").status()
+    };
+    // Of every node one, so that each of them is spoken to.
+    let others: Vec<_> = (0..12).map(|n| format!("other-{n}")).collect();
+    let moving = Moving::of(nodes, BELL).await;
+    moving.begin().await;
+    for round in 0..3 {
+        assert_eq!(post(TRACE, "first").await, 503);
+        for other in &others {
+            assert_eq!(post(other, &format!("e{round}")).await, 200, "{other}");
+        }
+    }
+    moving.end().await;
+    let began = Instant::now();
+    while post(TRACE, "first").await != 200 {
+        assert!(began.elapsed() < Duration::from_secs(20), "found again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_moves_while_it_is_written_and_watched_takes_its_bell_along() {
     let cluster = Store::cluster().await;
     let Store::Cluster(nodes) = &cluster else {
         panic!("a cluster");
     };
-    let slot = number(&nodes[0].cli(&["CLUSTER", "KEYSLOT", BELL]).await);
-    let owner = usize::try_from(slot / 5_462).expect("small");
-    let (from, to) = (&nodes[owner], &nodes[(owner + 1) % 3]);
-    let id = async |node: &RedisServer| {
-        let answer = node.cli(&["CLUSTER", "MYID"]).await;
-        answer.lines().last().unwrap_or_default().to_owned()
-    };
-    let (from_id, to_id, slot) = (id(from).await, id(to).await, slot.to_string());
-
+    let moving = Moving::of(nodes, BELL).await;
     let scene = Scene::start(&cluster.url(), Weather::CALM).await;
     let enough = Arc::default();
     let viewers = scene.viewers(10, 0, &enough);
@@ -95,32 +183,11 @@ async fn a_slot_that_moves_while_it_is_written_and_watched_takes_its_bell_along(
     let written = Arc::clone(&writing.written);
     let writer = tokio::spawn(async move { write(&writing, 1, 3_000).await });
     until_written(&written, 500, &writer).await;
-    to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id])
-        .await;
-    from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id])
-        .await;
-    loop {
-        let answer = from.cli(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await;
-        let keys: Vec<_> = answer.lines().filter(|line| line.contains('{')).collect();
-        if keys.is_empty() {
-            break;
-        }
-        // One at a time: between two of them the scripts find half of their keys here and half there.
-        for key in keys {
-            let port = to.port.to_string();
-            let moved = from
-                .cli(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"])
-                .await;
-            assert!(moved.starts_with('+'), "{moved}");
-        }
-    }
-    for node in [to, from, &nodes[(owner + 2) % 3]] {
-        node.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id])
-            .await;
-    }
+    moving.begin().await;
+    moving.end().await;
     until_written(&written, 1_500, &writer).await;
     // The followers hear the bell where it rings now.
-    until_said(to, &["PUBSUB", "SHARDNUMSUB", BELL], ":2").await;
+    until_said(moving.to, &["PUBSUB", "SHARDNUMSUB", BELL], ":2").await;
     writer.await.expect("written");
     end_run(&urls).await;
     let seen = viewers.join_all().await;
