@@ -306,16 +306,12 @@ async fn frames_of_a_websocket_are_slowed_down_and_refused_by_a_word_when_that_t
         slow.send(span(id)).await.unwrap();
     }
     // What they owe is waited for, by what comes behind them.
-    let bucket = async || {
-        instance
-            .app
-            .limits
-            .standing(&tenant(A))
-            .await
-            .unwrap()
-            .unwrap()
+    let session = async || {
+        let key = SessionKey::of("s");
+        let log = &instance.app.log;
+        log.live_session(&tenant(A), &key).await.unwrap()
     };
-    while bucket().await.left > 0 {
+    while session().await.is_none_or(|session| session.spans < 25) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     slow.send(span(26)).await.unwrap();
@@ -324,15 +320,7 @@ async fn frames_of_a_websocket_are_slowed_down_and_refused_by_a_word_when_that_t
         .unwrap();
     let answer = slow.next().await.unwrap().unwrap().into_text().unwrap();
     assert!(answer.contains("session_complete"), "{answer}");
-    let key = SessionKey::of("s");
-    let session = instance
-        .app
-        .log
-        .live_session(&tenant(A), &key)
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(session.spans, 26);
+    assert_eq!(session().await.unwrap().spans, 26);
     assert!(began.elapsed() > Duration::from_millis(1500));
 
     let mut refused = connect(B).await;
@@ -364,7 +352,7 @@ async fn frames_of_a_websocket_are_slowed_down_and_refused_by_a_word_when_that_t
 async fn a_tenants_streams_are_counted_over_all_instances() {
     let redis = RedisServer::start().await;
     let mut config = limited(&redis, "team-a: streams=2");
-    config.stream_lease = Duration::from_millis(900);
+    config.stream_lease = Duration::from_millis(2500);
     let (one, other) = (
         Instance::with(config.clone()).await,
         Instance::with(config).await,
@@ -382,7 +370,7 @@ async fn a_tenants_streams_are_counted_over_all_instances() {
     let mut second = open(&other, A).await.unwrap();
     second.soon().await.unwrap();
     // Longer than a lease: who is there renews it.
-    tokio::time::sleep(Duration::from_millis(2000)).await;
+    tokio::time::sleep(Duration::from_millis(4000)).await;
     for path in [
         "/traces/watched/stream",
         "/stream",
@@ -395,11 +383,10 @@ async fn a_tenants_streams_are_counted_over_all_instances() {
             .send()
             .await
             .unwrap();
-        assert_eq!(
-            (asked.status().as_u16(), header(&asked, "retry-after")),
-            (429, "1"),
-            "{path}"
-        );
+        assert_eq!(asked.status(), 429, "{path}");
+        // Until the place that ends first, unless it is renewed.
+        let seconds: u64 = header(&asked, "retry-after").parse().unwrap();
+        assert!((1..=3).contains(&seconds), "{path}: {seconds} s");
     }
     let stream = tokio::net::TcpStream::connect(other.address).await.unwrap();
     let url = format!("ws://{}/ws/traces?token={A}", other.address);
