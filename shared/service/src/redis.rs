@@ -9,7 +9,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use fred::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::sync::broadcast;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
     config::RedisTls,
@@ -39,8 +39,9 @@ use crate::{
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a connection may take; a function that thawed with a dead socket must not wait longer for a new one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Before a connection task that ended by itself begins anew.
+/// Before a connection task that ended by itself begins anew; twice as long each time that it ends at once.
 const RESTART_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// How long a command waits for a connection that is being renewed.
 const RECONNECT_GRACE: Duration = Duration::from_millis(600);
 /// The longest a blocking read waits in Redis. Shorter than [`COMMAND_TIMEOUT`]: a client-side time-out would leave the connection blocked behind it.
@@ -706,18 +707,29 @@ async fn init<C: ClientLike + 'static>(client: &C, closed: &Closed) {
 
 /// Begins the connection task anew when it ends by itself, as fred's does on answers that it did not expect: whatever is asked of the client from then on would wait in vain.
 async fn keep_running(client: impl ClientLike, mut task: ConnectHandle, closed: Closed) {
+    let mut pause = RESTART_PAUSE;
     loop {
+        let began = Instant::now();
         let ended = task.await;
         if closed.load(Ordering::SeqCst) {
             return;
+        }
+        if began.elapsed() > LONGEST_RESTART_PAUSE {
+            pause = RESTART_PAUSE;
         }
         let why = match ended {
             Ok(Err(error)) => error.to_string(),
             Ok(Ok(())) => "no reason given".to_owned(),
             Err(panicked) => panicked.to_string(),
         };
-        warn!("the task of a connection to redis ended ({why}); it begins anew");
-        tokio::time::sleep(RESTART_PAUSE).await;
+        // One that ends again and again has a cause that stays, which is told elsewhere.
+        if pause == RESTART_PAUSE {
+            warn!("the task of a connection to redis ended ({why}); it begins anew");
+        } else {
+            debug!("the task of a connection to redis ended again ({why})");
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_RESTART_PAUSE);
         task = client.connect();
     }
 }
