@@ -347,7 +347,6 @@ impl Log {
             level: Verbosity::Minimal,
             is_first: false,
         };
-        self.note(tenant, &[notice]).await;
         let index = self.keys.tenant(tenant);
         let args = vec![
             Arg::from(trace.as_str()),
@@ -356,9 +355,11 @@ impl Log {
             Arg::from(folded.trace.base),
             Arg::from(card.row),
         ];
+        // The row first: whoever is told, or finds the trace by how it stands now, sees it as it is now.
         self.redis
             .script(&ROW, &[&index.rows, &index.traces], args)
             .await?;
+        self.note(tenant, &[notice]).await;
         Ok(())
     }
 
