@@ -741,8 +741,9 @@ async fn a_trace_is_found_by_how_it_stands_now() {
     let redis = RedisServer::start().await;
     let mut config = config(&redis.url());
     config.patience.grace_ms = 0;
-    config.patience.stalled_ms = 300;
-    config.patience.lost_ms = 600;
+    // Each state lasts long enough to be seen on a machine that stands still for a second.
+    config.patience.stalled_ms = 2_000;
+    config.patience.lost_ms = 4_500;
     let instance = Instance::with(config).await;
     let worker = tokio::spawn({
         let app = instance.app.clone();
