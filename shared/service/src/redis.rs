@@ -730,6 +730,10 @@ async fn keep_running(client: impl ClientLike, mut task: ConnectHandle, closed: 
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_RESTART_PAUSE);
+        // Who is done with it meanwhile found nothing to end.
+        if closed.load(Ordering::SeqCst) {
+            return;
+        }
         task = client.connect();
     }
 }
