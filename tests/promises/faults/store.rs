@@ -72,6 +72,17 @@ fn assert_exact_or_told(seen: &[Seen], fresh: &[Seen], written: u64, last: u64) 
     }
 }
 
+/// The slot of a key, and which node of a cluster of three has it at first.
+async fn slot_and_owner(nodes: &[RedisServer], key: &str) -> (u64, usize) {
+    let slot = number(&nodes[0].cli(&["CLUSTER", "KEYSLOT", key]).await);
+    (slot, usize::try_from(slot / 5_462).expect("small"))
+}
+
+async fn cluster_id(node: &RedisServer) -> String {
+    let answer = node.cli(&["CLUSTER", "MYID"]).await;
+    answer.lines().last().unwrap_or_default().to_owned()
+}
+
 /// A slot of a cluster of three on its way to the next node.
 struct Moving<'a> {
     slot: String,
@@ -84,20 +95,15 @@ struct Moving<'a> {
 
 impl<'a> Moving<'a> {
     async fn of(nodes: &'a [RedisServer], key: &str) -> Self {
-        let slot = number(&nodes[0].cli(&["CLUSTER", "KEYSLOT", key]).await);
-        let owner = usize::try_from(slot / 5_462).expect("small");
+        let (slot, owner) = slot_and_owner(nodes, key).await;
         let (from, to) = (&nodes[owner], &nodes[(owner + 1) % 3]);
-        let id = async |node: &RedisServer| {
-            let answer = node.cli(&["CLUSTER", "MYID"]).await;
-            answer.lines().last().unwrap_or_default().to_owned()
-        };
         Self {
             slot: slot.to_string(),
             from,
             to,
             other: &nodes[(owner + 2) % 3],
-            from_id: id(from).await,
-            to_id: id(to).await,
+            from_id: cluster_id(from).await,
+            to_id: cluster_id(to).await,
         }
     }
 
@@ -202,8 +208,7 @@ async fn a_cluster_whose_master_dies_goes_on_with_its_replica() {
     let Store::Cluster(nodes) = &mut cluster else {
         panic!("a cluster");
     };
-    let slot = number(&nodes[0].cli(&["CLUSTER", "KEYSLOT", BELL]).await);
-    let owner = usize::try_from(slot / 5_462).expect("small");
+    let (_, owner) = slot_and_owner(nodes, BELL).await;
     let options = [
         "--save",
         "",
@@ -215,10 +220,9 @@ async fn a_cluster_whose_master_dies_goes_on_with_its_replica() {
     let replica = RedisServer::start_with(&options).await;
     let port = nodes[owner].port.to_string();
     replica.cli(&["CLUSTER", "MEET", "127.0.0.1", &port]).await;
-    let id = nodes[owner].cli(&["CLUSTER", "MYID"]).await;
-    let id = id.lines().last().unwrap_or_default();
-    until_said(&replica, &["CLUSTER", "NODES"], id).await;
-    until_said(&replica, &["CLUSTER", "REPLICATE", id], "+OK").await;
+    let id = cluster_id(&nodes[owner]).await;
+    until_said(&replica, &["CLUSTER", "NODES"], &id).await;
+    until_said(&replica, &["CLUSTER", "REPLICATE", &id], "+OK").await;
     until_said(&replica, &["INFO", "replication"], "master_link_status:up").await;
     for node in nodes.iter() {
         until_said(node, &["CLUSTER", "NODES"], "slave").await;
