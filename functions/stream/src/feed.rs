@@ -2,7 +2,7 @@
 //!
 //! A viewer reads the log of notices and, for each notice, the events it is of; so it holds one chunk at most, and its cursor is a place in that log.
 
-use std::{collections::VecDeque, convert::Infallible, fmt::Write as _};
+use std::{collections::VecDeque, convert::Infallible};
 
 use axum::{
     body::{Body, Bytes},
@@ -44,6 +44,8 @@ use crate::viewer::{RETRY_LOG, RETRY_MS, Seat, event_stream};
 const NOTICES_AT_ONCE: usize = 64;
 /// Frames that are handed to the socket as one: what stays in a processor's cache.
 const BYTES_AT_ONCE: usize = 32 << 10;
+/// About how long the frames of one event are together.
+const BYTES_OF_AN_EVENT: usize = 2 << 10;
 /// Characters of a session's name.
 const LONGEST_NAME: usize = 512;
 
@@ -279,6 +281,12 @@ pub(crate) struct Follower<T> {
     seat: Seat,
 }
 
+/// For the frames of so many events, as far as they become one piece.
+fn room_for(events: usize) -> String {
+    let most = BYTES_AT_ONCE / BYTES_OF_AN_EVENT + 1;
+    String::with_capacity(BYTES_OF_AN_EVENT * events.min(most))
+}
+
 impl<T: Tell> Follower<T> {
     /// # Errors
     /// When the log does not answer.
@@ -481,7 +489,9 @@ impl<T: Tell> Follower<T> {
                     part: at,
                 },
             };
-            let _ = write!(into, "id: {place}\ndata: ");
+            into.push_str("id: ");
+            place.push_to(into);
+            into.push_str("\ndata: ");
             into.push_str(&data);
             into.push_str("\n\n");
         }
@@ -540,7 +550,8 @@ impl<T: Tell> Follower<T> {
 
     /// Tells of those events that are `next` to `last`.
     fn tell_events(&mut self, trace: &TraceId, recorded: &[Recorded], next: u64, last: u64) {
-        let mut frames = String::new();
+        let room = || room_for(recorded.len());
+        let mut frames = room();
         for recorded in recorded {
             if recorded.seq < next || recorded.seq > last {
                 continue;
@@ -554,7 +565,8 @@ impl<T: Tell> Follower<T> {
             };
             self.put(told, after, &mut frames);
             if frames.len() >= BYTES_AT_ONCE {
-                self.push(std::mem::take(&mut frames));
+                let full = std::mem::replace(&mut frames, room());
+                self.push(full);
             }
         }
         self.push(frames);

@@ -97,12 +97,22 @@ pub(crate) struct Place {
     pub(crate) part: u32,
 }
 
+impl Place {
+    /// Writes its text form.
+    pub(crate) fn push_to(&self, into: &mut String) {
+        self.cursor.push_to(into);
+        if self.part > 0 {
+            into.push('.');
+            into.push_str(itoa::Buffer::new().format(self.part));
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.part {
-            0 => self.cursor.fmt(f),
-            part => write!(f, "{}.{part}", self.cursor),
-        }
+        let mut text = String::new();
+        self.push_to(&mut text);
+        f.write_str(&text)
     }
 }
 

@@ -28,11 +28,23 @@ impl FeedCursor {
     pub fn notice(&self) -> (u64, u64) {
         (self.ms, self.n)
     }
+
+    /// Writes its text form: each frame of a feed has one, and the standard library's way costs several times as much.
+    pub fn push_to(&self, into: &mut String) {
+        let mut number = itoa::Buffer::new();
+        into.push_str(number.format(self.ms));
+        into.push('-');
+        into.push_str(number.format(self.n));
+        into.push('.');
+        into.push_str(number.format(self.seq));
+    }
 }
 
 impl fmt::Display for FeedCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}.{}", self.ms, self.n, self.seq)
+        let mut text = String::new();
+        self.push_to(&mut text);
+        f.write_str(&text)
     }
 }
 

@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::incremental::{Increment, Told};
-use super::json::{push_json, push_text};
+use super::json::{Object, push_text};
 use super::wire_form::push_span;
 use crate::event::rfc3339_us;
 use crate::id::TraceId;
@@ -71,75 +70,23 @@ pub fn session_removed(session: &str, absorbed_by: Option<&str>) -> String {
 }
 
 /// A frame about one [`Increment`], its fields in the dialect's order.
-#[derive(Serialize)]
-#[serde(
-    tag = "type",
-    rename_all = "snake_case",
-    rename_all_fields = "camelCase"
-)]
-enum Frame<'a> {
-    UserInput {
-        invocation_id: &'a str,
-        text: &'a str,
-        timestamp: f64,
-        session_id: &'a str,
-    },
-    AgentResponse {
-        invocation_id: &'a str,
-        text: &'a str,
-        timestamp: f64,
-        session_id: &'a str,
-    },
-    ToolCall {
-        invocation_id: &'a str,
-        tool_call: Call<'a>,
-        timestamp: f64,
-        session_id: &'a str,
-    },
-    ToolResult {
-        invocation_id: &'a str,
-        tool_call_id: &'a str,
-        tool_name: &'a str,
-        response: &'a Value,
-        is_error: bool,
-        timestamp: f64,
-        session_id: &'a str,
-    },
-    TokenUpdate {
-        invocation_id: &'a str,
-        input_tokens: u64,
-        output_tokens: u64,
-        model: &'a str,
-        session_id: &'a str,
-    },
-}
-
-#[derive(Serialize)]
-struct Call<'a> {
-    id: &'a str,
-    name: &'a str,
-    args: Cow<'a, Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    r#type: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<&'a str>,
-}
-
 pub fn increment(session: &str, increment: &Increment) -> String {
-    let (invocation_id, session_id) = (increment.invocation_id.as_str(), session);
-    let frame = match &increment.what {
-        Told::UserInput { text, at_ns } => Frame::UserInput {
-            invocation_id,
-            text,
-            timestamp: seconds(*at_ns),
-            session_id,
-        },
-        Told::AgentResponse { text, at_ns } => Frame::AgentResponse {
-            invocation_id,
-            text,
-            timestamp: seconds(*at_ns),
-            session_id,
-        },
+    let mut json = String::with_capacity(about_bytes(&increment.what));
+    let mut frame = Object::begin(&mut json);
+    let kind = match &increment.what {
+        Told::UserInput { .. } => "user_input",
+        Told::AgentResponse { .. } => "agent_response",
+        Told::ToolCall { .. } => "tool_call",
+        Told::ToolResult { .. } => "tool_result",
+        Told::Tokens { .. } => "token_update",
+    };
+    frame.text("type", kind);
+    frame.text("invocationId", &increment.invocation_id);
+    match &increment.what {
+        Told::UserInput { text, at_ns } | Told::AgentResponse { text, at_ns } => {
+            frame.text("text", text);
+            frame.json("timestamp", &seconds(*at_ns));
+        }
         Told::ToolCall {
             id,
             name,
@@ -147,48 +94,57 @@ pub fn increment(session: &str, increment: &Increment) -> String {
             tool_type,
             description,
             at_ns,
-        } => Frame::ToolCall {
-            invocation_id,
-            tool_call: Call {
-                id,
-                name,
-                args: arguments(args),
-                r#type: tool_type.as_deref(),
-                description: description.as_deref(),
-            },
-            timestamp: seconds(*at_ns),
-            session_id,
-        },
+        } => {
+            let mut call = Object::begin(frame.field("toolCall"));
+            call.text("id", id);
+            call.text("name", name);
+            call.value("args", &arguments(args));
+            for (key, text) in [("type", tool_type), ("description", description)] {
+                if let Some(text) = text {
+                    call.text(key, text);
+                }
+            }
+            call.end();
+            frame.json("timestamp", &seconds(*at_ns));
+        }
         Told::ToolResult {
             id,
             name,
             response,
             is_error,
             at_ns,
-        } => Frame::ToolResult {
-            invocation_id,
-            tool_call_id: id,
-            tool_name: name,
-            response,
-            is_error: *is_error,
-            timestamp: seconds(*at_ns),
-            session_id,
-        },
+        } => {
+            frame.text("toolCallId", id);
+            frame.text("toolName", name);
+            frame.value("response", response);
+            frame.json("isError", is_error);
+            frame.json("timestamp", &seconds(*at_ns));
+        }
         Told::Tokens {
             input,
             output,
             model,
-        } => Frame::TokenUpdate {
-            invocation_id,
-            input_tokens: *input,
-            output_tokens: *output,
-            model: model.as_deref().unwrap_or("unknown"),
-            session_id,
-        },
-    };
-    let mut json = String::with_capacity(512);
-    push_json(&mut json, &frame);
+        } => {
+            frame.number("inputTokens", *input);
+            frame.number("outputTokens", *output);
+            frame.text("model", model.as_deref().unwrap_or("unknown"));
+        }
+    }
+    frame.text("sessionId", session);
+    frame.end();
     json
+}
+
+/// About how long a frame is: where its content is not a text it is let grow.
+fn about_bytes(told: &Told) -> usize {
+    const FIELDS: usize = 256;
+    match told {
+        Told::UserInput { text, .. } | Told::AgentResponse { text, .. } => {
+            FIELDS + text.len() + text.len() / 10
+        }
+        Told::ToolCall { .. } | Told::ToolResult { .. } => 2 * FIELDS,
+        Told::Tokens { .. } => FIELDS,
+    }
 }
 
 /// Arguments are an object there; any other value stands under `input`, as in `session_complete`.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 
 use serde::Serialize;
+use serde_json::Value;
 
 /// Writes a text with its quotes, escaped as `serde_json` does it.
 pub(super) fn push_text(into: &mut String, text: &str) {
@@ -61,6 +62,82 @@ pub(super) fn push_number(into: &mut String, number: impl itoa::Integer) {
     into.push_str(itoa::Buffer::new().format(number));
 }
 
+/// Writes a value as `serde_json` does it. As deep as values can be read, so it ends.
+pub(super) fn push_value(into: &mut String, value: &Value) {
+    let separate = |into: &mut String, at: usize| {
+        if at > 0 {
+            into.push(',');
+        }
+    };
+    match value {
+        Value::String(text) => push_text(into, text),
+        Value::Array(values) => {
+            into.push('[');
+            for (at, value) in values.iter().enumerate() {
+                separate(into, at);
+                push_value(into, value);
+            }
+            into.push(']');
+        }
+        Value::Object(pairs) => {
+            into.push('{');
+            for (at, (key, value)) in pairs.iter().enumerate() {
+                separate(into, at);
+                push_text(into, key);
+                into.push(':');
+                push_value(into, value);
+            }
+            into.push('}');
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => push_json(into, value),
+    }
+}
+
+/// An object that is written field by field. Keys are our own words, in which nothing is escaped.
+pub(super) struct Object<'a> {
+    into: &'a mut String,
+    is_begun: bool,
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn begin(into: &'a mut String) -> Self {
+        into.push('{');
+        Self {
+            into,
+            is_begun: false,
+        }
+    }
+
+    /// Where the value of this field is to be written.
+    pub(super) fn field(&mut self, key: &'static str) -> &mut String {
+        self.into.push_str(if self.is_begun { ",\"" } else { "\"" });
+        self.is_begun = true;
+        self.into.push_str(key);
+        self.into.push_str("\":");
+        self.into
+    }
+
+    pub(super) fn text(&mut self, key: &'static str, text: &str) {
+        push_text(self.field(key), text);
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, number: impl itoa::Integer) {
+        push_number(self.field(key), number);
+    }
+
+    pub(super) fn value(&mut self, key: &'static str, value: &Value) {
+        push_value(self.field(key), value);
+    }
+
+    pub(super) fn json(&mut self, key: &'static str, value: &impl Serialize) {
+        push_json(self.field(key), value);
+    }
+
+    pub(super) fn end(self) {
+        self.into.push('}');
+    }
+}
+
 /// Writes what `serde` knows how to write; keys are texts, so it is written.
 pub(super) fn push_json(into: &mut String, value: &impl Serialize) {
     struct Texts<'a>(&'a mut String);
@@ -95,6 +172,24 @@ mod tests {
             push_text(&mut written, &text);
             prop_assert_eq!(written, serde_json::to_string(&text).unwrap());
         }
+    }
+
+    #[test]
+    fn a_value_is_written_as_serde_json_does_it() {
+        let value = serde_json::json!({
+            "": null, "b": [], "a\"": [true, -1, 1.5, 1e300, u64::MAX, {"z": {}, "a": ["\n", "é"]}],
+        });
+        let mut written = String::new();
+        push_value(&mut written, &value);
+        assert_eq!(written, value.to_string());
+        let mut written = "x".to_owned();
+        let mut object = Object::begin(&mut written);
+        object.text("a", "\"");
+        object.number("b", 3_u64);
+        object.value("c", &serde_json::json!([]));
+        object.json("d", &0.5);
+        object.end();
+        assert_eq!(written, r#"x{"a":"\"","b":3,"c":[],"d":0.5}"#);
     }
 
     #[test]
