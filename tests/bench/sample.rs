@@ -92,7 +92,7 @@ impl Dice {
 
 fn text(value: impl Into<String>) -> AnyValue {
     AnyValue {
-        value: Some(Value::String(value.into())),
+        value: Some(Value::String(value.into().into())),
     }
 }
 
@@ -104,7 +104,7 @@ fn int(value: u64) -> AnyValue {
 
 fn pair(key: impl Into<String>, value: AnyValue) -> KeyValue {
     KeyValue {
-        key: key.into(),
+        key: key.into().into(),
         value: Some(value),
     }
 }

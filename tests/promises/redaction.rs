@@ -185,12 +185,12 @@ fn any(value: any_value::Value) -> AnyValue {
 }
 
 fn text(text: impl Into<String>) -> AnyValue {
-    any(any_value::Value::String(text.into()))
+    any(any_value::Value::String(text.into().into()))
 }
 
 fn pair(key: impl Into<String>, value: AnyValue) -> KeyValue {
     KeyValue {
-        key: key.into(),
+        key: key.into().into(),
         value: Some(value),
     }
 }

@@ -57,13 +57,13 @@ fn tool(name: &str, ended_unix_ms: u64, duration_ms: u64) -> Told {
 
 fn span(id: u64, told: &Told) -> Incoming {
     let text = |key: &str, text: &str| wire::KeyValue {
-        key: key.to_owned(),
+        key: key.into(),
         value: Some(wire::AnyValue {
-            value: Some(wire::any_value::Value::String(text.to_owned())),
+            value: Some(wire::any_value::Value::String(text.into())),
         }),
     };
     let number = |key: &str, number| wire::KeyValue {
-        key: key.to_owned(),
+        key: key.into(),
         value: Some(wire::AnyValue {
             value: Some(wire::any_value::Value::Int(number)),
         }),

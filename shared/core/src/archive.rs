@@ -444,7 +444,7 @@ mod tests {
             start_time_unix_nano: 1_800_000_000_000_000_001,
             end_time_unix_nano: 1_800_000_000_500_000_002,
             attributes: vec![wire::KeyValue {
-                key: "n".to_owned(),
+                key: "n".into(),
                 value: Some(wire::AnyValue { value: Some(value) }),
             }],
             ..Default::default()
@@ -455,7 +455,7 @@ mod tests {
         What::Log(Arc::new(wire::LogRecord {
             time_unix_nano: 1_800_000_000_000_000_009,
             body: Some(wire::AnyValue {
-                value: Some(wire::any_value::Value::String(body.to_owned())),
+                value: Some(wire::any_value::Value::String(body.into())),
             }),
             ..Default::default()
         }))

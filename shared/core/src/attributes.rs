@@ -353,7 +353,7 @@ fn value_to_json(value: &any_value::Value, depth: usize) -> Value {
         return Value::String("[nested too deeply]".to_owned());
     }
     match value {
-        any_value::Value::String(text) => Value::String(text.clone()),
+        any_value::Value::String(text) => Value::String(text.to_string()),
         any_value::Value::Bool(truth) => Value::Bool(*truth),
         any_value::Value::Int(number) => Value::from(*number),
         any_value::Value::Double(number) => serde_json::Number::from_f64(*number)
@@ -385,7 +385,7 @@ fn pairs_to_json(list: &[KeyValue], depth: usize) -> Value {
                 .as_ref()
                 .and_then(|value| value.value.as_ref())
                 .map_or(Value::Null, |value| value_to_json(value, depth + 1));
-            (pair.key.clone(), value)
+            (pair.key.to_string(), value)
         })
         .collect();
     Value::Object(object)
@@ -450,13 +450,13 @@ mod tests {
 
     fn pair(key: &str, value: any_value::Value) -> KeyValue {
         KeyValue {
-            key: key.to_owned(),
+            key: key.into(),
             value: Some(AnyValue { value: Some(value) }),
         }
     }
 
     fn text(key: &str, value: &str) -> KeyValue {
-        pair(key, any_value::Value::String(value.to_owned()))
+        pair(key, any_value::Value::String(value.into()))
     }
 
     #[test]

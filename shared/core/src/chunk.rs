@@ -24,7 +24,7 @@ use zstd::{
 
 use crate::{
     observed::{Canonical, Context, Observation, What},
-    protobuf::{Fields, Raw},
+    protobuf::{Fields, Raw, begin_field, put_bytes, put_varint},
     wire::{self, AnyValue, KeyValue, any_value::Value},
 };
 
@@ -175,7 +175,7 @@ impl<'a> Encoder<'a> {
         self.event.clear();
         if context > 0 {
             self.event.push(1 << 3);
-            put_varint(context, &mut self.event);
+            put_varint(context as u64, &mut self.event);
         }
         let (number, bytes) = match what {
             Canonical::Span(bytes) => (2, &bytes[..]),
@@ -352,25 +352,8 @@ fn field_of(message: &[u8], wanted: u32) -> Option<&[u8]> {
 
 /// A field of a message (its number below 16) that is a message.
 fn put_message(number: u8, message: &impl Message, out: &mut Vec<u8>) {
-    out.push(number << 3 | 2);
-    put_varint(message.encoded_len(), out);
+    begin_field(number, message.encoded_len(), out);
     message.encode_raw(out);
-}
-
-/// As [`put_message`], of bytes or text.
-fn put_bytes(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(number << 3 | 2);
-    put_varint(bytes.len(), out);
-    out.extend_from_slice(bytes);
-}
-
-/// Protobuf's number of variable length: seven bits a byte, the lowest first.
-fn put_varint(mut number: usize, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
 }
 
 /// The bytes within a stored block or piece as they were packed, unread: for who looks for something in all that is stored. `None`: it is neither.
@@ -476,9 +459,9 @@ fn whole(event: StoredEvent, pieces: &HashMap<PieceId, Bytes>, lost: &mut usize)
         Some(rest.bytes.get(..rest.sure).unwrap_or_default())
     };
     let marker = || KeyValue {
-        key: LOST_KEY.to_owned(),
+        key: LOST_KEY.into(),
         value: Some(AnyValue {
-            value: Some(Value::String(LOST.to_owned())),
+            value: Some(Value::String(LOST.into())),
         }),
     };
     if let Some(mut span) = event.span {
@@ -573,9 +556,9 @@ static DICTIONARY_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     for line in WORDS.lines() {
         let (key, value) = line.split_once('\t').unwrap_or((line, ""));
         let attribute = KeyValue {
-            key: key.to_owned(),
+            key: key.into(),
             value: Some(AnyValue {
-                value: Some(Value::String(value.to_owned())),
+                value: Some(Value::String(value.into())),
             }),
         };
         put_message(9, &attribute, &mut bytes);
@@ -703,9 +686,9 @@ mod tests {
     fn a_lost_piece_is_marked_and_counted() {
         let text: String = (0..2_000).map(|n| format!("{n} ")).collect();
         let pair = |key: &str, text: &str| KeyValue {
-            key: key.to_owned(),
+            key: key.into(),
             value: Some(AnyValue {
-                value: Some(Value::String(text.to_owned())),
+                value: Some(Value::String(text.into())),
             }),
         };
         let span = wire::Span {

@@ -563,9 +563,9 @@ mod tests {
 
     fn pair(key: &str, value: &str) -> wire::KeyValue {
         wire::KeyValue {
-            key: key.to_owned(),
+            key: key.into(),
             value: Some(wire::AnyValue {
-                value: Some(wire::any_value::Value::String(value.to_owned())),
+                value: Some(wire::any_value::Value::String(value.into())),
             }),
         }
     }
@@ -601,7 +601,7 @@ mod tests {
                 time_unix_nano: time,
                 event_name: "gen_ai.user.message".to_owned(),
                 body: Some(wire::AnyValue {
-                    value: Some(wire::any_value::Value::String(text)),
+                    value: Some(wire::any_value::Value::String(text.into())),
                 }),
                 ..wire::LogRecord::default()
             }))

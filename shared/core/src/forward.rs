@@ -156,11 +156,11 @@ mod tests {
     use super::*;
 
     fn observation(service: &str, name: &str) -> Observation {
-        let value = wire::any_value::Value::String(service.to_owned());
+        let value = wire::any_value::Value::String(service.into());
         Observation {
             context: Arc::new(Context {
                 resource: vec![wire::KeyValue {
-                    key: "service.name".to_owned(),
+                    key: "service.name".into(),
                     value: Some(wire::AnyValue { value: Some(value) }),
                 }],
                 ..Context::default()

@@ -179,10 +179,15 @@ fn base32(bytes: &[u8]) -> String {
 
 /// Lower-case hex of any bytes: how span ids are written.
 pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(2 * bytes.len());
-    for digit in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
-        text.push(char::from(DIGITS[usize::from(digit)]));
-    }
+    push_hex(&mut text, bytes);
     text
+}
+
+/// Writes what [`hex`] gives.
+pub(crate) fn push_hex(into: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for digit in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+        into.push(char::from(DIGITS[usize::from(digit)]));
+    }
 }

@@ -422,7 +422,7 @@ fn keep_facts(list: &mut Vec<KeyValue>, is_mesh: bool, level: Verbosity) {
             else {
                 return false;
             };
-            *message = error_text(message, level);
+            *message = error_text(message, level).into();
             return !message.is_empty();
         }
         let of_a_mesh = is_mesh && (is_plain_detail(key) || OF_A_MESH.contains(&key));
@@ -440,7 +440,7 @@ fn is_fact(key: &str) -> bool {
 fn keep_plain(value: &mut AnyValue) -> bool {
     let is_scalar = |value: &mut AnyValue| match &mut value.value {
         Some(any_value::Value::String(text)) => {
-            *text = name(text);
+            *text = name(text).into();
             true
         }
         Some(
@@ -473,12 +473,12 @@ fn name(text: &str) -> String {
 }
 
 fn text(key: &str, value: &str) -> KeyValue {
-    pair(key, any_value::Value::String(value.to_owned()))
+    pair(key, any_value::Value::String(value.into()))
 }
 
 fn pair(key: &str, value: any_value::Value) -> KeyValue {
     KeyValue {
-        key: key.to_owned(),
+        key: key.into(),
         value: Some(AnyValue { value: Some(value) }),
     }
 }
@@ -531,7 +531,7 @@ fn words(parameters: &Map<String, Value>) -> impl Iterator<Item = (String, Value
 fn scalar(value: &Value) -> Option<any_value::Value> {
     Some(match value {
         Value::Bool(truth) => any_value::Value::Bool(*truth),
-        Value::String(text) => any_value::Value::String(text.clone()),
+        Value::String(text) => any_value::Value::String(text.as_str().into()),
         Value::Number(number) => match number.as_i64() {
             Some(whole) => any_value::Value::Int(whole),
             None => any_value::Value::Double(number.as_f64()?),
@@ -748,11 +748,11 @@ fn preview_attribute(pair: &mut KeyValue) {
 /// Cuts the texts within a value. Decoding has bounded how deep it is.
 fn preview_any(value: &mut AnyValue) {
     match &mut value.value {
-        Some(any_value::Value::String(text)) => *text = previewed_text(text, 0),
+        Some(any_value::Value::String(text)) => *text = previewed_text(text, 0).into(),
         Some(any_value::Value::Array(list)) => list.values.iter_mut().for_each(preview_any),
         Some(any_value::Value::Map(map)) => {
             for pair in &mut map.values {
-                pair.key = preview_text(&pair.key, PREVIEW_CHARACTERS);
+                pair.key = preview_text(&pair.key, PREVIEW_CHARACTERS).into();
                 pair.value.iter_mut().for_each(preview_any);
             }
         }

@@ -264,9 +264,9 @@ impl Entry {
 
 fn pair(key: &str, value: &str) -> wire::KeyValue {
     wire::KeyValue {
-        key: key.to_owned(),
+        key: key.into(),
         value: Some(wire::AnyValue {
-            value: Some(wire::any_value::Value::String(value.to_owned())),
+            value: Some(wire::any_value::Value::String(value.into())),
         }),
     }
 }

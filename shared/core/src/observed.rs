@@ -62,6 +62,14 @@ impl EncodedSpan {
         }
     }
 
+    /// A span as it was written, and the span itself.
+    pub(crate) fn written(bytes: Bytes, span: wire::Span) -> Self {
+        Self {
+            bytes,
+            span: Some(Arc::new(span)),
+        }
+    }
+
     /// The span, where it need not be read again.
     pub fn at_hand(&self) -> Option<&Arc<wire::Span>> {
         self.span.as_ref()

@@ -134,3 +134,43 @@ impl<'a> Fields<'a> {
         self.take(N)?.try_into().map_err(|_| Damaged)
     }
 }
+
+/// Bytes of a number as a varint.
+pub(crate) fn varint_len(number: u64) -> usize {
+    // Seven bits a byte, and one byte at least.
+    (70 - (number | 1).leading_zeros() as usize) / 7
+}
+
+/// Bytes of a field that is a text, bytes or a message of this length; its number is below 16.
+pub(crate) fn field_len(length: usize) -> usize {
+    1 + varint_len(length as u64) + length
+}
+
+pub(crate) fn put_varint(mut number: u64, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Begins a field that is a text, bytes or a message of this length; its number is below 16.
+pub(crate) fn begin_field(number: u8, length: usize, out: &mut Vec<u8>) {
+    out.push(number << 3 | 2);
+    put_varint(length as u64, out);
+}
+
+pub(crate) fn put_bytes(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    begin_field(number, bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+pub(crate) fn put_number(number: u8, value: u64, out: &mut Vec<u8>) {
+    out.push(number << 3);
+    put_varint(value, out);
+}
+
+pub(crate) fn put_fixed64(number: u8, value: u64, out: &mut Vec<u8>) {
+    out.push(number << 3 | 1);
+    out.extend_from_slice(&value.to_le_bytes());
+}

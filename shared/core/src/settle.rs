@@ -260,9 +260,9 @@ mod tests {
             start_time_unix_nano: u64::from(id),
             end_time_unix_nano: end,
             attributes: vec![wire::KeyValue {
-                key: "gen_ai.operation.name".to_owned(),
+                key: "gen_ai.operation.name".into(),
                 value: Some(wire::AnyValue {
-                    value: Some(wire::any_value::Value::String(operation.to_owned())),
+                    value: Some(wire::any_value::Value::String(operation.into())),
                 }),
             }],
             status: Some(wire::Status {

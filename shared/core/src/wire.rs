@@ -4,6 +4,8 @@
 //! rather than a generated crate's because spans and log records are left undecoded inside their
 //! batch (`bytes`), so one damaged span costs itself and not its batch.
 
+mod attribute;
+
 use bytes::Bytes;
 
 /// The number of a span's attributes.
@@ -56,38 +58,32 @@ pub struct Scope {
     pub attributes: Vec<KeyValue>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+/// A text of an attribute. Most are short, and up to 24 bytes stand in place: a span's attributes were a dozen or two pieces of memory, which
+/// cost as much as all else that is done to make it.
+pub type Text = compact_str::CompactString;
+
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyValue {
-    #[prost(string, tag = "1")]
-    pub key: String,
-    #[prost(message, optional, tag = "2")]
+    pub key: Text,
     pub value: Option<AnyValue>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct AnyValue {
-    #[prost(oneof = "any_value::Value", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub value: Option<any_value::Value>,
 }
 
 pub mod any_value {
     use bytes::Bytes;
 
-    #[derive(Clone, PartialEq, prost::Oneof)]
+    #[derive(Clone, Debug, PartialEq)]
     pub enum Value {
-        #[prost(string, tag = "1")]
-        String(String),
-        #[prost(bool, tag = "2")]
+        String(super::Text),
         Bool(bool),
-        #[prost(int64, tag = "3")]
         Int(i64),
-        #[prost(double, tag = "4")]
         Double(f64),
-        #[prost(message, tag = "5")]
         Array(super::ArrayValue),
-        #[prost(message, tag = "6")]
         Map(super::KeyValueList),
-        #[prost(bytes = "bytes", tag = "7")]
         Bytes(Bytes),
     }
 }

@@ -188,7 +188,7 @@ fn hex(label: &str) -> String {
 
 fn pair(key: &str, value: Value) -> KeyValue {
     let value = match value {
-        Value::String(text) => any_value::Value::String(text),
+        Value::String(text) => any_value::Value::String(text.into()),
         Value::Number(number) => match number.as_i64() {
             Some(whole) => any_value::Value::Int(whole),
             None => any_value::Value::Double(number.as_f64().unwrap()),
@@ -196,7 +196,7 @@ fn pair(key: &str, value: Value) -> KeyValue {
         other => panic!("no attribute: {other}"),
     };
     KeyValue {
-        key: key.to_owned(),
+        key: key.into(),
         value: Some(AnyValue { value: Some(value) }),
     }
 }

@@ -124,7 +124,7 @@ fn of_json(json: &Value) -> AnyValue {
             || any_value::Value::Double(number.as_f64().unwrap()),
             any_value::Value::Int,
         )),
-        Value::String(text) => Some(any_value::Value::String(text.clone())),
+        Value::String(text) => Some(any_value::Value::String(text.as_str().into())),
         Value::Array(items) => Some(any_value::Value::Array(ArrayValue {
             values: items.iter().map(of_json).collect(),
         })),
@@ -132,7 +132,7 @@ fn of_json(json: &Value) -> AnyValue {
             values: object
                 .iter()
                 .map(|(key, value)| KeyValue {
-                    key: key.clone(),
+                    key: key.as_str().into(),
                     value: Some(of_json(value)),
                 })
                 .collect(),
@@ -149,7 +149,7 @@ fn numbers_as_text(what: &mut What) {
         }) = &pair.value
         {
             pair.value = Some(AnyValue {
-                value: Some(any_value::Value::String(number.to_string())),
+                value: Some(any_value::Value::String(number.to_string().into())),
             });
         }
     }
@@ -188,7 +188,7 @@ fn as_the_dev_servers_client(what: &mut What) {
         });
         let printed = format!("({})", items.collect::<String>());
         pair.value = Some(AnyValue {
-            value: Some(any_value::Value::String(printed)),
+            value: Some(any_value::Value::String(printed.into())),
         });
     }
 }
@@ -203,7 +203,7 @@ fn older_names(what: &mut What) {
             "gen_ai.conversation.id" => "session.id",
             _ => continue,
         };
-        older.clone_into(&mut pair.key);
+        pair.key = older.into();
     }
 }
 

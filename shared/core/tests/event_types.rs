@@ -822,9 +822,9 @@ fn the_result_of_a_tool_keeps_its_type() {
         ("gen_ai.tool.call.result", "\u{1}\u{1}"),
     ] {
         span.attributes.push(wire::KeyValue {
-            key: key.to_owned(),
+            key: key.into(),
             value: Some(wire::AnyValue {
-                value: Some(wire::any_value::Value::String(value.to_owned())),
+                value: Some(wire::any_value::Value::String(value.into())),
             }),
         });
     }

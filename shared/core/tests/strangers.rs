@@ -176,8 +176,8 @@ fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
         any::<i64>().prop_map(any_value::Value::Int),
         any::<f64>().prop_map(any_value::Value::Double),
         any::<bool>().prop_map(any_value::Value::Bool),
-        word().prop_map(any_value::Value::String),
-        json_value().prop_map(|value| any_value::Value::String(value.to_string())),
+        word().prop_map(|text| any_value::Value::String(text.into())),
+        json_value().prop_map(|value| any_value::Value::String(value.to_string().into())),
         Just(any_value::Value::Bytes(vec![0, 255].into())),
     ];
     prop::collection::vec((prop::sample::select(KEYS), prop::option::of(value)), 0..12).prop_map(
@@ -185,7 +185,7 @@ fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
             pairs
                 .into_iter()
                 .map(|(key, value)| KeyValue {
-                    key: key.to_owned(),
+                    key: key.into(),
                     value: Some(AnyValue { value }),
                 })
                 .collect()
@@ -231,7 +231,7 @@ fn what() -> impl Strategy<Value = What> {
                 event_name,
                 attributes,
                 body: Some(AnyValue {
-                    value: Some(any_value::Value::String(body.to_string())),
+                    value: Some(any_value::Value::String(body.to_string().into())),
                 }),
                 ..LogRecord::default()
             }))

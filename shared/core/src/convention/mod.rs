@@ -250,9 +250,9 @@ mod tests {
             attributes: attributes
                 .iter()
                 .map(|(key, value)| KeyValue {
-                    key: (*key).to_owned(),
+                    key: (*key).into(),
                     value: Some(AnyValue {
-                        value: Some(any_value::Value::String((*value).to_owned())),
+                        value: Some(any_value::Value::String((*value).into())),
                     }),
                 })
                 .collect(),

@@ -245,10 +245,10 @@ pub fn result_of(observation: &Observation) -> Option<(u64, Evaluation)> {
     };
     let label = match words("error.type") {
         Some(_) => "error".to_owned(),
-        None => words(LABEL).unwrap_or_default(),
+        None => words(LABEL).unwrap_or_default().into(),
     };
     let evaluation = Evaluation {
-        name: words(NAME)?,
+        name: words(NAME)?.into(),
         score: match read(&log.attributes, SCORE) {
             Some(any_value::Value::Double(score)) => Some(*score),
             _ => None,
@@ -288,12 +288,12 @@ fn cut(text: &str, most: usize) -> &str {
 }
 
 fn text(key: &str, value: &str) -> KeyValue {
-    attribute(key, any_value::Value::String(value.to_owned()))
+    attribute(key, any_value::Value::String(value.into()))
 }
 
 fn attribute(key: &str, value: any_value::Value) -> KeyValue {
     KeyValue {
-        key: key.to_owned(),
+        key: key.into(),
         value: Some(AnyValue { value: Some(value) }),
     }
 }

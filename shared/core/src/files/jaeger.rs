@@ -258,7 +258,7 @@ fn tags(value: Option<&Value>, key: &str) -> Result<Vec<KeyValue>, String> {
 
 fn pair(key: &str, value: Option<any_value::Value>) -> KeyValue {
     KeyValue {
-        key: key.to_owned(),
+        key: key.into(),
         value: value.map(|value| AnyValue { value: Some(value) }),
     }
 }
@@ -290,8 +290,8 @@ fn any(value: &Value, depth: usize) -> Option<any_value::Value> {
             Some(number) => any_value::Value::Int(number),
             None => any_value::Value::Double(number.as_f64()?),
         },
-        Value::String(text) => any_value::Value::String(text.clone()),
-        deep if depth >= MAX_DEPTH => any_value::Value::String(deep.to_string()),
+        Value::String(text) => any_value::Value::String(text.as_str().into()),
+        deep if depth >= MAX_DEPTH => any_value::Value::String(deep.to_string().into()),
         Value::Array(items) => any_value::Value::Array(wire::ArrayValue {
             values: items
                 .iter()
@@ -318,7 +318,7 @@ fn attributes_of(process: Option<&Value>) -> Result<Vec<KeyValue>, String> {
     let name = process.get("serviceName").and_then(Value::as_str);
     if let Some(name) = name.filter(|name| !name.is_empty()) {
         attributes.retain(|pair| pair.key != "service.name");
-        let name = any_value::Value::String(name.to_owned());
+        let name = any_value::Value::String(name.into());
         attributes.insert(0, pair("service.name", Some(name)));
     }
     Ok(attributes)
@@ -350,10 +350,10 @@ fn take_own(span: &mut wire::Span) {
                 };
             }
             ("otel.status_description", Some(any_value::Value::String(text))) => {
-                status.message = std::mem::take(text);
+                status.message = std::mem::take(text).into();
             }
             ("w3c.tracestate", Some(any_value::Value::String(text))) => {
-                *state = std::mem::take(text);
+                *state = std::mem::take(text).into();
             }
             ("error", Some(any_value::Value::Bool(true))) => failed = true,
             ("internal.span.format", _) => {}
@@ -378,7 +378,7 @@ fn event(log: &Value) -> Result<wire::SpanEvent, String> {
         let value = pair.value.as_mut().and_then(|value| value.value.as_mut());
         match (pair.key.as_str(), value) {
             ("event", Some(any_value::Value::String(text))) if name.is_empty() => {
-                name = std::mem::take(text);
+                name = std::mem::take(text).into();
                 false
             }
             _ => true,

@@ -264,7 +264,7 @@ use crate::{
 
 fn value() -> impl Strategy<Value = any_value::Value> {
     let leaf = prop_oneof![
-        ".{0,8}".prop_map(any_value::Value::String),
+        ".{0,8}".prop_map(|text| any_value::Value::String(text.into())),
         any::<bool>().prop_map(any_value::Value::Bool),
         any::<i64>().prop_map(any_value::Value::Int),
         any::<f64>()
@@ -280,7 +280,7 @@ fn value() -> impl Strategy<Value = any_value::Value> {
                 .prop_map(|values| any_value::Value::Array(ArrayValue { values })),
             proptest::collection::vec(("[a-c.]{0,3}", any), 0..4).prop_map(|pairs| {
                 let pairs = pairs.into_iter().map(|(key, value)| KeyValue {
-                    key,
+                    key: key.into(),
                     value: Some(value),
                 });
                 any_value::Value::Map(KeyValueList {
@@ -293,7 +293,7 @@ fn value() -> impl Strategy<Value = any_value::Value> {
 
 fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
     let one = (".{0,4}", value()).prop_map(|(key, value)| KeyValue {
-        key,
+        key: key.into(),
         value: Some(AnyValue { value: Some(value) }),
     });
     proptest::collection::vec(one, 0..4)

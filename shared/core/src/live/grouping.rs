@@ -245,7 +245,7 @@ pub fn session_details(context: &Context, level: Verbosity) -> (String, String) 
     let scalars = context.resource.iter().filter(|pair| is_scalar(pair));
     let metadata: Map<String, Value> = scalars
         .take(MOST_METADATA)
-        .filter_map(|pair| Some((pair.key.clone(), to_json(pair.value.as_ref()?))))
+        .filter_map(|pair| Some((pair.key.to_string(), to_json(pair.value.as_ref()?))))
         .collect();
     let eval_set = label_text(&eval_set).to_owned();
     (eval_set, Value::Object(metadata).to_string())
@@ -272,9 +272,9 @@ mod tests {
 
     fn pair(key: &str, value: &str) -> KeyValue {
         KeyValue {
-            key: key.to_owned(),
+            key: key.into(),
             value: Some(wire::AnyValue {
-                value: Some(any_value::Value::String(value.to_owned())),
+                value: Some(any_value::Value::String(value.into())),
             }),
         }
     }

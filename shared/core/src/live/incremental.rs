@@ -1245,11 +1245,11 @@ mod tests {
             Value::Object(fields) => wire::any_value::Value::Map(wire::KeyValueList {
                 values: pairs(fields),
             }),
-            Value::String(text) => wire::any_value::Value::String(text.clone()),
+            Value::String(text) => wire::any_value::Value::String(text.as_str().into()),
             Value::Array(items) => wire::any_value::Value::Array(wire::ArrayValue {
                 values: items.iter().map(any).collect(),
             }),
-            other => wire::any_value::Value::String(other.to_string()),
+            other => wire::any_value::Value::String(other.to_string().into()),
         };
         wire::AnyValue { value: Some(value) }
     }
@@ -1258,7 +1258,7 @@ mod tests {
         let fields = fields.iter();
         fields
             .map(|(key, value)| wire::KeyValue {
-                key: key.clone(),
+                key: key.as_str().into(),
                 value: Some(any(value)),
             })
             .collect()

@@ -17,9 +17,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::json::{push_json, push_number, push_text};
 use crate::attributes::to_json;
-use crate::id::{TraceId, hex};
+use crate::id::{TraceId, hex, push_hex};
 use crate::observed::{Canonical, Context, EncodedSpan, Incoming, Observation, What};
 use crate::otlp;
+use crate::protobuf::{self, field_len, varint_len};
 use crate::verbosity::Verbosity;
 use crate::wire::{self, any_value::Value as Any};
 
@@ -185,35 +186,42 @@ impl Reader {
             })
         });
         let context = self.context(&usual.trace_id, scope.map(Option::unwrap_or_default));
+        let parent = match &usual.parent_span_id {
+            Some(parent) => Some(id(parent)?),
+            None => None,
+        };
+        let times = [
+            plain_time(&usual.start_time_unix_nano)?,
+            plain_time(&usual.end_time_unix_nano)?,
+        ];
+        let written = canonical(&usual, span_id, parent, times);
+        let identity = otlp::span_identity(&span_id, &written);
         let attributes = usual.attributes.into_iter().map(|pair| wire::KeyValue {
-            key: pair.key.into_owned(),
+            key: pair.key.into(),
             value: Some(wire::AnyValue {
                 value: Some(match pair.value {
-                    UsualValue::String(text) => Any::String(text.into_owned()),
+                    UsualValue::String(text) => Any::String(text.into()),
                     UsualValue::Int(number) => Any::Int(number),
                     UsualValue::Bool(yes) => Any::Bool(yes),
                     UsualValue::Double(number) => Any::Double(number),
                 }),
             }),
         });
-        let span = EncodedSpan::with(wire::Span {
+        let span = wire::Span {
             attributes: attributes.collect(),
             span_id: Bytes::copy_from_slice(&span_id),
-            parent_span_id: match &usual.parent_span_id {
-                Some(parent) => Bytes::copy_from_slice(&id(parent)?),
-                None => Bytes::new(),
-            },
+            parent_span_id: parent.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id)),
             name: usual.name.into_owned(),
             kind: i32::from(usual.kind) + 1,
-            start_time_unix_nano: plain_time(&usual.start_time_unix_nano)?,
-            end_time_unix_nano: plain_time(&usual.end_time_unix_nano)?,
+            start_time_unix_nano: times[0],
+            end_time_unix_nano: times[1],
             status: status(usual.status.code),
             ..wire::Span::default()
-        });
+        };
         Some(Incoming {
             context,
-            identity: Some(otlp::span_identity(&span_id, &span)),
-            what: Canonical::Span(span),
+            identity: Some(identity),
+            what: Canonical::Span(EncodedSpan::written(written.into(), span)),
             may_end_run: false,
             trace_level: Verbosity::Debug,
         })
@@ -344,7 +352,7 @@ fn read_log(object: &Map<String, Value>, json: &str) -> wire::LogRecord {
         let named = log.attributes.iter().find(|pair| pair.key == "event.name");
         let named = named.and_then(|pair| pair.value.as_ref()?.value.as_ref());
         if let Some(Any::String(name)) = named {
-            log.event_name = name.clone();
+            log.event_name = name.to_string();
         }
     }
     let time = first(&["timestamp", "timeUnixNano", "observedTimeUnixNano"]);
@@ -370,7 +378,7 @@ fn read_log(object: &Map<String, Value>, json: &str) -> wire::LogRecord {
         let attributes = attributes.iter().take(MOST_ATTRIBUTES);
         log.attributes = attributes
             .map(|(key, value)| wire::KeyValue {
-                key: key.clone(),
+                key: key.as_str().into(),
                 value: Some(any(value, 0)),
             })
             .collect();
@@ -415,10 +423,10 @@ fn any(value: &Value, depth: usize) -> wire::AnyValue {
         Value::Number(number) => Some(match (number.as_i64(), number.as_f64()) {
             (Some(whole), _) => Any::Int(whole),
             (None, Some(real)) => Any::Double(real),
-            (None, None) => Any::String(number.to_string()),
+            (None, None) => Any::String(number.to_string().into()),
         }),
-        Value::String(text) => Some(Any::String(text.clone())),
-        deep if depth >= DEEPEST => Some(Any::String(deep.to_string())),
+        Value::String(text) => Some(Any::String(text.as_str().into())),
+        deep if depth >= DEEPEST => Some(Any::String(deep.to_string().into())),
         Value::Array(values) => Some(Any::Array(wire::ArrayValue {
             values: values.iter().map(|value| any(value, depth + 1)).collect(),
         })),
@@ -426,13 +434,67 @@ fn any(value: &Value, depth: usize) -> wire::AnyValue {
             values: pairs
                 .iter()
                 .map(|(key, value)| wire::KeyValue {
-                    key: key.clone(),
+                    key: key.as_str().into(),
                     value: Some(any(value, depth + 1)),
                 })
                 .collect(),
         })),
     };
     wire::AnyValue { value }
+}
+
+/// A usual span as [`wire::Span`] is written, straight from its text: by way of the struct it took four times as long. Its times are `[start, end]`.
+fn canonical(
+    usual: &Usual<'_>,
+    span_id: [u8; 8],
+    parent: Option<[u8; 8]>,
+    times: [u64; 2],
+) -> Vec<u8> {
+    let value_len = |value: &UsualValue<'_>| match value {
+        UsualValue::String(text) => field_len(text.len()),
+        UsualValue::Int(number) => 1 + varint_len(number.cast_unsigned()),
+        UsualValue::Bool(_) => 2,
+        UsualValue::Double(_) => 9,
+    };
+    let pair_len = |pair: &UsualPair<'_>| match pair.key.len() {
+        0 => field_len(value_len(&pair.value)),
+        length => field_len(length) + field_len(value_len(&pair.value)),
+    };
+    let attributes = usual.attributes.iter();
+    let attributes: usize = attributes.map(|pair| field_len(pair_len(pair))).sum();
+    // Two ids, two times, the kind and the status.
+    let mut out = Vec::with_capacity(attributes + field_len(usual.name.len()) + 44);
+    protobuf::put_bytes(2, &span_id, &mut out);
+    if let Some(parent) = parent {
+        protobuf::put_bytes(4, &parent, &mut out);
+    }
+    if !usual.name.is_empty() {
+        protobuf::put_bytes(5, usual.name.as_bytes(), &mut out);
+    }
+    protobuf::put_number(6, u64::from(usual.kind) + 1, &mut out);
+    for (number, time) in [7, 8].into_iter().zip(times) {
+        if time != 0 {
+            protobuf::put_fixed64(number, time, &mut out);
+        }
+    }
+    for pair in &usual.attributes {
+        protobuf::begin_field(9, pair_len(pair), &mut out);
+        if !pair.key.is_empty() {
+            protobuf::put_bytes(1, pair.key.as_bytes(), &mut out);
+        }
+        protobuf::begin_field(2, value_len(&pair.value), &mut out);
+        match &pair.value {
+            UsualValue::String(text) => protobuf::put_bytes(1, text.as_bytes(), &mut out),
+            UsualValue::Bool(yes) => protobuf::put_number(2, u64::from(*yes), &mut out),
+            UsualValue::Int(number) => protobuf::put_number(3, number.cast_unsigned(), &mut out),
+            UsualValue::Double(number) => protobuf::put_fixed64(4, number.to_bits(), &mut out),
+        }
+    }
+    if usual.status.code != 0 {
+        protobuf::begin_field(15, 2, &mut out);
+        protobuf::put_number(3, u64::from(usual.status.code), &mut out);
+    }
+    out
 }
 
 /// A time as the client writes it: digits, and no more of them than are needed.
@@ -482,9 +544,9 @@ fn hashed(text: &str) -> Bytes {
 
 fn string(key: &str, text: &str) -> wire::KeyValue {
     wire::KeyValue {
-        key: key.to_owned(),
+        key: key.into(),
         value: Some(wire::AnyValue {
-            value: Some(Any::String(text.to_owned())),
+            value: Some(Any::String(text.into())),
         }),
     }
 }
@@ -568,7 +630,7 @@ pub fn wire_log(observation: &Observation) -> Option<String> {
     let body = log.body.as_ref().map_or(Value::Null, to_json);
     let attributes = log.attributes.iter().map(|pair| {
         let value = pair.value.as_ref().map_or(Value::Null, to_json);
-        (pair.key.clone(), value)
+        (pair.key.to_string(), value)
     });
     object.insert("event_name".to_owned(), log.event_name.clone().into());
     object.insert("timestamp".to_owned(), time.to_string().into());
@@ -584,7 +646,7 @@ pub fn wire_log(observation: &Observation) -> Option<String> {
 fn push_frame_span(into: &mut String, trace_id: &str, span: &wire::Span) {
     let id = |into: &mut String, id: &[u8]| {
         into.push('"');
-        into.push_str(&hex(id));
+        push_hex(into, id);
         into.push('"');
     };
     into.push_str("{\"traceId\":");
@@ -808,6 +870,10 @@ impl<T: Serialize + ?Sized> Serialize for Values<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    // By name: there is another one here.
+    use proptest::prelude::any;
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     fn back(reader: &mut Reader, json: &str) -> String {
@@ -842,6 +908,41 @@ mod tests {
         assert_eq!(back(&mut reader, &failed), failed);
         let child = USUAL.replace("null", r#""a100000000000009""#);
         assert_eq!(back(&mut reader, &child), child);
+    }
+
+    proptest! {
+        #[test]
+        fn a_usual_span_is_written_as_its_message_is(
+            name in ".{0,5}", kind in 0..5_u8, parent in any::<bool>(), times in [0..3_u64, 0..u64::MAX >> 1], code in 0..3_u8,
+            pairs in vec((".{0,3}", value(), 0..200_usize), 0..20),
+        ) {
+            let attributes: Vec<_> = pairs.into_iter().map(|(key, value, long)| {
+                serde_json::json!({"key": key.clone() + &"k".repeat(long), "value": value})
+            }).collect();
+            let json = serde_json::json!({
+                "traceId": "a".repeat(32), "spanId": "b".repeat(16), "parentSpanId": parent.then(|| "c".repeat(16)), "name": name, "kind": kind,
+                "startTimeUnixNano": times[0].to_string(), "endTimeUnixNano": times[1].to_string(), "attributes": attributes, "status": {"code": code},
+            });
+            let incoming = Reader::new(1).span("s", &json.to_string()).unwrap();
+            let Canonical::Span(written) = &incoming.what else {
+                panic!("a span");
+            };
+            let at_hand = written.at_hand().unwrap();
+            prop_assert!(at_hand.attributes.last().is_none_or(|pair| pair.key != VERBATIM));
+            prop_assert_eq!(&written[..], &at_hand.encode_to_vec()[..]);
+            prop_assert_eq!(&wire::Span::decode(Bytes::clone(written)).unwrap(), at_hand.as_ref());
+        }
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            ".{0,3}".prop_map(|text| serde_json::json!({"stringValue": text})),
+            (0..20_000_usize).prop_map(|long| serde_json::json!({"stringValue": "v".repeat(long)})),
+            any::<i64>().prop_map(|number| serde_json::json!({"intValue": number})),
+            any::<bool>().prop_map(|yes| serde_json::json!({"boolValue": yes})),
+            proptest::num::f64::NORMAL
+                .prop_map(|number| serde_json::json!({"doubleValue": number})),
+        ]
     }
 
     #[test]
@@ -933,7 +1034,7 @@ mod tests {
             start_time_unix_nano: 5,
             end_time_unix_nano: 6,
             attributes: vec![wire::KeyValue {
-                key: "count".to_owned(),
+                key: "count".into(),
                 value: Some(wire::AnyValue {
                     value: Some(Any::Int(3)),
                 }),

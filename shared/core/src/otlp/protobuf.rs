@@ -281,7 +281,7 @@ fn key_value(message: &[u8], depth: usize, budget: &Budget) -> Result<wire::KeyV
     let mut fields = Fields(message);
     while let Some((number, raw)) = fields.next()? {
         match number {
-            1 => pair.key = raw.text(),
+            1 => pair.key = raw.text().into(),
             2 => {
                 has_value = true;
                 pair.value = any_value(raw.bytes(), depth, budget)?.map(some);
@@ -304,7 +304,7 @@ fn any_value(message: &[u8], depth: usize, budget: &Budget) -> Result<Option<Val
     let mut fields = Fields(message);
     while let Some((number, raw)) = fields.next()? {
         value = match number {
-            1 => Some(Value::String(raw.text())),
+            1 => Some(Value::String(raw.text().into())),
             2 => Some(Value::Bool(raw.uint64() != 0)),
             3 => Some(Value::Int(raw.uint64().cast_signed())),
             4 => Some(Value::Double(raw.double())),

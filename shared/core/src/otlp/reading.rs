@@ -131,7 +131,7 @@ pub(crate) fn take_scope(attributes: &mut Vec<wire::KeyValue>) -> wire::Scope {
             // The older key stands beside the newer one and says the same.
             Some(Value::String(text)) => {
                 if place.is_empty() {
-                    *place = std::mem::take(text);
+                    *place = std::mem::take(text).into();
                 }
                 false
             }

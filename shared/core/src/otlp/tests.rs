@@ -675,7 +675,7 @@ fn items_and_contexts_are_bounded() {
     let body = ExportRequest {
         resources: vec![ResourceItems {
             resource: Some(Resource {
-                attributes: vec![attribute("k", Value::String("v".repeat(2000)))],
+                attributes: vec![attribute("k", Value::String("v".repeat(2000).into()))],
             }),
             scopes: vec![scope("s", "a"), scope("s", "b"), scope("t", "c")],
             ..ResourceItems::default()
@@ -932,7 +932,7 @@ fn value_json(value: &AnyValue) -> Json {
 
 fn any_value() -> impl Strategy<Value = AnyValue> {
     let leaf = prop_oneof![
-        any::<String>().prop_map(Value::String),
+        any::<String>().prop_map(|text| Value::String(text.into())),
         any::<bool>().prop_map(Value::Bool),
         any::<i64>().prop_map(Value::Int),
         any::<f64>().prop_map(Value::Double),
@@ -948,7 +948,7 @@ fn any_value() -> impl Strategy<Value = AnyValue> {
                 let values = pairs
                     .into_iter()
                     .map(|(key, value)| KeyValue {
-                        key,
+                        key: key.into(),
                         value: Some(value),
                     })
                     .collect();
@@ -960,8 +960,10 @@ fn any_value() -> impl Strategy<Value = AnyValue> {
 
 fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
     prop::collection::vec(
-        (any::<String>(), prop::option::of(any_value()))
-            .prop_map(|(key, value)| KeyValue { key, value }),
+        (any::<String>(), prop::option::of(any_value())).prop_map(|(key, value)| KeyValue {
+            key: key.into(),
+            value,
+        }),
         0..5,
     )
 }
@@ -1058,7 +1060,7 @@ fn in_the_slow_way(items: &[Vec<u8>]) -> Vec<u8> {
 fn nested() -> impl Strategy<Value = AnyValue> {
     let leaf = prop_oneof![
         Just(None),
-        "[a-zé]{0,20}".prop_map(|text| Some(Value::String(text))),
+        "[a-zé]{0,20}".prop_map(|text| Some(Value::String(text.into()))),
         any::<bool>().prop_map(|truth| Some(Value::Bool(truth))),
         any::<i64>().prop_map(|number| Some(Value::Int(number))),
         any::<f64>().prop_map(|number| Some(Value::Double(number))),
@@ -1074,7 +1076,10 @@ fn nested() -> impl Strategy<Value = AnyValue> {
                     .prop_map(|pairs| Value::Map(KeyValueList {
                         values: pairs
                             .into_iter()
-                            .map(|(key, value)| KeyValue { key, value })
+                            .map(|(key, value)| KeyValue {
+                                key: key.into(),
+                                value
+                            })
                             .collect(),
                     })),
             ]
@@ -1090,7 +1095,7 @@ proptest! {
         scalars in any::<[u8; 8]>(),
         (broken_at, broken) in (any::<proptest::sample::Index>(), proptest::option::of(any::<u8>())),
     ) {
-        let attributes: Vec<_> = values.into_iter().map(|(key, value)| KeyValue { key, value }).collect();
+        let attributes: Vec<_> = values.into_iter().map(|(key, value)| KeyValue { key: key.into(), value }).collect();
         let small = |at: usize| u32::from(scalars[at] % 3);
         let id = |at: usize| vec![scalars[at] % 3; 8];
         let span = Span {

@@ -16,7 +16,7 @@ impl Pass<'_> {
             let before = self.redacted.get();
             self.part(&mut said);
             if self.redacted.get() > before {
-                *text = said.to_string();
+                *text = said.to_string().into();
             }
         }
         self.string(text);

@@ -510,7 +510,7 @@ impl Pass<'_> {
             Some(any_value::Value::Int(number)) => {
                 let text = number.to_string();
                 if let Some(clean) = self.text(text.as_bytes(), &[]) {
-                    value.value = Some(any_value::Value::String(lossy(clean)));
+                    value.value = Some(any_value::Value::String(lossy(clean).into()));
                 }
             }
             Some(any_value::Value::Bool(_) | any_value::Value::Double(_)) | None => {}
@@ -529,7 +529,7 @@ impl Pass<'_> {
         if is_empty {
             return;
         }
-        let marked = |of: &[u8]| Some(any_value::Value::String(self.mark(of)));
+        let marked = |of: &[u8]| Some(any_value::Value::String(self.mark(of).into()));
         value.value = match value.value.take() {
             Some(any_value::Value::String(text)) => marked(text.as_bytes()),
             Some(any_value::Value::Int(number)) => marked(number.to_string().as_bytes()),
@@ -548,13 +548,13 @@ impl Pass<'_> {
         self.count(1);
     }
 
-    fn string(&self, text: &mut String) {
+    fn string<T: AsRef<str> + From<String>>(&self, text: &mut T) {
         self.string_at(text, &[]);
     }
 
-    fn string_at(&self, text: &mut String, active: &[Active<'_>]) {
-        if let Some(clean) = self.text(text.as_bytes(), active) {
-            *text = lossy(clean);
+    fn string_at<T: AsRef<str> + From<String>>(&self, text: &mut T, active: &[Active<'_>]) {
+        if let Some(clean) = self.text(text.as_ref().as_bytes(), active) {
+            *text = lossy(clean).into();
         }
     }
 }

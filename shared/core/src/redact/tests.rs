@@ -181,9 +181,9 @@ fn names_and_paths_are_as_they_were_asked_for() {
     );
     let value = |redactor: &Redactor, key: &str, text: &str| {
         let mut pairs = vec![KeyValue {
-            key: key.to_owned(),
+            key: key.into(),
             value: Some(AnyValue {
-                value: Some(any_value::Value::String(text.to_owned())),
+                value: Some(any_value::Value::String(text.into())),
             }),
         }];
         let of = TenantId::default();

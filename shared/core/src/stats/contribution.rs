@@ -352,11 +352,11 @@ mod tests {
         let mut state = State::default();
         for (seq, Told(id, parent, start, end, status, name, attributes)) in (1..).zip(spans) {
             let attributes = attributes.iter().map(|(key, value)| wire::KeyValue {
-                key: (*key).to_owned(),
+                key: (*key).into(),
                 value: Some(wire::AnyValue {
                     value: Some(match value.parse::<i64>() {
                         Ok(number) => wire::any_value::Value::Int(number),
-                        Err(_) => wire::any_value::Value::String((*value).to_owned()),
+                        Err(_) => wire::any_value::Value::String((*value).into()),
                     }),
                 }),
             });

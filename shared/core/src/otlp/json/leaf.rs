@@ -208,7 +208,7 @@ pub(super) fn as_int(leaf: Leaf<'_>) -> Value {
         Leaf::Double(value) => whole(value).map_or(Value::Double(value), Value::Int),
         Leaf::Text(text) => match text.trim().parse() {
             Ok(value) => Value::Int(value),
-            Err(_) => Value::String(text.into_owned()),
+            Err(_) => Value::String(text.into()),
         },
         leaf => as_is(leaf),
     }
@@ -221,7 +221,7 @@ pub(super) fn as_double(leaf: Leaf<'_>) -> Value {
         Leaf::Text(text) => match text.trim().parse::<f64>() {
             Ok(value) if value.is_nan() => Value::Double(f64::NAN),
             Ok(value) => Value::Double(value),
-            Err(_) => Value::String(text.into_owned()),
+            Err(_) => Value::String(text.into()),
         },
         leaf => as_is(leaf),
     }
@@ -231,7 +231,7 @@ pub(super) fn as_bytes(leaf: Leaf<'_>) -> Value {
     match leaf {
         Leaf::Text(text) => match decode_base64(text.trim()) {
             Some(bytes) => Value::Bytes(Bytes::from(bytes)),
-            None => Value::String(text.into_owned()),
+            None => Value::String(text.into()),
         },
         leaf => as_is(leaf),
     }
@@ -243,7 +243,7 @@ fn as_is(leaf: Leaf<'_>) -> Value {
         Leaf::Int(value) => Value::Int(value),
         Leaf::Large(value) => Value::Double(value as f64),
         Leaf::Double(value) => Value::Double(value),
-        Leaf::Text(text) => Value::String(text.into_owned()),
+        Leaf::Text(text) => Value::String(text.into()),
     }
 }
 

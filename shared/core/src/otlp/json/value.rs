@@ -104,7 +104,7 @@ impl<'de> DeserializeSeed<'de> for Flat<'_, '_> {
 impl Flat<'_, '_> {
     fn take(&mut self, value: Option<Value>) {
         self.into.take(wire::KeyValue {
-            key: self.path.to_owned(),
+            key: self.path.into(),
             value: value.map(some),
         });
     }
@@ -156,7 +156,7 @@ impl<'de> Visitor<'de> for Flat<'_, '_> {
     }
 
     fn visit_str<E>(mut self, value: &str) -> Result<(), E> {
-        self.take_scalar(Value::String(value.to_owned()));
+        self.take_scalar(Value::String(value.into()));
         Ok(())
     }
 
@@ -251,7 +251,7 @@ object! {
         has_value: &'a mut bool,
     },
     |this, map| {
-        "key" => this.pair.key = map.next_value_seed(Text)?,
+        "key" => this.pair.key = map.next_value_seed(Text)?.into(),
         "value" => {
             *this.has_value = true;
             let seed = Any { budget: this.budget, depth: *this.depth };
@@ -312,7 +312,7 @@ impl<'de> Visitor<'de> for Any<'_> {
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Some(Value::String(value.to_owned())))
+        Ok(Some(Value::String(value.into())))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
@@ -353,7 +353,9 @@ impl Any<'_> {
         // A scalar costs what its `AnyValue` has paid already.
         let scalar = |map: &mut A| map.next_value_seed(Scalar);
         Ok(match key {
-            "stringValue" | "string_value" => Some(Value::String(map.next_value_seed(Text)?)),
+            "stringValue" | "string_value" => {
+                Some(Value::String(map.next_value_seed(Text)?.into()))
+            }
             "boolValue" | "bool_value" => scalar(map)?.map(as_bool),
             "intValue" | "int_value" => scalar(map)?.map(as_int),
             "doubleValue" | "double_value" => scalar(map)?.map(as_double),
