@@ -30,9 +30,10 @@ const TURNS: u64 = 1_000;
 /// A turn: its agent, four calls of a model and four of a tool.
 const SPANS_A_TURN: u64 = 9;
 const SPANS: u64 = TURNS * SPANS_A_TURN;
-/// Sessions of this size, one after the other, for the memory.
+/// Sessions of this size that each side is told of in turns, so that both see the same machine: a neighbour of it makes the same work twice as dear for seconds or minutes.
+const PAIRS: u64 = 10;
+/// Sessions in all, for the memory.
 const SESSIONS: u64 = 20;
-const THEIR_SESSIONS: u64 = 3;
 /// Of another session, while nothing else happens and while the large one ends.
 const CALM_SPANS: u64 = 50;
 const PERIOD: Duration = Duration::from_millis(20);
@@ -43,8 +44,9 @@ const QUIET: Duration = Duration::from_millis(300);
 const STALLED: Duration = Duration::from_secs(120);
 
 /// What stood on one side.
+#[derive(Default)]
 struct Measured {
-    /// Of the first session, which finds an empty memory; then of those after it, one by one.
+    /// Of the sessions that were told in turns, one by one.
     ingest_cpu: Vec<Duration>,
     end_cpu: Duration,
     end_time: Duration,
@@ -60,27 +62,43 @@ pub(crate) fn measure(agentevals: Option<&Path>) -> Result<()> {
     let store = Store::start()?;
     let mut look = store.client()?;
     let server = Server::start(&store.url())?;
-    let ours = side(
+    let their_server = agentevals.map(Agentevals::start_live).transpose()?;
+    let mut ours = Side::open(
         &server.address,
-        SESSIONS,
-        &mut || cpu_of_both(&server, &mut look),
-        &|| server.resident_bytes(),
+        Box::new(|| cpu_of_both(&server, &mut look)),
+        Box::new(|| server.resident_bytes()),
     )?;
-    let theirs = match agentevals {
-        Some(program) => {
-            let server = Agentevals::start_live(program)?;
-            let address = server.address().to_owned();
-            Some(side(
-                &address,
-                THEIR_SESSIONS,
-                &mut || server.cpu(),
-                &|| server.resident_bytes(),
-            )?)
-        }
+    let mut theirs = match &their_server {
+        Some(server) => Some(Side::open(
+            server.address(),
+            Box::new(|| server.cpu()),
+            Box::new(|| server.resident_bytes()),
+        )?),
         None => None,
     };
-    let rate =
-        |measured: &Measured| SPANS as f64 / quantile(&measured.ingest_cpu, 0.5).as_secs_f64();
+    for pair in 1..=PAIRS {
+        ours.ingest(&format!("session {pair}"))?;
+        ours.finish(&format!("session {pair}"))?;
+        ours.note_resident(pair)?;
+        if let Some(theirs) = &mut theirs {
+            // Left open: an end takes them the better part of a minute.
+            theirs.ingest(&format!("session {pair}"))?;
+            theirs.note_resident(pair)?;
+        }
+    }
+    ours.end_of_a_large_one()?;
+    if let Some(theirs) = &mut theirs {
+        theirs.end_of_a_large_one()?;
+    }
+    for session in PAIRS + 3..=SESSIONS {
+        ours.run(&format!("session {session}"))?;
+        ours.finish(&format!("session {session}"))?;
+    }
+    ours.note_resident(SESSIONS)?;
+    let (ours, theirs) = (ours.measured, theirs.map(|theirs| theirs.measured));
+
+    let rate = |cpu: Duration| SPANS as f64 / cpu.as_secs_f64();
+    let usual_rate = |measured: &Measured| rate(quantile(&measured.ingest_cpu, 0.5));
     let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
     let of = |theirs: &Option<Measured>, figure: &dyn Fn(&Measured) -> String| {
         theirs.as_ref().map_or_else(String::new, figure)
@@ -90,12 +108,26 @@ pub(crate) fn measure(agentevals: Option<&Path>) -> Result<()> {
         ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"))
     };
     let seconds = |time: Duration| time.as_secs_f64();
+    let slowest_to_fastest = |measured: &Measured| {
+        let [slowest, fastest] =
+            [1.0, 0.0].map(|share| rate(quantile(&measured.ingest_cpu, share)));
+        format!("{}-{}", whole(slowest), whole(fastest))
+    };
     let mut rows = vec![
         Row::new(
-            "spans/CPU-s while a page listens, server and its Redis",
-            whole(rate(&ours)),
-            of(&theirs, &|theirs| whole(rate(theirs))),
-            ratio(&rate),
+            "spans/CPU-s while a page listens, server and its Redis; ratio: the median of pairs",
+            whole(usual_rate(&ours)),
+            of(&theirs, &|theirs| whole(usual_rate(theirs))),
+            theirs.as_ref().map_or_else(String::new, |theirs| {
+                let [low, middle, high] = of_pairs(&ours.ingest_cpu, &theirs.ingest_cpu);
+                format!("{middle:.2} ({low:.2}-{high:.2})")
+            }),
+        ),
+        Row::new(
+            "the same, slowest and fastest session",
+            slowest_to_fastest(&ours),
+            of(&theirs, &slowest_to_fastest),
+            "",
         ),
         Row::new(
             format!("CPU of the end of {TURNS} turns"),
@@ -156,6 +188,17 @@ pub(crate) fn measure(agentevals: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// How many times as much CPU theirs took: the lowest, the middle and the highest of all pairs.
+fn of_pairs(ours: &[Duration], theirs: &[Duration]) -> [f64; 3] {
+    let pairs = ours.iter().zip(theirs);
+    let mut ratios: Vec<f64> = pairs
+        .map(|(ours, theirs)| theirs.as_secs_f64() / ours.as_secs_f64())
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    let last = ratios.len().saturating_sub(1);
+    [0, last / 2, last].map(|at| ratios.get(at).copied().unwrap_or_default())
+}
+
 fn cpu_of_both(server: &Server, look: &mut Client) -> Result<Duration> {
     Ok(server.cpu()? + look.cpu()?)
 }
@@ -167,78 +210,99 @@ fn quantile(times: &[Duration], share: f64) -> Duration {
     times.get(at).copied().unwrap_or_default()
 }
 
-fn side(
-    address: &str,
-    sessions: u64,
-    cpu: &mut dyn FnMut() -> Result<Duration>,
-    resident: &dyn Fn() -> Result<u64>,
-) -> Result<Measured> {
-    let mut page = Page::open(address)?;
-    let mut agent = Agent::connect(address)?;
-    // Both are warm: what they load only once is loaded.
-    agent.run("warm", 90)?;
-    page.spans(90)?;
-    agent.end("warm")?;
-    page.complete()?;
+/// A server, its client and a page that listens to it.
+struct Side<'a> {
+    address: String,
+    cpu: Box<dyn FnMut() -> Result<Duration> + 'a>,
+    resident: Box<dyn Fn() -> Result<u64> + 'a>,
+    page: Page,
+    agent: Agent,
+    measured: Measured,
+}
 
-    let mut ingest_cpu = Vec::new();
-    let mut ingest = |agent: &mut Agent,
-                      page: &mut Page,
-                      name: &str,
-                      cpu: &mut dyn FnMut() -> Result<Duration>| {
-        let before = cpu()?;
-        agent.run(name, SPANS)?;
-        page.spans(SPANS)?;
-        ingest_cpu.push(cpu()?.saturating_sub(before));
-        anyhow::Ok(())
-    };
-    ingest(&mut agent, &mut page, "large", cpu)?;
-
-    let (before, since) = (cpu()?, Instant::now());
-    let answer = agent.end("large")?;
-    let end_time = since.elapsed();
-    page.complete()?;
-    let end_cpu = cpu()?.saturating_sub(before);
-    let turns = answer["invocations"].as_array().map_or(0, Vec::len) as u64;
-    ensure!(turns == TURNS, "{turns} turns were told of {TURNS}");
-    let mut after_cpu = vec![settled(cpu)?];
-    let mut kept = vec![(1, resident()?)];
-
-    ingest(&mut agent, &mut page, "second", cpu)?;
-    let mut other = Agent::connect(address)?;
-    other.send(&start("other"))?;
-    let calm = other.timed(&mut page, 1, || false)?;
-    agent.send(&frame(
-        &json!({"type": "session_end", "session_id": "second"}),
-    ))?;
-    let meanwhile = other.timed(&mut page, 2, || agent.answers.try_recv().is_ok())?;
-    page.complete()?;
-    settled(cpu)?;
-    kept.push((2, resident()?));
-
-    for session in 3..=sessions {
-        let name = format!("session {session}");
-        ingest(&mut agent, &mut page, &name, cpu)?;
-        agent.end(&name)?;
+impl<'a> Side<'a> {
+    fn open(
+        address: &str,
+        cpu: Box<dyn FnMut() -> Result<Duration> + 'a>,
+        resident: Box<dyn Fn() -> Result<u64> + 'a>,
+    ) -> Result<Self> {
+        let mut page = Page::open(address)?;
+        let mut agent = Agent::connect(address)?;
+        // Both are warm: what they load only once is loaded.
+        agent.run("warm", 90)?;
+        page.spans(90)?;
+        agent.end("warm")?;
         page.complete()?;
-        after_cpu.push(settled(cpu)?);
-        if [3, 5, 10, 20].contains(&session) {
-            kept.push((session, resident()?));
-        }
+        Ok(Self {
+            address: address.to_owned(),
+            cpu,
+            resident,
+            page,
+            agent,
+            measured: Measured::default(),
+        })
     }
-    Ok(Measured {
-        ingest_cpu,
-        end_cpu,
-        end_time,
-        after_cpu,
-        calm,
-        meanwhile,
-        resident: kept,
-    })
+
+    /// Tells of a session; the CPU time until the page was shown all of it.
+    fn run(&mut self, name: &str) -> Result<Duration> {
+        let before = (self.cpu)()?;
+        self.agent.run(name, SPANS)?;
+        self.page.spans(SPANS)?;
+        Ok((self.cpu)()?.saturating_sub(before))
+    }
+
+    fn ingest(&mut self, name: &str) -> Result<()> {
+        let cpu = self.run(name)?;
+        self.measured.ingest_cpu.push(cpu);
+        Ok(())
+    }
+
+    /// Ends a session and waits for what follows it.
+    fn finish(&mut self, name: &str) -> Result<()> {
+        self.agent.end(name)?;
+        self.page.complete()?;
+        let after = settled(&mut self.cpu)?;
+        self.measured.after_cpu.push(after);
+        Ok(())
+    }
+
+    fn note_resident(&mut self, sessions: u64) -> Result<()> {
+        if [1, 2, 3, 5, 10, 20].contains(&sessions) {
+            let bytes = (self.resident)()?;
+            self.measured.resident.push((sessions, bytes));
+        }
+        Ok(())
+    }
+
+    /// What the end of a session costs, and what another one notices of the end of a second.
+    fn end_of_a_large_one(&mut self) -> Result<()> {
+        self.run("large")?;
+        let (before, since) = ((self.cpu)()?, Instant::now());
+        let answer = self.agent.end("large")?;
+        self.measured.end_time = since.elapsed();
+        self.page.complete()?;
+        self.measured.end_cpu = (self.cpu)()?.saturating_sub(before);
+        let turns = answer["invocations"].as_array().map_or(0, Vec::len) as u64;
+        ensure!(turns == TURNS, "{turns} turns were told of {TURNS}");
+        let after = settled(&mut self.cpu)?;
+        self.measured.after_cpu.push(after);
+
+        self.run("second")?;
+        let mut other = Agent::connect(&self.address)?;
+        other.send(&start("other"))?;
+        self.measured.calm = other.timed(&mut self.page, 1, || false)?;
+        let end = json!({"type": "session_end", "session_id": "second"});
+        self.agent.send(&frame(&end))?;
+        let answers = &self.agent.answers;
+        self.measured.meanwhile = other.timed(&mut self.page, 2, || answers.try_recv().is_ok())?;
+        self.page.complete()?;
+        settled(&mut self.cpu)?;
+        Ok(())
+    }
 }
 
 /// CPU time until nothing moves any more.
-fn settled(cpu: &mut dyn FnMut() -> Result<Duration>) -> Result<Duration> {
+fn settled(cpu: &mut impl FnMut() -> Result<Duration>) -> Result<Duration> {
     let before = cpu()?;
     thread::sleep(SETTLED_AFTER);
     let mut last = cpu()?;
