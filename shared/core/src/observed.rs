@@ -56,10 +56,7 @@ pub struct EncodedSpan {
 impl EncodedSpan {
     /// Writes a span, and keeps it beside what was written.
     pub fn with(span: wire::Span) -> Self {
-        Self {
-            bytes: span.encode_to_vec().into(),
-            span: Some(Arc::new(span)),
-        }
+        Self::written(span.encode_to_vec().into(), span)
     }
 
     /// A span as it was written, and the span itself.

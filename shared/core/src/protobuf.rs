@@ -1,6 +1,7 @@
 //! Protobuf messages as they lie on the wire: numbered fields, not yet told what they mean.
 
 use bytes::Bytes;
+use prost::encoding::encoded_len_varint;
 
 /// Bytes that are no protobuf message: cut short, or damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,15 +136,9 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Bytes of a number as a varint.
-pub(crate) fn varint_len(number: u64) -> usize {
-    // Seven bits a byte, and one byte at least.
-    (70 - (number | 1).leading_zeros() as usize) / 7
-}
-
 /// Bytes of a field that is a text, bytes or a message of this length; its number is below 16.
 pub(crate) fn field_len(length: usize) -> usize {
-    1 + varint_len(length as u64) + length
+    1 + encoded_len_varint(length as u64) + length
 }
 
 pub(crate) fn put_varint(mut number: u64, out: &mut Vec<u8>) {

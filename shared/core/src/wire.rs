@@ -58,8 +58,8 @@ pub struct Scope {
     pub attributes: Vec<KeyValue>,
 }
 
-/// A text of an attribute. Most are short, and up to 24 bytes stand in place: a span's attributes were a dozen or two pieces of memory, which
-/// cost as much as all else that is done to make it.
+/// A text of an attribute. Most are short, and up to 24 bytes stand in place: making and freeing the
+/// pieces of memory of a span's attributes was 5 % of what a span costs (`perf` of `scripts/bench socket`).
 pub type Text = compact_str::CompactString;
 
 #[derive(Clone, Debug, Default, PartialEq)]

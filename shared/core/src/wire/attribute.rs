@@ -25,9 +25,17 @@ fn merge_text(
     buf: &mut impl Buf,
     ctx: DecodeContext,
 ) -> Result<Text, DecodeError> {
-    let mut text = String::new();
-    encoding::string::merge(wire_type, &mut text, buf, ctx)?;
-    Ok(text.into())
+    let read = |text: &mut String| encoding::string::merge(wire_type, text, buf, ctx);
+    Ok(merged(String::new(), read)?.into())
+}
+
+/// A value after a field was read into it.
+fn merged<T>(
+    mut value: T,
+    read: impl FnOnce(&mut T) -> Result<(), DecodeError>,
+) -> Result<T, DecodeError> {
+    read(&mut value)?;
+    Ok(value)
 }
 
 impl Message for KeyValue {
@@ -98,42 +106,36 @@ impl Message for AnyValue {
     ) -> Result<(), DecodeError> {
         self.value = Some(match (tag, self.value.take()) {
             (1, _) => Value::String(merge_text(wire_type, buf, ctx)?),
-            (2, _) => {
-                let mut yes = false;
-                encoding::bool::merge(wire_type, &mut yes, buf, ctx)?;
-                Value::Bool(yes)
-            }
-            (3, _) => {
-                let mut number = 0;
-                encoding::int64::merge(wire_type, &mut number, buf, ctx)?;
-                Value::Int(number)
-            }
-            (4, _) => {
-                let mut number = 0.0;
-                encoding::double::merge(wire_type, &mut number, buf, ctx)?;
-                Value::Double(number)
-            }
+            (2, _) => Value::Bool(merged(false, |yes| {
+                encoding::bool::merge(wire_type, yes, buf, ctx)
+            })?),
+            (3, _) => Value::Int(merged(0, |number| {
+                encoding::int64::merge(wire_type, number, buf, ctx)
+            })?),
+            (4, _) => Value::Double(merged(0.0, |number| {
+                encoding::double::merge(wire_type, number, buf, ctx)
+            })?),
             (5, before) => {
-                let mut array = match before {
+                let before = match before {
                     Some(Value::Array(array)) => array,
                     _ => ArrayValue::default(),
                 };
-                encoding::message::merge(wire_type, &mut array, buf, ctx)?;
-                Value::Array(array)
+                Value::Array(merged(before, |array| {
+                    encoding::message::merge(wire_type, array, buf, ctx)
+                })?)
             }
             (6, before) => {
-                let mut map = match before {
+                let before = match before {
                     Some(Value::Map(map)) => map,
                     _ => KeyValueList::default(),
                 };
-                encoding::message::merge(wire_type, &mut map, buf, ctx)?;
-                Value::Map(map)
+                Value::Map(merged(before, |map| {
+                    encoding::message::merge(wire_type, map, buf, ctx)
+                })?)
             }
-            (7, _) => {
-                let mut bytes = Bytes::new();
-                encoding::bytes::merge(wire_type, &mut bytes, buf, ctx)?;
-                Value::Bytes(bytes)
-            }
+            (7, _) => Value::Bytes(merged(Bytes::new(), |bytes| {
+                encoding::bytes::merge(wire_type, bytes, buf, ctx)
+            })?),
             (_, before) => {
                 self.value = before;
                 return encoding::skip_field(wire_type, tag, buf, ctx);
