@@ -7,7 +7,7 @@
 //! observation's own - what stands before the first cut and behind the last - stays in the block.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     io::Read as _,
     sync::{Arc, LazyLock},
@@ -151,7 +151,10 @@ pub fn split<T>(items: Vec<T>, size_of: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
 pub fn encode<'a>(
     observations: impl IntoIterator<Item = (&'a Arc<Context>, &'a Canonical)>,
 ) -> Encoded {
-    let mut encoder = Encoder::default();
+    let mut encoder = Encoder {
+        raw: RAW.take(),
+        ..Encoder::default()
+    };
     for (context, what) in observations {
         encoder.put(context, what);
     }
@@ -263,11 +266,14 @@ impl<'a> Encoder<'a> {
         let mut block = vec![FORMAT];
         if self.raw.len() <= SMALL_BYTES {
             block.push(DICTIONARY);
-            block.extend(pack_small(&self.raw));
+            pack_small(&self.raw, &mut block);
         } else {
             block.push(NO_DICTIONARY);
-            block.extend(pack_large(&self.raw));
+            pack_large(&self.raw, &mut block);
         }
+        self.raw.clear();
+        self.raw.shrink_to(KEPT_BYTES);
+        RAW.set(self.raw);
         Encoded {
             block,
             pieces: self.found,
@@ -530,16 +536,14 @@ impl StoredRest {
 
 /// 1 and a zstd frame, or 0 and the bytes where compression gains nothing.
 fn pack(piece: &[u8]) -> Vec<u8> {
-    let packed = pack_small(piece);
-    let (kind, bytes) = if packed.len() < piece.len() {
-        (1, packed.as_slice())
-    } else {
-        (0, piece)
-    };
-    let mut all = Vec::with_capacity(bytes.len() + 1);
-    all.push(kind);
-    all.extend_from_slice(bytes);
-    all
+    let mut packed = vec![1];
+    pack_small(piece, &mut packed);
+    if packed.len() > piece.len() {
+        packed.clear();
+        packed.push(0);
+        packed.extend_from_slice(piece);
+    }
+    packed
 }
 
 fn unpack(packed: &Bytes) -> Option<Vec<u8>> {
@@ -571,36 +575,58 @@ static DECODER: LazyLock<DecoderDictionary<'static>> =
     LazyLock::new(|| DecoderDictionary::copy(&DICTIONARY_BYTES));
 
 thread_local! {
-    // A fresh zstd context costs more than compressing a kilobyte with it.
-    static SMALL: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
-    static LARGE: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    /// What a chunk was written into before: memory of its size is asked of the system anew each time, and comes as pages to be filled with zeros (5 % of what a span over a WebSocket costs).
+    static RAW: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static PACKER: RefCell<Packer> = RefCell::default();
+}
+/// What a thread keeps of each, at most: some more than a full chunk.
+const KEPT_BYTES: usize = 2 * MAX_BYTES;
+
+/// What a thread packs with. A fresh zstd context costs more than compressing a kilobyte with it.
+#[derive(Default)]
+struct Packer {
+    small: Option<Compressor<'static>>,
+    large: Option<Compressor<'static>>,
+    packed: Vec<u8>,
 }
 
-fn pack_small(raw: &[u8]) -> Vec<u8> {
-    SMALL.with_borrow_mut(|slot| {
-        compress(slot, raw, || Compressor::with_prepared_dictionary(&ENCODER))
-    })
+/// Appends a zstd frame of a block or piece that knows the dictionary.
+fn pack_small(raw: &[u8], into: &mut Vec<u8>) {
+    PACKER.with_borrow_mut(|Packer { small, packed, .. }| {
+        let make = || Compressor::with_prepared_dictionary(&ENCODER);
+        compress(small, make, raw, packed, into);
+    });
 }
 
-fn pack_large(raw: &[u8]) -> Vec<u8> {
-    LARGE.with_borrow_mut(|slot| {
-        compress(slot, raw, || {
+/// Appends a zstd frame of a block that has its words in itself.
+fn pack_large(raw: &[u8], into: &mut Vec<u8>) {
+    PACKER.with_borrow_mut(|Packer { large, packed, .. }| {
+        let make = || {
             let mut compressor = Compressor::new(LARGE_LEVEL)?;
             compressor.set_parameter(CParameter::MinMatch(LARGE_LEAST_REPEAT))?;
             Ok(compressor)
-        })
-    })
+        };
+        compress(large, make, raw, packed, into);
+    });
 }
 
+/// By way of `packed`, which has room for the worst; what is appended has its own length.
 fn compress(
     slot: &mut Option<Compressor<'static>>,
-    raw: &[u8],
     make: impl FnOnce() -> std::io::Result<Compressor<'static>>,
-) -> Vec<u8> {
-    // Both fail only where memory cannot be had at all: level and dictionary are ours, and the output vector is sized by zstd itself.
+    raw: &[u8],
+    packed: &mut Vec<u8>,
+    into: &mut Vec<u8>,
+) {
+    packed.clear();
+    packed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+    // Both fail only where memory cannot be had at all: level and dictionary are ours, and there is room for what zstd makes of any bytes.
     slot.get_or_insert_with(|| make().expect("zstd makes a context"))
-        .compress(raw)
-        .expect("zstd compresses any bytes into a buffer of its own bound")
+        .compress_to_buffer(raw, packed)
+        .expect("zstd compresses any bytes into a buffer of its own bound");
+    into.extend_from_slice(packed);
+    packed.clear();
+    packed.shrink_to(KEPT_BYTES);
 }
 
 fn unfold_small(packed: &[u8]) -> std::io::Result<Vec<u8>> {
