@@ -36,13 +36,20 @@ pub(super) fn push_text(into: &mut String, text: &str) {
     into.push('"');
 }
 
-/// How many bytes stand before the first that JSON escapes (RFC 8259, section 7), or all. Looks at eight at a time.
+/// How many bytes stand before the first that JSON escapes (RFC 8259, section 7), or all. Looks at thirty-two at a time, which compilers do with vectors, then at eight.
 fn clean_bytes(bytes: &[u8]) -> usize {
+    let is_escaped = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
     const ONES: u64 = u64::MAX / 255;
     const HIGHEST: u64 = ONES << 7;
     // Of each byte its highest bit, where it is below `limit`; a byte above one that is may be told wrongly, so the lowest counts.
     let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHEST;
     let mut at = 0;
+    while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<32>())
+        // Without an end in its middle.
+        && !block.iter().fold(false, |any, byte| any | is_escaped(byte))
+    {
+        at += 32;
+    }
     while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
         let word = u64::from_le_bytes(*word);
         let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
@@ -52,7 +59,6 @@ fn clean_bytes(bytes: &[u8]) -> usize {
         }
         at += 8;
     }
-    let is_escaped = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
     let rest = bytes.get(at..).unwrap_or_default();
     at + rest.iter().position(is_escaped).unwrap_or(rest.len())
 }
@@ -194,7 +200,7 @@ mod tests {
 
     #[test]
     fn every_character_is_found_wherever_it_stands() {
-        for at in 0..20 {
+        for at in 0..70 {
             for byte in 0..0x80_u8 {
                 let mut text = "é".repeat(10) + &"x".repeat(at);
                 text.push(char::from(byte));
