@@ -37,6 +37,9 @@ const SESSIONS: u64 = 20;
 /// Of another session, while nothing else happens and while the large one ends.
 const CALM_SPANS: u64 = 50;
 const PERIOD: Duration = Duration::from_millis(20);
+/// Of an agent that does not send as fast as it can: so many spans, one each period.
+const STEADY_SPANS: u64 = 2_000;
+const STEADY_PERIOD: Duration = Duration::from_millis(1);
 /// A run's end is settled a second after it, see `TAILSPAN_GRACE_MS`; then its row, its statistics and its snapshot are made.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_millis(300);
@@ -48,6 +51,7 @@ const STALLED: Duration = Duration::from_secs(120);
 struct Measured {
     /// Of the sessions that were told in turns, one by one.
     ingest_cpu: Vec<Duration>,
+    steady_cpu: Duration,
     end_cpu: Duration,
     end_time: Duration,
     /// What follows an end, until nothing moves any more.
@@ -86,8 +90,10 @@ pub(crate) fn measure(agentevals: Option<&Path>) -> Result<()> {
             theirs.note_resident(pair)?;
         }
     }
+    ours.steady()?;
     ours.end_of_a_large_one()?;
     if let Some(theirs) = &mut theirs {
+        theirs.steady()?;
         theirs.end_of_a_large_one()?;
     }
     for session in PAIRS + 3..=SESSIONS {
@@ -100,6 +106,7 @@ pub(crate) fn measure(agentevals: Option<&Path>) -> Result<()> {
     let rate = |cpu: Duration| SPANS as f64 / cpu.as_secs_f64();
     let usual_rate = |measured: &Measured| rate(quantile(&measured.ingest_cpu, 0.5));
     let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+    let us = |time: Duration| format!("{:.0} us", time.as_secs_f64() * 1e6);
     let of = |theirs: &Option<Measured>, figure: &dyn Fn(&Measured) -> String| {
         theirs.as_ref().map_or_else(String::new, figure)
     };
@@ -128,6 +135,14 @@ pub(crate) fn measure(agentevals: Option<&Path>) -> Result<()> {
             slowest_to_fastest(&ours),
             of(&theirs, &slowest_to_fastest),
             "",
+        ),
+        Row::new(
+            "CPU of a span, one each millisecond",
+            us(ours.steady_cpu / STEADY_SPANS as u32),
+            of(&theirs, &|theirs| {
+                us(theirs.steady_cpu / STEADY_SPANS as u32)
+            }),
+            ratio(&|side| seconds(side.steady_cpu)),
         ),
         Row::new(
             format!("CPU of the end of {TURNS} turns"),
@@ -255,6 +270,15 @@ impl<'a> Side<'a> {
         let cpu = self.run(name)?;
         self.measured.ingest_cpu.push(cpu);
         Ok(())
+    }
+
+    /// Tells of a session as an agent does that has something to do between its spans.
+    fn steady(&mut self) -> Result<()> {
+        let before = (self.cpu)()?;
+        self.agent.run_steadily("steady", STEADY_SPANS)?;
+        self.page.spans(STEADY_SPANS)?;
+        self.measured.steady_cpu = (self.cpu)()?.saturating_sub(before);
+        self.finish("steady")
     }
 
     /// Ends a session and waits for what follows it.
@@ -458,6 +482,19 @@ impl Agent {
         all.extend((0..spans).map(|at| span(&mut dice, session, at)));
         for frames in all.chunks(16) {
             self.send(&frames.concat())?;
+        }
+        Ok(())
+    }
+
+    /// Begins a session and tells of so many spans, one each period.
+    fn run_steadily(&mut self, session: &str, spans: u64) -> Result<()> {
+        let mut dice = Dice(spans);
+        self.send(&start(session))?;
+        let begun = Instant::now();
+        for at in 0..spans {
+            let due = STEADY_PERIOD.saturating_mul(at as u32);
+            thread::sleep(due.saturating_sub(begun.elapsed()));
+            self.send(&span(&mut dice, session, at))?;
         }
         Ok(())
     }

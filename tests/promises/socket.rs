@@ -361,6 +361,28 @@ async fn sessions_share_a_connection_and_answers_keep_the_order_of_ends() {
 }
 
 #[tokio::test]
+async fn spans_that_follow_each_other_are_taken_together() {
+    let store = Store::node().await;
+    let instance = Instance::with(store.config()).await;
+    let mut client = Client::connect(&instance).await;
+    client.start("s").await;
+    for id in 1..=200 {
+        client.span("s", id).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let answer = client.ended("s").await;
+    assert_eq!(answer["invocations"].as_array().unwrap().len(), 200);
+    assert_eq!(spans(&instance.app, "s").await.len(), 200);
+    let (tenant, scope) = (TenantId::default(), Scope::Tenant);
+    let log = &instance.app.log;
+    let noticed = log.notices(&tenant, &scope, FeedCursor::START, 1_000).await;
+    let appends = noticed.unwrap().into_iter();
+    let appends = appends.filter(|noticed| matches!(noticed.happened, Happened::Moved { .. }));
+    // A tenth of this where nothing else runs.
+    assert!((1..=100).contains(&appends.count()));
+}
+
+#[tokio::test]
 async fn large_messages_are_taken_and_too_large_ones_close_the_connection() {
     let store = Store::node().await;
     let instance = Instance::with(store.config()).await;

@@ -1,4 +1,4 @@
-//! One connection: frames that lie ready are taken together, done, and answered; nothing more is read meanwhile, so a client that is faster than the store waits.
+//! One connection: frames that lie ready, and those that come right after others, are taken together, done, and answered; nothing more is read meanwhile, so a client that is faster than the store waits.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
 use tailspan_core::{
     id::TenantId,
-    live::protocol::{self, GOING_AWAY, NO_PONG, Reader, TOO_BIG},
+    live::protocol::{Action, GOING_AWAY, Message as Said, NO_PONG, Plan, Reader, TOO_BIG},
 };
 use tailspan_service::App;
 use tokio::{
@@ -20,6 +20,7 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Keepalive,
@@ -29,6 +30,12 @@ use crate::{
 /// Frames, and bytes of them, that are taken together, about.
 const FRAMES_AT_ONCE: usize = 1024;
 const BYTES_AT_ONCE: usize = 1 << 20;
+/// Spans and log records that come sooner than this after what was taken before are gathered for the rest of it: what is taken has a price of its own, that of dozens of spans
+/// (`scripts/bench socket`, "one each millisecond"). Who looks on notices no such delay.
+const GATHERED: Duration = Duration::from_millis(20);
+/// Meanwhile it is looked this often what came: to wake up for each frame costs more than its span does. When nothing came, nothing more is waited for: a client may wait to see its span before it sends
+/// the next one.
+const LULL: Duration = Duration::from_millis(4);
 /// How long a client may take to read an answer.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
 /// How long a client is listened to that was told to go, and how many bytes of a frame that was too large are passed over.
@@ -78,6 +85,7 @@ async fn until_end<S: AsyncRead + AsyncWrite + Unpin>(
     let mut reader = Reader::new(rand::random());
     let mut next_ping = Instant::now() + keepalive.every;
     let mut pong_by: Option<Instant> = None;
+    let mut gather_until = Instant::now();
     loop {
         let first = tokio::select! {
             // What lies ready comes first: a pong among it is no silence.
@@ -97,15 +105,10 @@ async fn until_end<S: AsyncRead + AsyncWrite + Unpin>(
         };
         pong_by = None;
         next_ping = Instant::now() + keepalive.every;
-        let (frames, end) = ready(socket, first);
-        if !frames.is_empty() {
-            let messages = frames.iter().map(|frame| match frame {
-                // It was seen to be UTF-8.
-                Message::Text(text) => reader.read_text(text),
-                other => reader.read(&other.clone().into_data()),
-            });
-            let actions = protocol::plan(messages);
-            drop(frames);
+        let taken = take(socket, &mut reader, first, gather_until, &app.shutdown);
+        let (actions, end) = taken.await;
+        gather_until = Instant::now() + GATHERED;
+        if !actions.is_empty() {
             let answers = work::perform(app, tenant, actions, Way::Socket).await;
             if !answers.is_empty() && !answer(socket, answers).await && end.is_none() {
                 return End::Left;
@@ -120,37 +123,63 @@ async fn until_end<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// The frames that lie ready, up to a bound, and whether none come after them.
-fn ready<S: AsyncRead + AsyncWrite + Unpin>(
+/// What the frames ask for that lie ready, and while it is nothing but spans and log records those that go on to come until a moment, all up to a bound; and whether none come after them.
+///
+/// Each frame is read when it comes: its text is in the processor's cache then, and its memory is free for the next.
+async fn take<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
+    reader: &mut Reader,
     first: Option<Result<Message, Error>>,
-) -> (Vec<Message>, Option<End>) {
-    let (mut frames, mut bytes) = (Vec::new(), 0);
+    gather_until: Instant,
+    shutdown: &CancellationToken,
+) -> (Vec<Action>, Option<End>) {
+    let (mut plan, mut may_wait) = (Plan::default(), true);
+    let (mut frames, mut bytes) = (0, 0);
     let mut next = first;
     loop {
-        match next {
-            Some(Ok(frame @ (Message::Text(_) | Message::Binary(_)))) => frames.push(frame),
-            Some(Ok(_)) => {}
-            None => return (frames, Some(End::Left)),
-            Some(Err(error)) => {
-                tracing::debug!(%error, "websocket ended");
-                let end = match error {
-                    Error::Capacity(_) => End::Told(TOO_BIG, "a message is larger than 16 MiB"),
-                    Error::Protocol(_) => End::Told(1002, "not as RFC 6455 says"),
-                    Error::Utf8(_) => End::Told(1007, "a text frame is no UTF-8"),
-                    _ => End::Left,
-                };
-                return (frames, Some(end));
-            }
-        }
-        bytes += frames.last().map_or(0, Message::len);
-        if frames.len() >= FRAMES_AT_ONCE || bytes >= BYTES_AT_ONCE {
-            return (frames, None);
-        }
-        next = match socket.next().now_or_never() {
-            Some(frame) => frame,
-            None => return (frames, None),
+        let frame = match next {
+            Some(Ok(frame)) => frame,
+            None => return (plan.finish(), Some(End::Left)),
+            Some(Err(error)) => return (plan.finish(), Some(end_of(&error))),
         };
+        let message = match &frame {
+            // It was seen to be UTF-8.
+            Message::Text(text) => Some(reader.read_text(text)),
+            Message::Binary(binary) => Some(reader.read(binary)),
+            _ => None,
+        };
+        frames += 1;
+        bytes += frame.len();
+        if let Some(message) = message {
+            may_wait &= matches!(message, Ok(Said::Item { .. }));
+            plan.push(message);
+        }
+        if frames >= FRAMES_AT_ONCE || bytes >= BYTES_AT_ONCE {
+            return (plan.finish(), None);
+        }
+        let mut ready = socket.next().now_or_never();
+        if ready.is_none() && may_wait && Instant::now() < gather_until {
+            let lull_until = Instant::now() + LULL;
+            tokio::select! {
+                () = sleep_until(lull_until.min(gather_until)) => {}
+                () = shutdown.cancelled() => {}
+            }
+            ready = socket.next().now_or_never();
+        }
+        next = match ready {
+            Some(frame) => frame,
+            None => return (plan.finish(), None),
+        };
+    }
+}
+
+fn end_of(error: &Error) -> End {
+    tracing::debug!(%error, "websocket ended");
+    match error {
+        Error::Capacity(_) => End::Told(TOO_BIG, "a message is larger than 16 MiB"),
+        Error::Protocol(_) => End::Told(1002, "not as RFC 6455 says"),
+        Error::Utf8(_) => End::Told(1007, "a text frame is no UTF-8"),
+        _ => End::Left,
     }
 }
 

@@ -39,8 +39,8 @@ use tokio_tungstenite::{
     },
 };
 
-/// What is read from a socket in one go. It is kept for as long as the connection lives.
-const READ_BYTES: usize = 64 << 10;
+/// What is read from a socket in one go. So much is filled with zeros before each read, and kept for as long as the connection lives.
+const READ_BYTES: usize = 16 << 10;
 
 /// How a connection is seen to be alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -258,12 +258,18 @@ pub struct Append {
     pub logs: u64,
 }
 
-/// Gathers what frames that lie ready ask for: the events of one session become one append, wherever they stood among those of others.
-pub fn plan(frames: impl IntoIterator<Item = Result<Message, String>>) -> Vec<Action> {
-    let mut actions = Vec::new();
-    // Where each session's events are gathered until it begins anew or ends.
-    let mut gathering: HashMap<Arc<str>, usize> = HashMap::new();
-    for frame in frames {
+/// Gathers what frames ask for: the events of one session become one append, wherever they stood among those of others.
+#[derive(Debug, Default)]
+pub struct Plan {
+    actions: Vec<Action>,
+    /// Where each session's events are gathered until it begins anew or ends.
+    gathering: HashMap<Arc<str>, usize>,
+}
+
+impl Plan {
+    /// What the next frame says.
+    pub fn push(&mut self, frame: Result<Message, String>) {
+        let Self { actions, gathering } = self;
         match frame {
             Ok(Message::Start(start)) => {
                 gathering.remove(start.session.as_str());
@@ -295,7 +301,18 @@ pub fn plan(frames: impl IntoIterator<Item = Result<Message, String>>) -> Vec<Ac
             Err(why) => actions.push(Action::Answer(error(&why))),
         }
     }
-    actions
+
+    /// What is to be done.
+    pub fn finish(self) -> Vec<Action> {
+        self.actions
+    }
+}
+
+/// What frames ask for together, see [`Plan`].
+pub fn plan(frames: impl IntoIterator<Item = Result<Message, String>>) -> Vec<Action> {
+    let mut plan = Plan::default();
+    frames.into_iter().for_each(|frame| plan.push(frame));
+    plan.finish()
 }
 
 /// How many places a session had for an append.
