@@ -32,7 +32,7 @@ const FRAMES_AT_ONCE: usize = 1024;
 const BYTES_AT_ONCE: usize = 1 << 20;
 /// Spans and log records that come sooner than this after what was taken before are gathered for the rest of it: what is taken has a price of its own, that of dozens of spans
 /// (`scripts/bench socket`, "one each millisecond"). Who looks on notices no such delay.
-const GATHERED: Duration = Duration::from_millis(20);
+const GATHERED: Duration = Duration::from_millis(15);
 /// Meanwhile it is looked this often what came: to wake up for each frame costs more than its span does. When nothing came, nothing more is waited for: a client may wait to see its span before it sends
 /// the next one.
 const LULL: Duration = Duration::from_millis(4);
