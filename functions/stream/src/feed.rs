@@ -194,8 +194,14 @@ pub(crate) trait Tell: Send + 'static {
         next_seq: u64,
     ) -> impl Future<Output = Result<bool, LogError>> + Send;
 
-    /// Of an event: those of a trace come in their order.
-    fn event(&mut self, app: &App, trace: &TraceId, recorded: &Recorded) -> Vec<String>;
+    /// Of an event: those of a trace come in their order. `sent`: what it came as, where that is still at hand.
+    fn event(
+        &mut self,
+        app: &App,
+        trace: &TraceId,
+        recorded: &Recorded,
+        sent: Option<&str>,
+    ) -> Vec<String>;
 }
 
 /// Events as they are, and what happened to their traces.
@@ -231,7 +237,13 @@ impl Tell for Events {
         Ok(self.wanted.with_events)
     }
 
-    fn event(&mut self, app: &App, trace: &TraceId, recorded: &Recorded) -> Vec<String> {
+    fn event(
+        &mut self,
+        app: &App,
+        trace: &TraceId,
+        recorded: &Recorded,
+        _: Option<&str>,
+    ) -> Vec<String> {
         let told = self.lens.frame(trace, recorded, &app.config.prices);
         told.into_iter().collect()
     }
@@ -516,8 +528,9 @@ impl<T: Tell> Follower<T> {
             self.cursor.seq = last;
             return Ok(true);
         }
-        if let Some(recorded) = self.app.log.just_stored(&self.tenant, trace, next) {
-            self.tell_events(trace, &recorded, next, last);
+        if let Some(stored) = self.app.log.just_stored(&self.tenant, trace, next) {
+            let events = stored.iter().map(|event| (&event.recorded, event.sent()));
+            self.tell_events(trace, events, next, last);
             return Ok(self.cursor.seq >= last);
         }
         let Some(page) = self.page_at(trace, next).await? else {
@@ -538,7 +551,8 @@ impl<T: Tell> Follower<T> {
             return Ok(self.cursor.seq >= last);
         }
         let recorded = self.app.log.recorded(&self.tenant, trace, &chunk).await?;
-        self.tell_events(trace, &recorded, next, last);
+        let events = recorded.iter().map(|recorded| (recorded, None));
+        self.tell_events(trace, events, next, last);
         if let Some((from, to)) = chunk.unread(&recorded)
             && to >= next
         {
@@ -549,23 +563,29 @@ impl<T: Tell> Follower<T> {
     }
 
     /// Tells of those events that are `next` to `last`.
-    fn tell_events(&mut self, trace: &TraceId, recorded: &[Recorded], next: u64, last: u64) {
-        let room = || room_for(recorded.len());
-        let mut frames = room();
-        for recorded in recorded {
+    fn tell_events<'a>(
+        &mut self,
+        trace: &TraceId,
+        events: impl ExactSizeIterator<Item = (&'a Recorded, Option<&'a str>)>,
+        next: u64,
+        last: u64,
+    ) {
+        let count = events.len();
+        let mut frames = room_for(count);
+        for (recorded, sent) in events {
             if recorded.seq < next || recorded.seq > last {
                 continue;
             }
             // A place within the events of a notice is after the one before.
             self.cursor.seq = recorded.seq - 1;
-            let told = self.tell.event(&self.app, trace, recorded);
+            let told = self.tell.event(&self.app, trace, recorded, sent);
             let after = FeedCursor {
                 seq: recorded.seq,
                 ..self.cursor
             };
             self.put(told, after, &mut frames);
             if frames.len() >= BYTES_AT_ONCE {
-                let full = std::mem::replace(&mut frames, room());
+                let full = std::mem::replace(&mut frames, room_for(count));
                 self.push(full);
             }
         }

@@ -200,7 +200,13 @@ impl Tell for Updates {
         Ok(true)
     }
 
-    fn event(&mut self, _: &App, trace: &TraceId, recorded: &Recorded) -> Vec<String> {
+    fn event(
+        &mut self,
+        _: &App,
+        trace: &TraceId,
+        recorded: &Recorded,
+        sent: Option<&str>,
+    ) -> Vec<String> {
         let mut frames = match self.traces.get(trace) {
             Some(reading) => {
                 reading.next_seq = recorded.seq + 1;
@@ -212,6 +218,7 @@ impl Tell for Updates {
             &self.of,
             trace,
             &recorded.observation,
+            sent,
         ));
         frames
     }

@@ -46,11 +46,12 @@ pub enum Canonical {
     Native(Arc<str>),
 }
 
-/// A span's message, and the span itself where whoever wrote it had it at hand.
+/// A span's message; and the span itself, and the JSON that it came as, where whoever wrote the message had them at hand.
 #[derive(Clone, Debug)]
 pub struct EncodedSpan {
     bytes: Bytes,
     span: Option<Arc<wire::Span>>,
+    sent: Option<Bytes>,
 }
 
 impl EncodedSpan {
@@ -64,18 +65,39 @@ impl EncodedSpan {
         Self {
             bytes,
             span: Some(Arc::new(span)),
+            sent: None,
         }
+    }
+
+    /// The same, and what it came as: JSON in UTF-8, of one line, that says what the span says and nothing beside.
+    pub(crate) fn sent_as(self, json: Bytes) -> Self {
+        let sent = Some(json);
+        Self { sent, ..self }
     }
 
     /// The span, where it need not be read again.
     pub fn at_hand(&self) -> Option<&Arc<wire::Span>> {
         self.span.as_ref()
     }
+
+    /// The span as [`crate::live::wire_form::wire_span`] shows it, where it need not be written again.
+    pub fn sent(&self) -> Option<&str> {
+        str::from_utf8(self.sent.as_ref()?).ok()
+    }
+
+    /// What it came as is not what is to be shown of it.
+    pub(crate) fn forget_sent(&mut self) {
+        self.sent = None;
+    }
 }
 
 impl From<Bytes> for EncodedSpan {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, span: None }
+        Self {
+            bytes,
+            span: None,
+            sent: None,
+        }
     }
 }
 

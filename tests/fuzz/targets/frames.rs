@@ -11,6 +11,7 @@ use tailspan_core::{
         protocol::{Message, Reader},
         wire_form::{wire_log, wire_span},
     },
+    observed::Canonical,
 };
 
 fuzz_target!(|frame: &[u8]| {
@@ -23,5 +24,11 @@ fuzz_target!(|frame: &[u8]| {
     let written = wire_span(&trace, &observation).or_else(|| wire_log(&observation));
     let written: Value = serde_json::from_str(&written.expect("one of the two")).expect("JSON");
     assert!(written == sent["span"] || written == sent["log"], "{written}");
+    if let Canonical::Span(span) = &item.what
+        && let Some(json) = span.sent()
+    {
+        let shown: Value = serde_json::from_str(json).expect("JSON");
+        assert!(shown == written && !json.contains(['\n', '\r']), "{json}");
+    }
     kept::assert_stored_and_read_back(&[*item]);
 });

@@ -45,13 +45,28 @@ pub fn session_started(shown: &Shown) -> String {
     json!({"type": "session_started", "session": session(shown)}).to_string()
 }
 
-/// `None`: the event is no span.
-pub fn span_received(session: &str, trace: &TraceId, event: &Observation) -> Option<String> {
+/// `None`: the event is no span. `sent`: [`EncodedSpan::sent`](crate::observed::EncodedSpan::sent).
+pub fn span_received(
+    session: &str,
+    trace: &TraceId,
+    event: &Observation,
+    sent: Option<&str>,
+) -> Option<String> {
+    const BEGIN: &str = r#"{"type":"span_received","sessionId":"#;
+    const SPAN: &str = r#","span":"#;
     // In one piece: a page's listeners are told of every span.
-    let mut frame = r#"{"type":"span_received","sessionId":"#.to_owned();
+    let most = |json: &str| BEGIN.len() + session.len() + SPAN.len() + json.len() + 16;
+    let mut frame = String::with_capacity(sent.map_or(0, most));
+    frame.push_str(BEGIN);
     push_text(&mut frame, session);
-    frame.push_str(",\"span\":");
-    push_span(&mut frame, trace, event).then(|| frame + "}")
+    frame.push_str(SPAN);
+    match sent {
+        Some(json) => frame.push_str(json),
+        None if push_span(&mut frame, trace, event) => {}
+        None => return None,
+    }
+    frame.push('}');
+    Some(frame)
 }
 
 /// `invocations` is the text of a JSON list.
@@ -245,11 +260,11 @@ mod tests {
         let span = |reader: &mut Reader, json| reader.span("s", json).unwrap().observation();
         let trace = TraceId::parse("t").unwrap();
         assert_eq!(
-            span_received("a\"b", &trace, &span(&mut reader, r#"{"name":"x"}"#)).as_deref(),
+            span_received("a\"b", &trace, &span(&mut reader, r#"{"name":"x"}"#), None).as_deref(),
             Some(r#"{"type":"span_received","sessionId":"a\"b","span":{"name":"x"}}"#)
         );
         let log = reader.log("{}").unwrap().observation();
-        assert_eq!(span_received("s", &trace, &log), None);
+        assert_eq!(span_received("s", &trace, &log, None), None);
         assert_eq!(
             session_complete("s", "[]"),
             r#"{"type":"session_complete","sessionId":"s","invocations":[]}"#

@@ -214,7 +214,7 @@ impl Reader {
         if frame.r#type != "span" || frame.session_id.len() > LONGEST_NAME {
             return None;
         }
-        let item = Box::new(self.items.usual(frame.span)?);
+        let item = Box::new(self.items.usual(frame.span, span_of(text))?);
         let session = self.session(&frame.session_id);
         Some(Message::Item { session, item })
     }
@@ -225,6 +225,14 @@ impl Reader {
         }
         Arc::clone(&self.session)
     }
+}
+
+/// The span's own text in a usual frame, where it stands last. No text within such a frame can look like its key: what is quoted there is escaped, and nothing else has that name.
+fn span_of(frame: &str) -> Option<&str> {
+    let (_, span) = frame.split_once(r#""span":"#)?;
+    let span = span.trim().strip_suffix('}')?.trim_end();
+    // What follows the span ends with a quote.
+    span.ends_with('}').then_some(span)
 }
 
 fn metadata(raw: Option<&RawValue>) -> Result<Map<String, Value>, String> {
@@ -393,6 +401,45 @@ mod tests {
 
     fn read(text: &str) -> Result<Message, String> {
         Reader::new(1).read(text.as_bytes())
+    }
+
+    #[test]
+    fn a_usual_span_is_shown_as_it_came_where_it_stands_last() {
+        const SPAN: &str = r#"{"traceId": "a1000000000000000000000000000001", "spanId": "a100000000000002", "parentSpanId": null, "name": "\"span\":{}}", "kind": 2, "startTimeUnixNano": "1", "endTimeUnixNano": "2", "attributes": [{"key": "span", "value": {"stringValue": "\"span\":{"}}], "status": {"code": 0}}"#;
+        let sent = |frame: String| match read(&frame) {
+            Ok(Message::Item { item, .. }) => match item.what {
+                Canonical::Span(span) => span.sent().map(str::to_owned),
+                _ => panic!("a span"),
+            },
+            other => panic!("{other:?}"),
+        };
+        let name = r#""session_id": "\"span\":{}""#;
+        for (frame, is_last) in [
+            (
+                format!(r#"{{"type": "span", {name}, "span": {SPAN}}}"#),
+                true,
+            ),
+            (format!(r#"{{"type":"span",{name},"span":{SPAN} }} "#), true),
+            (
+                format!(r#"{{{name}, "span": {SPAN}, "type": "span"}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{{name}, "type": "span", "sp\u0061n": {SPAN}}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{{name}, "type": "span", "span" : {SPAN}}}"#),
+                false,
+            ),
+            (
+                format!("{{{name}, \"type\": \"span\",\n\"span\":\n{SPAN}\n}}"),
+                true,
+            ),
+        ] {
+            let sent = sent(frame.clone());
+            assert_eq!(sent.as_deref(), is_last.then_some(SPAN), "{frame}");
+        }
     }
 
     #[test]

@@ -151,15 +151,15 @@ impl Reader {
         // A list would pass for an object whose fields have no names.
         if json.starts_with('{')
             && let Ok(usual) = serde_json::from_str(json)
-            && let Some(incoming) = self.usual(usual)
+            && let Some(incoming) = self.usual(usual, Some(json))
         {
             return Ok(incoming);
         }
         self.unusual(session, json)
     }
 
-    /// A span in the form of the dialect's own client. `None`: it only looked like one.
-    pub(super) fn usual(&mut self, usual: Usual<'_>) -> Option<Incoming> {
+    /// A span in the form of the dialect's own client, and its text if that is at hand. `None`: it only looked like one.
+    pub(super) fn usual(&mut self, usual: Usual<'_>, json: Option<&str>) -> Option<Incoming> {
         let plain_id = |text: &str, length: usize| {
             let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
             text.len() == length && text.bytes().all(is_hex)
@@ -194,8 +194,13 @@ impl Reader {
             plain_time(&usual.start_time_unix_nano)?,
             plain_time(&usual.end_time_unix_nano)?,
         ];
-        let written = canonical(&usual, span_id, parent, times);
+        let json = json.filter(|json| is_one_line(json)).unwrap_or_default();
+        let mut written = canonical(&usual, span_id, parent, times, json.len());
         let identity = otlp::span_identity(&span_id, &written);
+        let length = written.len();
+        written.extend_from_slice(json.as_bytes());
+        let mut written = Bytes::from(written);
+        let sent = written.split_off(length);
         let attributes = usual.attributes.into_iter().map(|pair| wire::KeyValue {
             key: pair.key.into(),
             value: Some(wire::AnyValue {
@@ -218,10 +223,14 @@ impl Reader {
             status: status(usual.status.code),
             ..wire::Span::default()
         };
+        let mut span = EncodedSpan::written(written, span);
+        if !sent.is_empty() {
+            span = span.sent_as(sent);
+        }
         Some(Incoming {
             context,
             identity: Some(identity),
-            what: Canonical::Span(EncodedSpan::written(written.into(), span)),
+            what: Canonical::Span(span),
             may_end_run: false,
             trace_level: Verbosity::Debug,
         })
@@ -443,12 +452,13 @@ fn any(value: &Value, depth: usize) -> wire::AnyValue {
     wire::AnyValue { value }
 }
 
-/// A usual span as [`wire::Span`] is written, straight from its text: writing it by way of the struct was 4 % of what a span costs (`perf` of `scripts/bench socket`). Its times are `[start, end]`.
+/// A usual span as [`wire::Span`] is written, straight from its text: writing it by way of the struct was 4 % of what a span costs (`perf` of `scripts/bench socket`). Its times are `[start, end]`; `room` is left for as many bytes more.
 fn canonical(
     usual: &Usual<'_>,
     span_id: [u8; 8],
     parent: Option<[u8; 8]>,
     times: [u64; 2],
+    room: usize,
 ) -> Vec<u8> {
     let value_len = |value: &UsualValue<'_>| match value {
         UsualValue::String(text) => field_len(text.len()),
@@ -463,7 +473,7 @@ fn canonical(
     let attributes = usual.attributes.iter();
     let attributes: usize = attributes.map(|pair| field_len(pair_len(pair))).sum();
     // Two ids, two times, the kind and the status.
-    let mut out = Vec::with_capacity(attributes + field_len(usual.name.len()) + 44);
+    let mut out = Vec::with_capacity(attributes + field_len(usual.name.len()) + 44 + room);
     protobuf::put_bytes(2, &span_id, &mut out);
     if let Some(parent) = parent {
         protobuf::put_bytes(4, &parent, &mut out);
@@ -495,6 +505,11 @@ fn canonical(
         protobuf::put_number(3, u64::from(usual.status.code), &mut out);
     }
     out
+}
+
+/// Whether JSON stands on one line, as a frame of server-sent events needs it. Within its texts control characters are escaped.
+fn is_one_line(json: &str) -> bool {
+    json.bytes().fold(u8::MAX, u8::min) >= b' '
 }
 
 /// A time as the client writes it: digits, and no more of them than are needed.
@@ -581,7 +596,7 @@ pub(super) fn push_span(into: &mut String, trace: &TraceId, observation: &Observ
         return false;
     };
     if let Some(text) = verbatim(&span.attributes) {
-        into.push_str(text);
+        push_line(into, text);
         return true;
     }
     into.reserve(about_bytes(span));
@@ -598,6 +613,14 @@ pub(super) fn push_span(into: &mut String, trace: &TraceId, observation: &Observ
         }
     }
     true
+}
+
+/// Writes JSON on one line: what breaks it can only stand between its words.
+fn push_line(into: &mut String, json: &str) {
+    for (at, line) in json.split(['\n', '\r']).enumerate() {
+        into.push_str(if at > 0 { " " } else { "" });
+        into.push_str(line);
+    }
 }
 
 /// About how long a span's JSON is.
@@ -923,7 +946,8 @@ mod tests {
                 "traceId": "a".repeat(32), "spanId": "b".repeat(16), "parentSpanId": parent.then(|| "c".repeat(16)), "name": name, "kind": kind,
                 "startTimeUnixNano": times[0].to_string(), "endTimeUnixNano": times[1].to_string(), "attributes": attributes, "status": {"code": code},
             });
-            let incoming = Reader::new(1).span("s", &json.to_string()).unwrap();
+            let sent = json.to_string();
+            let incoming = Reader::new(1).span("s", &sent).unwrap();
             let Canonical::Span(written) = &incoming.what else {
                 panic!("a span");
             };
@@ -931,6 +955,11 @@ mod tests {
             prop_assert!(at_hand.attributes.last().is_none_or(|pair| pair.key != VERBATIM));
             prop_assert_eq!(&written[..], &at_hand.encode_to_vec()[..]);
             prop_assert_eq!(&wire::Span::decode(Bytes::clone(written)).unwrap(), at_hand.as_ref());
+            // Who is shown it as it came is shown the same.
+            let shown = wire_span(&TraceId::parse("t").unwrap(), &incoming.observation()).unwrap();
+            let shown: Value = serde_json::from_str(&shown).unwrap();
+            prop_assert_eq!(&shown, &json);
+            prop_assert_eq!(written.sent(), Some(sent.as_str()));
         }
     }
 
@@ -943,6 +972,29 @@ mod tests {
             proptest::num::f64::NORMAL
                 .prop_map(|number| serde_json::json!({"doubleValue": number})),
         ]
+    }
+
+    #[test]
+    fn a_span_is_shown_on_one_line_however_it_came() {
+        let mut reader = Reader::new(1);
+        let lines = |compact: &str| {
+            let value: Value = serde_json::from_str(compact).unwrap();
+            serde_json::to_string_pretty(&value)
+                .unwrap()
+                .replace('\n', "\r\n")
+        };
+        for json in [USUAL, r#"{"name":"a\nb","more":[1,2]}"#] {
+            let incoming = reader.span("s", &lines(json)).unwrap();
+            let Canonical::Span(written) = &incoming.what else {
+                panic!("a span");
+            };
+            assert_eq!(written.sent(), None);
+            let shown = back(&mut reader, &lines(json));
+            assert!(!shown.contains(['\n', '\r']), "{shown}");
+            let [shown, sent]: [Value; 2] =
+                [&shown, json].map(|json| serde_json::from_str(json).unwrap());
+            assert_eq!(shown, sent);
+        }
     }
 
     #[test]

@@ -338,7 +338,14 @@ impl Pass<'_> {
         if self.rules.content_off {
             incoming.trace_level = incoming.trace_level.min(Verbosity::Minimal);
         }
-        incoming.context = self.context(incoming.context);
+        let context = self.context(Arc::clone(&incoming.context));
+        if !Arc::ptr_eq(&context, &incoming.context)
+            && let Canonical::Span(span) = &mut incoming.what
+        {
+            // A frame's span names its trace, which the context does here.
+            span.forget_sent();
+        }
+        incoming.context = context;
         let bytes = match &incoming.what {
             Canonical::Span(span) => &span[..],
             Canonical::Log(bytes) => &bytes[..],

@@ -1,13 +1,13 @@
 //! Appending: one atomic script per chunk, exact under repetition. What is appended is [`Clean`]: every way in is redacted first.
 
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{collections::HashSet, time::Instant};
 
 use futures::{StreamExt as _, stream};
 use tailspan_core::{
     chunk,
     id::{TenantId, TraceId},
     lower,
-    observed::{Canonical, Incoming, Observation, What},
+    observed::{Canonical, Incoming},
     redact::Clean,
     verbosity::Verbosity,
 };
@@ -79,7 +79,7 @@ struct Packed {
     block_bytes: usize,
     pieces: Vec<Arg>,
     /// What a reader of the block will find in it, where all of it is at hand: never what was taken out of it before it was stored.
-    observations: Option<Vec<Observation>>,
+    spans_at_hand: Option<Vec<recent::Stored>>,
 }
 
 impl Log {
@@ -304,14 +304,14 @@ impl Log {
                     let (first_seq, last_seq) = (number(&mut reply), number(&mut reply));
                     let bytes = number(&mut reply);
                     let stored = batch.events.len() as u64;
-                    if let Some(observations) = batch.packed.observations.take() {
+                    if let Some(spans) = batch.packed.spans_at_hand.take() {
                         self.recent.keep(recent::Chunk {
                             tenant: tenant.clone(),
                             trace: trace.clone(),
                             first_seq,
                             arrived_unix_ms: now_ms,
                             block_bytes: batch.packed.block_bytes,
-                            observations,
+                            spans,
                             stored: Instant::now(),
                         });
                     }
@@ -516,16 +516,13 @@ impl Packed {
                 .iter()
                 .map(|incoming| (&incoming.context, &incoming.what)),
         );
-        let observations = events.iter().map(|incoming| match &incoming.what {
-            Canonical::Span(span) => Some(Observation {
-                context: Arc::clone(&incoming.context),
-                what: What::Span(Arc::clone(span.at_hand()?)),
-            }),
+        let at_hand = events.iter().map(|incoming| match &incoming.what {
+            Canonical::Span(span) => recent::Stored::of(&incoming.context, span),
             Canonical::Log(_) | Canonical::Native(_) => None,
         });
         Self {
             spans,
-            observations: observations.collect(),
+            spans_at_hand: at_hand.collect(),
             block_bytes: encoded.block.len(),
             block: Arg::from(encoded.block),
             pieces: encoded

@@ -14,6 +14,7 @@ use tailspan_core::{
 use tokio::sync::OnceCell;
 use tracing::{error, warn};
 
+pub use super::recent::JustStored;
 use super::{Log, LogError, beside};
 use crate::{
     keys::TraceKeys,
@@ -277,7 +278,7 @@ impl Log {
         tenant: &TenantId,
         trace: &TraceId,
         seq: u64,
-    ) -> Option<Vec<Recorded>> {
+    ) -> Option<Vec<JustStored>> {
         self.recent.from(tenant, trace, seq)
     }
 

@@ -5,13 +5,13 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use tailspan_core::{
     id::{TenantId, TraceId},
-    observed::{Observation, Recorded},
+    observed::{Context, EncodedSpan, Observation, Recorded, What},
 };
 
 /// Of all that is kept, in bytes of blocks; in memory it is several times that.
@@ -30,8 +30,41 @@ pub(super) struct Chunk {
     pub(super) first_seq: u64,
     pub(super) arrived_unix_ms: u64,
     pub(super) block_bytes: usize,
-    pub(super) observations: Vec<Observation>,
+    pub(super) spans: Vec<Stored>,
     pub(super) stored: Instant,
+}
+
+/// A span that was stored.
+#[derive(Clone)]
+pub(super) struct Stored {
+    observation: Observation,
+    encoded: EncodedSpan,
+}
+
+impl Stored {
+    /// `None`: the span would have to be read.
+    pub(super) fn of(context: &Arc<Context>, encoded: &EncodedSpan) -> Option<Self> {
+        let observation = Observation {
+            context: Arc::clone(context),
+            what: What::Span(Arc::clone(encoded.at_hand()?)),
+        };
+        Some(Self {
+            observation,
+            encoded: encoded.clone(),
+        })
+    }
+}
+
+/// An event that this process stored just now, and what it came as, see [`EncodedSpan::sent`].
+pub struct JustStored {
+    pub recorded: Recorded,
+    encoded: EncodedSpan,
+}
+
+impl JustStored {
+    pub fn sent(&self) -> Option<&str> {
+        self.encoded.sent()
+    }
 }
 
 impl Recent {
@@ -61,24 +94,25 @@ impl Recent {
         tenant: &TenantId,
         trace: &TraceId,
         seq: u64,
-    ) -> Option<Vec<Recorded>> {
+    ) -> Option<Vec<JustStored>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (chunk, skip) = all.iter().rev().find_map(|chunk| {
             let skip = usize::try_from(seq.checked_sub(chunk.first_seq)?).ok()?;
-            let is_it = skip < chunk.observations.len()
+            let is_it = skip < chunk.spans.len()
                 && chunk.trace == *trace
                 && chunk.tenant == *tenant
                 && chunk.stored.elapsed() <= LONGEST;
             is_it.then_some((chunk, skip))
         })?;
-        let observations = chunk.observations.iter().skip(skip);
-        let recorded = (seq..)
-            .zip(observations)
-            .map(|(seq, observation)| Recorded {
+        let spans = chunk.spans.iter().skip(skip);
+        let stored = (seq..).zip(spans).map(|(seq, stored)| JustStored {
+            recorded: Recorded {
                 seq,
                 arrived_unix_ms: chunk.arrived_unix_ms,
-                observation: observation.clone(),
-            });
-        Some(recorded.collect())
+                observation: stored.observation.clone(),
+            },
+            encoded: stored.encoded.clone(),
+        });
+        Some(stored.collect())
     }
 }
