@@ -23,6 +23,8 @@ pub struct Attributes<'a> {
     by_key: HashMap<&'a str, &'a any_value::Value, foldhash::fast::RandomState>,
     /// What its keys look like from outside, see [`outline`]: most keys that are asked for look like none of them.
     outlines: [u64; 2],
+    /// With what bytes its keys begin, see [`start`]: conventions have names of their own in front, of which a span has one or two.
+    starts: u64,
     /// Keys that were sent without a value: OpenTelemetry's null.
     nulls: Vec<&'a str>,
     /// Who wants to know what is read.
@@ -65,12 +67,13 @@ impl<'a> Attributes<'a> {
     pub fn new(list: &'a [KeyValue]) -> Self {
         let mut by_key =
             HashMap::with_capacity_and_hasher(list.len(), foldhash::fast::RandomState::default());
-        let mut outlines = [0; 2];
+        let (mut outlines, mut starts) = ([0; 2], 0);
         for pair in list {
             if let Some(value) = pair.value.as_ref().and_then(|value| value.value.as_ref()) {
                 by_key.insert(pair.key.as_str(), value);
                 let of = outline(&pair.key);
                 outlines = [outlines[0] | of[0], outlines[1] | of[1]];
+                starts |= start(&pair.key);
             }
         }
         let is_null = |pair: &&KeyValue| {
@@ -81,6 +84,7 @@ impl<'a> Attributes<'a> {
         Self {
             by_key,
             outlines,
+            starts,
             nulls: list
                 .iter()
                 .filter(is_null)
@@ -118,6 +122,9 @@ impl<'a> Attributes<'a> {
     }
 
     fn get(&self, key: &str) -> Option<&'a any_value::Value> {
+        if self.starts & start(key) == 0 {
+            return None;
+        }
         let of = outline(key);
         if self.outlines[0] & of[0] == 0 || self.outlines[1] & of[1] == 0 {
             return None;
@@ -279,6 +286,9 @@ impl<'a> Attributes<'a> {
         if let Some(value @ (Value::Array(_) | Value::Object(_))) = self.json(prefix) {
             return Some(value);
         }
+        if self.starts & start(prefix) == 0 {
+            return None;
+        }
         let mut root = Node::default();
         let mut found = false;
         for (key, value) in &self.by_key {
@@ -303,6 +313,11 @@ impl<'a> Attributes<'a> {
         }
         found.then(|| root.into_json())
     }
+}
+
+/// A bit for the first byte of a key.
+fn start(key: &str) -> u64 {
+    1 << (key.as_bytes().first().copied().unwrap_or_default() % 64)
 }
 
 /// A bit for the length of a key, and one for its last byte and that in its middle.

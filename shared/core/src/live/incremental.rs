@@ -4,6 +4,7 @@
 //! invocation that the event itself names (as the dev server's dialect has it), and a message is told once for each time that it was said, as far as what came before tells that: see [`Extractor`].
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
@@ -101,7 +102,7 @@ pub struct Extractor {
     pending: VecDeque<Pending>,
     /// Tools that ran without being asked for by a call that came before.
     unasked: VecDeque<Unasked>,
-    calls: Recent<ShownCall>,
+    calls: Recent<Arc<ShownCall>>,
     /// Spans of model calls that were counted, and spans above them.
     counted: Recent<()>,
     /// Spans whose messages log records told, or they themselves.
@@ -255,7 +256,7 @@ impl Extractor {
         told
     }
 
-    fn span(&mut self, span: Span, description: Option<String>, told: &mut Vec<Increment>) {
+    fn span(&mut self, mut span: Span, description: Option<String>, told: &mut Vec<Increment>) {
         // What began is told again when it ends, then with its content.
         let Some(end_ns) = span.end_ns.filter(|_| !span.made_up) else {
             return;
@@ -268,7 +269,7 @@ impl Extractor {
                 self.current = Some(invocation);
             }
             Kind::Tool => {
-                if let Some(tool) = &span.tool {
+                if let Some(tool) = span.tool.take() {
                     self.tool(&span, tool, (&invocation, description), end_ns, told);
                 }
                 self.current = Some(invocation);
@@ -464,7 +465,7 @@ impl Extractor {
     fn tool(
         &mut self,
         span: &Span,
-        tool: &Tool,
+        tool: Tool,
         (invocation, description): (&str, Option<String>),
         end_ns: u64,
         told: &mut Vec<Increment>,
@@ -481,7 +482,7 @@ impl Extractor {
         let inner = known("tool", &span.id).or_else(nested).cloned();
         let asked = match inner {
             Some(_) => None,
-            None => self.take_pending(tool),
+            None => self.take_pending(&tool),
         };
         let asked_id = asked.as_ref().and_then(|asked| asked.id.clone());
         let id = match &inner {
@@ -518,7 +519,7 @@ impl Extractor {
             let asked = asked.map(|asked| asked.args);
             let args = asked
                 .filter(|args| !is_nothing(args))
-                .or_else(|| tool.arguments.clone())
+                .or(tool.arguments)
                 .unwrap_or_else(|| json!({}));
             told.push(Increment {
                 invocation_id: invocation.to_owned(),
@@ -526,14 +527,15 @@ impl Extractor {
                     id: id.clone(),
                     name: name.clone(),
                     args,
-                    tool_type: tool.tool_type.clone(),
+                    tool_type: tool.tool_type,
                     description,
                     at_ns: span.start_ns,
                 },
             });
         }
         let failure = span.failure.as_ref();
-        let result = match (&tool.result, failure) {
+        let has_own_result = tool.result.is_some() || failure.is_some();
+        let result = match (tool.result, failure) {
             (Some(result), _) => Some(response(result)),
             (None, Some(failure)) => {
                 let words = [&failure.message, &failure.kind];
@@ -563,15 +565,14 @@ impl Extractor {
                 },
             });
         }
-        let has_result = had_result || tool.result.is_some() || failure.is_some();
-        let shown = ShownCall {
+        let shown = Arc::new(ShownCall {
             invocation: invocation.to_owned(),
             id,
             name,
-            has_result,
-        };
-        self.calls.put(key, shown.clone());
-        self.calls.put(per_span, shown.clone());
+            has_result: had_result || has_own_result,
+        });
+        self.calls.put(key, Arc::clone(&shown));
+        self.calls.put(per_span, Arc::clone(&shown));
         if let Some(parent) = &span.parent_id {
             self.calls.put(hash(&["around", parent]), shown);
         }
@@ -624,12 +625,12 @@ impl Extractor {
         let key = hash(&[&result.id]);
         let known = self.calls.get(key).cloned();
         let known = known.or_else(|| {
-            Some(ShownCall {
+            Some(Arc::new(ShownCall {
                 invocation: elsewhere?.to_owned(),
                 id: result.id.clone(),
                 name: result.name.clone().unwrap_or_else(|| UNKNOWN.to_owned()),
                 has_result: false,
-            })
+            }))
         });
         let Some(call) = known.filter(|call| !call.has_result) else {
             return;
@@ -639,13 +640,14 @@ impl Extractor {
             what: Told::ToolResult {
                 id: call.id.clone(),
                 name: call.name.clone(),
-                response: response(&parse_text(&result.text)),
+                response: response(parse_text(&result.text)),
                 is_error: false,
                 at_ns,
             },
         });
-        let has_result = true;
-        self.calls.put(key, ShownCall { has_result, ..call });
+        let mut answered = call.as_ref().clone();
+        answered.has_result = true;
+        self.calls.put(key, Arc::new(answered));
     }
 
     fn show(&mut self, asked: Pending, told: &mut Vec<Increment>) {
@@ -657,7 +659,7 @@ impl Extractor {
                 name: asked.name.clone(),
                 has_result: false,
             };
-            self.calls.put(hash(&[&id]), shown);
+            self.calls.put(hash(&[&id]), Arc::new(shown));
         }
         told.push(Increment {
             invocation_id: asked.invocation,
@@ -966,7 +968,7 @@ impl Extractor {
         }
         let mut has_result = known.is_some_and(|known| known.has_result);
         let failure = event.failure.as_ref();
-        let result = tool.result.as_ref().map(response).or_else(|| {
+        let result = tool.result.map(response).or_else(|| {
             let failure = failure?;
             Some(json!({"error": failure.message}))
         });
@@ -989,7 +991,7 @@ impl Extractor {
             name,
             has_result,
         };
-        self.calls.put(key, shown);
+        self.calls.put(key, Arc::new(shown));
     }
 }
 
@@ -1140,9 +1142,9 @@ fn asked_for(said: &Said) -> Vec<(Option<String>, String, Value)> {
 }
 
 /// A tool's answer as the dialect has it: an object.
-fn response(result: &Value) -> Value {
+fn response(result: Value) -> Value {
     match result {
-        Value::Object(_) => result.clone(),
+        Value::Object(_) => result,
         Value::String(text) => json!({"result": text}),
         other => json!({"result": other.to_string()}),
     }
