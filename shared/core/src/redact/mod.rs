@@ -18,6 +18,7 @@
 mod frame;
 mod paths;
 mod patterns;
+mod quick;
 mod rules;
 mod text;
 
@@ -31,6 +32,7 @@ use std::{
 
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
+use prost::Message as _;
 use serde_json::{Map, Value};
 use sha2::Sha256;
 
@@ -424,6 +426,18 @@ impl Pass<'_> {
     fn context(&self, context: Arc<Context>) -> Arc<Context> {
         let mut known = self.contexts.borrow_mut();
         let (_, clean) = known.entry(Arc::as_ptr(&context)).or_insert_with(|| {
+            let mut bytes = Vec::new();
+            let Context {
+                resource,
+                scope,
+                schema_url,
+            } = context.as_ref();
+            resource.iter().for_each(|pair| pair.encode_raw(&mut bytes));
+            scope.encode_raw(&mut bytes);
+            bytes.extend_from_slice(schema_url.as_bytes());
+            if !self.rules.quick.is_match(&bytes) {
+                return (Arc::clone(&context), Arc::clone(&context));
+            }
             let before = self.redacted.get();
             let mut clean = context.as_ref().clone();
             self.pairs(&mut clean.resource);

@@ -9,6 +9,7 @@ use super::{
     Mode,
     paths::{PathRule, Segment},
     patterns::{self, Pattern, compile},
+    quick::Quick,
 };
 use crate::{id::TenantId, live::wire_form::VERBATIM};
 
@@ -198,7 +199,7 @@ fn pattern(text: &str) -> Result<(Pattern, String), String> {
 #[derive(Debug)]
 pub(super) struct Compiled {
     /// Whether there can be anything to do in some bytes: all that any rule needs to hit.
-    pub(super) quick: Regex,
+    pub(super) quick: Quick,
     /// Parts of names: where to look whether a name of a field stands there.
     pub(super) parts_of_names: Regex,
     names: Vec<Regex>,
@@ -247,7 +248,7 @@ impl Compiled {
             paths.push(rule);
         }
         Ok(Self {
-            quick: compile(&quick.join("|"))?,
+            quick: Quick::new(&quick.join("|"))?,
             parts_of_names: compile(&parts.join("|"))?,
             names,
             patterns: all,
