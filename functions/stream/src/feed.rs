@@ -18,7 +18,7 @@ use tailspan_core::{
     frame,
     id::{SessionKey, TenantId, TraceId},
     lens::Lens,
-    observed::Recorded,
+    observed::{Recorded, Sent},
 };
 #[cfg(feature = "openapi")]
 use tailspan_service::openapi::{NotAcceptable, TooMany};
@@ -175,7 +175,43 @@ pub(crate) enum From {
     Cursor(Place),
 }
 
-/// What a reader of many traces is shown of them: the data of frames, each one line.
+/// The data of frames, each one line.
+#[derive(Default)]
+pub(crate) struct Frames {
+    data: String,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+}
+
+impl Frames {
+    /// Of one more frame, written at the end of what is given. `false`: it is none.
+    pub(crate) fn push_with(&mut self, write: impl FnOnce(&mut String) -> bool) {
+        if write(&mut self.data) {
+            self.ends.push(self.data.len());
+        }
+    }
+
+    pub(crate) fn push(&mut self, data: &str) {
+        self.push_with(|into| {
+            into.push_str(data);
+            true
+        });
+    }
+
+    fn clear(&mut self) {
+        self.data.clear();
+        self.data.shrink_to(BYTES_AT_ONCE);
+        self.ends.clear();
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let begins = [0].into_iter().chain(self.ends.iter().copied());
+        let ends = begins.zip(&self.ends);
+        ends.filter_map(|(begin, end)| self.data.get(begin..*end))
+    }
+}
+
+/// What a reader of many traces is shown of them.
 pub(crate) trait Tell: Send + 'static {
     /// Of a notice, before the events it is of.
     fn notice(
@@ -183,7 +219,8 @@ pub(crate) trait Tell: Send + 'static {
         app: &App,
         tenant: &TenantId,
         noticed: &Noticed,
-    ) -> impl Future<Output = Result<Vec<String>, LogError>> + Send;
+        frames: &mut Frames,
+    ) -> impl Future<Output = Result<(), LogError>> + Send;
 
     /// Makes ready for the events of a notice from `next_seq` on. `false`: they are not shown.
     fn prepare(
@@ -200,8 +237,9 @@ pub(crate) trait Tell: Send + 'static {
         app: &App,
         trace: &TraceId,
         recorded: &Recorded,
-        sent: Option<&str>,
-    ) -> Vec<String>;
+        sent: Option<&Sent>,
+        frames: &mut Frames,
+    );
 }
 
 /// Events as they are, and what happened to their traces.
@@ -216,15 +254,14 @@ impl Tell for Events {
         _: &App,
         _: &TenantId,
         noticed: &Noticed,
-    ) -> Result<Vec<String>, LogError> {
-        if !self.wanted.with_traces {
-            return Ok(Vec::new());
+        frames: &mut Frames,
+    ) -> Result<(), LogError> {
+        if self.wanted.with_traces {
+            let (happened, trace) = (&noticed.happened, noticed.trace.as_str());
+            let told = self.lens.happened(happened, trace, &rfc3339_ms(noticed.ms));
+            told.iter().for_each(|data| frames.push(data));
         }
-        let timestamp = rfc3339_ms(noticed.ms);
-        let told = self
-            .lens
-            .happened(&noticed.happened, noticed.trace.as_str(), &timestamp);
-        Ok(told.into_iter().collect())
+        Ok(())
     }
 
     async fn prepare(
@@ -242,10 +279,11 @@ impl Tell for Events {
         app: &App,
         trace: &TraceId,
         recorded: &Recorded,
-        _: Option<&str>,
-    ) -> Vec<String> {
+        _: Option<&Sent>,
+        frames: &mut Frames,
+    ) {
         let told = self.lens.frame(trace, recorded, &app.config.prices);
-        told.into_iter().collect()
+        told.iter().for_each(|data| frames.push(data));
     }
 }
 
@@ -441,8 +479,11 @@ impl<T: Tell> Follower<T> {
         let is_moved = matches!(noticed.happened, Happened::Moved { .. });
         // Of a notice that has no events some frames may have been shown.
         if is_new || !is_moved {
-            let told = self.tell.notice(&self.app, &self.tenant, &noticed);
-            let told = told.await?;
+            let mut told = Frames::default();
+            let telling = self
+                .tell
+                .notice(&self.app, &self.tenant, &noticed, &mut told);
+            telling.await?;
             if is_new {
                 self.part = 0;
                 self.cursor = FeedCursor {
@@ -452,7 +493,7 @@ impl<T: Tell> Follower<T> {
                 };
             }
             let mut frames = String::new();
-            self.put(told, self.cursor, &mut frames);
+            self.put(&told, self.cursor, &mut frames);
             self.push(frames);
         }
         let is_over = match noticed.happened {
@@ -483,10 +524,10 @@ impl<T: Tell> Follower<T> {
     }
 
     /// Writes frames, those left out that were shown; with the last one all before `after` was.
-    fn put(&mut self, told: Vec<String>, after: FeedCursor, into: &mut String) {
-        let count = told.len();
+    fn put(&mut self, told: &Frames, after: FeedCursor, into: &mut String) {
+        let count = told.ends.len();
         let shown = std::mem::take(&mut self.part);
-        for (at, data) in (1..).zip(told) {
+        for (at, data) in (1..).zip(told.iter()) {
             if at <= shown {
                 continue;
             }
@@ -504,7 +545,7 @@ impl<T: Tell> Follower<T> {
             into.push_str("id: ");
             place.push_to(into);
             into.push_str("\ndata: ");
-            into.push_str(&data);
+            into.push_str(data);
             into.push_str("\n\n");
         }
         self.cursor = after;
@@ -529,7 +570,9 @@ impl<T: Tell> Follower<T> {
             return Ok(true);
         }
         if let Some(stored) = self.app.log.just_stored(&self.tenant, trace, next) {
-            let events = stored.iter().map(|event| (&event.recorded, event.sent()));
+            let events = stored
+                .iter()
+                .map(|event| (&event.recorded, event.sent.as_ref()));
             self.tell_events(trace, events, next, last);
             return Ok(self.cursor.seq >= last);
         }
@@ -566,24 +609,25 @@ impl<T: Tell> Follower<T> {
     fn tell_events<'a>(
         &mut self,
         trace: &TraceId,
-        events: impl ExactSizeIterator<Item = (&'a Recorded, Option<&'a str>)>,
+        events: impl ExactSizeIterator<Item = (&'a Recorded, Option<&'a Sent>)>,
         next: u64,
         last: u64,
     ) {
         let count = events.len();
-        let mut frames = room_for(count);
+        let (mut frames, mut told) = (room_for(count), Frames::default());
         for (recorded, sent) in events {
             if recorded.seq < next || recorded.seq > last {
                 continue;
             }
             // A place within the events of a notice is after the one before.
             self.cursor.seq = recorded.seq - 1;
-            let told = self.tell.event(&self.app, trace, recorded, sent);
+            told.clear();
+            self.tell.event(&self.app, trace, recorded, sent, &mut told);
             let after = FeedCursor {
                 seq: recorded.seq,
                 ..self.cursor
             };
-            self.put(told, after, &mut frames);
+            self.put(&told, after, &mut frames);
             if frames.len() >= BYTES_AT_ONCE {
                 let full = std::mem::replace(&mut frames, room_for(count));
                 self.push(full);

@@ -19,7 +19,7 @@ use tailspan_core::{
         frames::{self, Shown},
         incremental::{Extractor, Increment},
     },
-    observed::Recorded,
+    observed::{Recorded, Sent},
 };
 #[cfg(feature = "openapi")]
 use tailspan_service::openapi::{NotAcceptable, TooMany};
@@ -36,7 +36,7 @@ use tailspan_service::{
 };
 
 use crate::{
-    feed::{Feed, Follower, From, Tell},
+    feed::{Feed, Follower, Frames, From, Tell},
     request::{UpdatesQuery, wanted_updates},
     viewer::Seat,
 };
@@ -155,18 +155,20 @@ impl Tell for Updates {
         app: &App,
         tenant: &TenantId,
         noticed: &Noticed,
-    ) -> Result<Vec<String>, LogError> {
+        frames: &mut Frames,
+    ) -> Result<(), LogError> {
         match &noticed.happened {
-            Happened::Moved { .. } => Ok(Vec::new()),
+            Happened::Moved { .. } => Ok(()),
             Happened::Ended { last, .. } => {
                 let Some(session) = app.log.live_session_of(tenant, &noticed.trace).await? else {
-                    return Ok(Vec::new());
+                    return Ok(());
                 };
                 let Some(name) = self.name(app, tenant, &session).await? else {
-                    return Ok(Vec::new());
+                    return Ok(());
                 };
                 let reading = self.reading(app, tenant, &noticed.trace, last + 1).await?;
-                Ok(told(&name, &reading.extractor.finish()))
+                tell(&name, &reading.extractor.finish(), frames);
+                Ok(())
             }
             Happened::Session {
                 session,
@@ -175,8 +177,11 @@ impl Tell for Updates {
                 news,
             } => {
                 self.names.put(session.clone(), name.clone());
-                self.news(app, tenant, noticed, (session, name, *life), news)
-                    .await
+                let session = (session, name.as_str(), *life);
+                let told = self.news(app, tenant, noticed, session, news, frames);
+                let told = told.await?;
+                frames.push(&told);
+                Ok(())
             }
         }
     }
@@ -205,26 +210,20 @@ impl Tell for Updates {
         _: &App,
         trace: &TraceId,
         recorded: &Recorded,
-        sent: Option<&str>,
-    ) -> Vec<String> {
-        let mut frames = match self.traces.get(trace) {
-            Some(reading) => {
-                reading.next_seq = recorded.seq + 1;
-                told(&self.of, &reading.extractor.apply(recorded))
-            }
-            None => Vec::new(),
-        };
-        frames.extend(frames::span_received(
-            &self.of,
-            trace,
-            &recorded.observation,
-            sent,
-        ));
-        frames
+        sent: Option<&Sent>,
+        frames: &mut Frames,
+    ) {
+        if let Some(reading) = self.traces.get(trace) {
+            reading.next_seq = recorded.seq + 1;
+            tell(&self.of, &reading.extractor.apply(recorded), frames);
+        }
+        let (event, sent) = (&recorded.observation, sent.map(Sent::as_str));
+        frames.push_with(|into| frames::push_span_received(into, &self.of, trace, event, sent));
     }
 }
 
 impl Updates {
+    /// The frame about a session, after those about what was still open in it.
     async fn news(
         &mut self,
         app: &App,
@@ -232,7 +231,8 @@ impl Updates {
         noticed: &Noticed,
         (session, name, life): (&SessionKey, &str, u64),
         news: &SessionNews,
-    ) -> Result<Vec<String>, LogError> {
+        frames: &mut Frames,
+    ) -> Result<String, LogError> {
         match news {
             SessionNews::Started => {
                 let now = app.log.live_session(tenant, session).await?;
@@ -254,22 +254,21 @@ impl Updates {
                         ..Shown::default()
                     },
                 };
-                Ok(vec![frames::session_started(&shown)])
+                Ok(frames::session_started(&shown))
             }
             SessionNews::Complete => {
                 let reading = self.traces.get(&noticed.trace);
                 let last = reading.map(|reading| reading.extractor.finish());
-                let mut frames = told(name, &last.unwrap_or_default());
+                tell(name, &last.unwrap_or_default(), frames);
                 let now = app.log.live_session(tenant, session).await?;
                 let turns = match now.filter(|now| now.life == life) {
                     Some(now) => app.log.live_told(tenant, &now).await?,
                     None => "[]".into(),
                 };
-                frames.push(frames::session_complete(name, &turns));
-                Ok(frames)
+                Ok(frames::session_complete(name, &turns))
             }
             SessionNews::Removed { absorbed_by } => {
-                Ok(vec![frames::session_removed(name, absorbed_by.as_deref())])
+                Ok(frames::session_removed(name, absorbed_by.as_deref()))
             }
         }
     }
@@ -340,11 +339,13 @@ async fn read_to(
     Ok(reading)
 }
 
-fn told(session: &str, increments: &[Increment]) -> Vec<String> {
-    let frames = increments.iter();
-    frames
-        .map(|increment| frames::increment(session, increment))
-        .collect()
+fn tell(session: &str, increments: &[Increment], frames: &mut Frames) {
+    for increment in increments {
+        frames.push_with(|into| {
+            frames::push_increment(into, session, increment);
+            true
+        });
+    }
 }
 
 /// The latest so many things, by what they are known by.

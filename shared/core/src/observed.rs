@@ -51,7 +51,18 @@ pub enum Canonical {
 pub struct EncodedSpan {
     bytes: Bytes,
     span: Option<Arc<wire::Span>>,
-    sent: Option<Bytes>,
+    sent: Option<Sent>,
+}
+
+/// What a span came as: JSON of one line, that says what the span says and nothing beside. As [`crate::live::wire_form::wire_span`] shows it, without writing it again.
+#[derive(Clone, Debug)]
+pub struct Sent(Bytes);
+
+impl Sent {
+    /// What is in UTF-8; other bytes are shown as nothing.
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 impl EncodedSpan {
@@ -69,9 +80,9 @@ impl EncodedSpan {
         }
     }
 
-    /// The same, and what it came as: JSON in UTF-8, of one line, that says what the span says and nothing beside.
+    /// The same, and what it came as, see [`Sent`]; in UTF-8.
     pub(crate) fn sent_as(self, json: Bytes) -> Self {
-        let sent = Some(json);
+        let sent = Some(Sent(json));
         Self { sent, ..self }
     }
 
@@ -80,9 +91,9 @@ impl EncodedSpan {
         self.span.as_ref()
     }
 
-    /// The span as [`crate::live::wire_form::wire_span`] shows it, where it need not be written again.
-    pub fn sent(&self) -> Option<&str> {
-        str::from_utf8(self.sent.as_ref()?).ok()
+    /// What it came as, where that is at hand.
+    pub fn sent(&self) -> Option<&Sent> {
+        self.sent.as_ref()
     }
 
     /// What it came as is not what is to be shown of it.

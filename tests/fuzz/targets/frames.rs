@@ -11,7 +11,7 @@ use tailspan_core::{
         protocol::{Message, Reader},
         wire_form::{wire_log, wire_span},
     },
-    observed::Canonical,
+    observed::{Canonical, Sent},
 };
 
 fuzz_target!(|frame: &[u8]| {
@@ -25,7 +25,7 @@ fuzz_target!(|frame: &[u8]| {
     let written: Value = serde_json::from_str(&written.expect("one of the two")).expect("JSON");
     assert!(written == sent["span"] || written == sent["log"], "{written}");
     if let Canonical::Span(span) = &item.what
-        && let Some(json) = span.sent()
+        && let Some(json) = span.sent().map(Sent::as_str)
     {
         let shown: Value = serde_json::from_str(json).expect("JSON");
         assert!(shown == written && !json.contains(['\n', '\r']), "{json}");

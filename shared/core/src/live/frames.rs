@@ -45,28 +45,28 @@ pub fn session_started(shown: &Shown) -> String {
     json!({"type": "session_started", "session": session(shown)}).to_string()
 }
 
-/// `None`: the event is no span. `sent`: [`EncodedSpan::sent`](crate::observed::EncodedSpan::sent).
-pub fn span_received(
+/// Writes a frame; `false`, and nothing, where the event is no span. `sent`: what it came as, see [`Sent`](crate::observed::Sent).
+pub fn push_span_received(
+    into: &mut String,
     session: &str,
     trace: &TraceId,
     event: &Observation,
     sent: Option<&str>,
-) -> Option<String> {
-    const BEGIN: &str = r#"{"type":"span_received","sessionId":"#;
-    const SPAN: &str = r#","span":"#;
-    // In one piece: a page's listeners are told of every span.
-    let most = |json: &str| BEGIN.len() + session.len() + SPAN.len() + json.len() + 16;
-    let mut frame = String::with_capacity(sent.map_or(0, most));
-    frame.push_str(BEGIN);
-    push_text(&mut frame, session);
-    frame.push_str(SPAN);
+) -> bool {
+    let before = into.len();
+    into.push_str(r#"{"type":"span_received","sessionId":"#);
+    push_text(into, session);
+    into.push_str(",\"span\":");
     match sent {
-        Some(json) => frame.push_str(json),
-        None if push_span(&mut frame, trace, event) => {}
-        None => return None,
+        Some(json) => into.push_str(json),
+        None if push_span(into, trace, event) => {}
+        None => {
+            into.truncate(before);
+            return false;
+        }
     }
-    frame.push('}');
-    Some(frame)
+    into.push('}');
+    true
 }
 
 /// `invocations` is the text of a JSON list.
@@ -84,10 +84,10 @@ pub fn session_removed(session: &str, absorbed_by: Option<&str>) -> String {
     frame.to_string()
 }
 
-/// A frame about one [`Increment`], its fields in the dialect's order.
-pub fn increment(session: &str, increment: &Increment) -> String {
-    let mut json = String::with_capacity(about_bytes(&increment.what));
-    let mut frame = Object::begin(&mut json);
+/// Writes a frame about one [`Increment`], its fields in the dialect's order.
+pub fn push_increment(into: &mut String, session: &str, increment: &Increment) {
+    into.reserve(about_bytes(&increment.what));
+    let mut frame = Object::begin(into);
     let kind = match &increment.what {
         Told::UserInput { .. } => "user_input",
         Told::AgentResponse { .. } => "agent_response",
@@ -147,7 +147,6 @@ pub fn increment(session: &str, increment: &Increment) -> String {
     }
     frame.text("sessionId", session);
     frame.end();
-    json
 }
 
 /// About how long a frame is: where its content is not a text it is let grow.
@@ -187,7 +186,9 @@ mod tests {
             invocation_id: "i".to_owned(),
             what,
         };
-        assert_eq!(increment("s", &told), expected);
+        let mut frame = String::new();
+        push_increment(&mut frame, "s", &told);
+        assert_eq!(frame, expected);
     }
 
     #[test]
@@ -259,12 +260,18 @@ mod tests {
         let mut reader = Reader::new(1);
         let span = |reader: &mut Reader, json| reader.span("s", json).unwrap().observation();
         let trace = TraceId::parse("t").unwrap();
-        assert_eq!(
-            span_received("a\"b", &trace, &span(&mut reader, r#"{"name":"x"}"#), None).as_deref(),
-            Some(r#"{"type":"span_received","sessionId":"a\"b","span":{"name":"x"}}"#)
-        );
+        let received = |event: &Observation, sent: Option<&str>| {
+            let mut frame = "before".to_owned();
+            let is_one = push_span_received(&mut frame, "a\"b", &trace, event, sent);
+            (is_one, frame)
+        };
+        let event = span(&mut reader, r#"{"name":"x"}"#);
+        for (sent, shown) in [(None, r#"{"name":"x"}"#), (Some("{ }"), "{ }")] {
+            let frame = r#"before{"type":"span_received","sessionId":"a\"b","span":"#;
+            assert_eq!(received(&event, sent), (true, format!("{frame}{shown}}}")));
+        }
         let log = reader.log("{}").unwrap().observation();
-        assert_eq!(span_received("s", &trace, &log, None), None);
+        assert_eq!(received(&log, None), (false, "before".to_owned()));
         assert_eq!(
             session_complete("s", "[]"),
             r#"{"type":"session_complete","sessionId":"s","invocations":[]}"#

@@ -408,7 +408,7 @@ mod tests {
         const SPAN: &str = r#"{"traceId": "a1000000000000000000000000000001", "spanId": "a100000000000002", "parentSpanId": null, "name": "\"span\":{}}", "kind": 2, "startTimeUnixNano": "1", "endTimeUnixNano": "2", "attributes": [{"key": "span", "value": {"stringValue": "\"span\":{"}}], "status": {"code": 0}}"#;
         let sent = |frame: String| match read(&frame) {
             Ok(Message::Item { item, .. }) => match item.what {
-                Canonical::Span(span) => span.sent().map(str::to_owned),
+                Canonical::Span(span) => span.sent().map(|sent| sent.as_str().to_owned()),
                 _ => panic!("a span"),
             },
             other => panic!("{other:?}"),

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use prost::{Message as _, encoding::encoded_len_varint};
 use serde::de::{SeqAccess, Visitor};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
@@ -43,6 +43,7 @@ const DEEPEST: usize = 16;
 
 /// Reads spans and log records of one connection.
 pub struct Reader {
+    room: Room,
     nonce: u64,
     /// Spans without an id so far.
     unnamed: u64,
@@ -138,6 +139,7 @@ impl Reader {
     /// `nonce` goes into the ids of spans that have none.
     pub fn new(nonce: u64) -> Self {
         Self {
+            room: Room::default(),
             nonce,
             unnamed: 0,
             contexts: Vec::new(),
@@ -196,12 +198,9 @@ impl Reader {
             plain_time(&usual.end_time_unix_nano)?,
         ];
         let json = json.filter(|json| is_one_line(json)).unwrap_or_default();
-        let mut written = canonical(&usual, span_id, parent, times, json.len());
-        let identity = otlp::span_identity(&span_id, &written);
-        let length = written.len();
-        written.extend_from_slice(json.as_bytes());
-        let mut written = Bytes::from(written);
-        let sent = written.split_off(length);
+        canonical(&usual, span_id, parent, times, &mut self.room.written);
+        let identity = otlp::span_identity(&span_id, &self.room.written);
+        let (written, sent) = self.room.keep(json);
         let attributes = usual.attributes.into_iter().map(|pair| wire::KeyValue {
             key: pair.key.into(),
             value: Some(wire::AnyValue {
@@ -457,14 +456,45 @@ fn any(value: &Value, depth: usize) -> wire::AnyValue {
 const SPAN_ID_AT: Range<usize> = 2..10;
 const PARENT_AT: Range<usize> = 12..20;
 
-/// A usual span as [`wire::Span`] is written, straight from its text: writing it by way of the struct was 4 % of what a span costs (`perf` of `scripts/bench socket`). Its times are `[start, end]`; `room` is left for as many bytes more.
+/// Memory for what is kept of spans while they are on their way: a piece for some of them, since a piece for each cost more than what is put into it (`perf` of `scripts/bench socket`). One that was given
+/// away lives as long as the last of its spans.
+#[derive(Default)]
+struct Room {
+    pieces: BytesMut,
+    /// Where a span is written.
+    written: Vec<u8>,
+}
+
+impl Room {
+    const PIECE_BYTES: usize = 16 << 10;
+    /// Of a connection, for whatever it sends next.
+    const WRITTEN_BYTES: usize = 64 << 10;
+
+    /// Takes what was written, and some text.
+    fn keep(&mut self, text: &str) -> (Bytes, Bytes) {
+        let length = self.written.len();
+        let most = length + text.len();
+        if self.pieces.capacity() < most {
+            self.pieces = BytesMut::with_capacity(most.max(Self::PIECE_BYTES));
+        }
+        self.pieces.extend_from_slice(&self.written);
+        self.pieces.extend_from_slice(text.as_bytes());
+        self.written.clear();
+        self.written.shrink_to(Self::WRITTEN_BYTES);
+        let mut kept = self.pieces.split().freeze();
+        let text = kept.split_off(length);
+        (kept, text)
+    }
+}
+
+/// A usual span as [`wire::Span`] is written, straight from its text: writing it by way of the struct was 4 % of what a span costs (`perf` of `scripts/bench socket`). Its times are `[start, end]`.
 fn canonical(
     usual: &Usual<'_>,
     span_id: [u8; 8],
     parent: Option<[u8; 8]>,
     times: [u64; 2],
-    room: usize,
-) -> Vec<u8> {
+    out: &mut Vec<u8>,
+) {
     let value_len = |value: &UsualValue<'_>| match value {
         UsualValue::String(text) => field_len(text.len()),
         UsualValue::Int(number) => 1 + encoded_len_varint(number.cast_unsigned()),
@@ -475,41 +505,36 @@ fn canonical(
         0 => field_len(value_len(&pair.value)),
         length => field_len(length) + field_len(value_len(&pair.value)),
     };
-    let attributes = usual.attributes.iter();
-    let attributes: usize = attributes.map(|pair| field_len(pair_len(pair))).sum();
-    // Two ids, two times, the kind and the status.
-    let mut out = Vec::with_capacity(attributes + field_len(usual.name.len()) + 44 + room);
-    protobuf::put_bytes(2, &span_id, &mut out);
+    protobuf::put_bytes(2, &span_id, out);
     if let Some(parent) = parent {
-        protobuf::put_bytes(4, &parent, &mut out);
+        protobuf::put_bytes(4, &parent, out);
     }
     if !usual.name.is_empty() {
-        protobuf::put_bytes(5, usual.name.as_bytes(), &mut out);
+        protobuf::put_bytes(5, usual.name.as_bytes(), out);
     }
-    protobuf::put_number(6, u64::from(usual.kind) + 1, &mut out);
+    protobuf::put_number(6, u64::from(usual.kind) + 1, out);
     for (number, time) in [7, 8].into_iter().zip(times) {
         if time != 0 {
-            protobuf::put_fixed64(number, time, &mut out);
+            protobuf::put_fixed64(number, time, out);
         }
     }
     for pair in &usual.attributes {
-        protobuf::begin_field(9, pair_len(pair), &mut out);
+        protobuf::begin_field(9, pair_len(pair), out);
         if !pair.key.is_empty() {
-            protobuf::put_bytes(1, pair.key.as_bytes(), &mut out);
+            protobuf::put_bytes(1, pair.key.as_bytes(), out);
         }
-        protobuf::begin_field(2, value_len(&pair.value), &mut out);
+        protobuf::begin_field(2, value_len(&pair.value), out);
         match &pair.value {
-            UsualValue::String(text) => protobuf::put_bytes(1, text.as_bytes(), &mut out),
-            UsualValue::Bool(yes) => protobuf::put_number(2, u64::from(*yes), &mut out),
-            UsualValue::Int(number) => protobuf::put_number(3, number.cast_unsigned(), &mut out),
-            UsualValue::Double(number) => protobuf::put_fixed64(4, number.to_bits(), &mut out),
+            UsualValue::String(text) => protobuf::put_bytes(1, text.as_bytes(), out),
+            UsualValue::Bool(yes) => protobuf::put_number(2, u64::from(*yes), out),
+            UsualValue::Int(number) => protobuf::put_number(3, number.cast_unsigned(), out),
+            UsualValue::Double(number) => protobuf::put_fixed64(4, number.to_bits(), out),
         }
     }
     if usual.status.code != 0 {
-        protobuf::begin_field(15, 2, &mut out);
-        protobuf::put_number(3, u64::from(usual.status.code), &mut out);
+        protobuf::begin_field(15, 2, out);
+        protobuf::put_number(3, u64::from(usual.status.code), out);
     }
-    out
 }
 
 /// Whether JSON stands on one line, as a frame of server-sent events needs it. Within its texts control characters are escaped.
@@ -903,6 +928,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
+    use crate::observed::Sent;
 
     fn back(reader: &mut Reader, json: &str) -> String {
         let incoming = reader.span("s", json).unwrap();
@@ -964,7 +990,7 @@ mod tests {
             let shown = wire_span(&TraceId::parse("t").unwrap(), &incoming.observation()).unwrap();
             let shown: Value = serde_json::from_str(&shown).unwrap();
             prop_assert_eq!(&shown, &json);
-            prop_assert_eq!(written.sent(), Some(sent.as_str()));
+            prop_assert_eq!(written.sent().map(Sent::as_str), Some(sent.as_str()));
         }
     }
 
@@ -993,7 +1019,7 @@ mod tests {
             let Canonical::Span(written) = &incoming.what else {
                 panic!("a span");
             };
-            assert_eq!(written.sent(), None);
+            assert!(written.sent().is_none());
             let shown = back(&mut reader, &lines(json));
             assert!(!shown.contains(['\n', '\r']), "{shown}");
             let [shown, sent]: [Value; 2] =

@@ -106,13 +106,12 @@ impl Automaton {
             walk.start(bytes, 2 * length)?,
             walk.start(bytes, 3 * length)?,
         ];
-        for (((one, two), three), four) in one.iter().zip(two).zip(three).zip(four) {
-            states = [
-                walk.step(states[0], *one)?,
-                walk.step(states[1], *two)?,
-                walk.step(states[2], *three)?,
-                walk.step(states[3], *four)?,
-            ];
+        let parts = one.iter().zip(two).zip(three).zip(four);
+        let mut parts = parts.map(|(((one, two), three), four)| [*one, *two, *three, *four]);
+        while let Some(met) = walk.run(&mut states, &mut parts) {
+            for (state, byte) in states.iter_mut().zip(met) {
+                *state = walk.step(*state, byte)?;
+            }
         }
         let [one, two, three, four] = states;
         for (state, part) in [(one, 1), (two, 2), (three, 3)] {
@@ -138,6 +137,33 @@ impl Walk<'_> {
         let input = Input::new(bytes).range(at..);
         let state = self.dfa.start_state_forward(self.cache, &input);
         self.known(state.map_err(|_| Stop::Undecided)?)
+    }
+
+    /// Steps as long as all of them are known, up to bytes of which one asks for another step. Nothing is written meanwhile, so where the states lie need not be looked up again.
+    fn run(
+        &self,
+        states: &mut [LazyStateID; WALKERS],
+        parts: &mut impl Iterator<Item = [u8; WALKERS]>,
+    ) -> Option<[u8; WALKERS]> {
+        let (dfa, cache) = (self.dfa, &*self.cache);
+        let mut at = *states;
+        let met = parts.find(|[one, two, three, four]| {
+            let next = [
+                dfa.next_state_untagged(cache, at[0], *one),
+                dfa.next_state_untagged(cache, at[1], *two),
+                dfa.next_state_untagged(cache, at[2], *three),
+                dfa.next_state_untagged(cache, at[3], *four),
+            ];
+            let is_known = next
+                .iter()
+                .fold(true, |known, state| known & !state.is_tagged());
+            if is_known {
+                at = next;
+            }
+            !is_known
+        });
+        *states = at;
+        met
     }
 
     #[inline]

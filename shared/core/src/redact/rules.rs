@@ -217,8 +217,8 @@ impl Compiled {
         let mut quick = vec![
             HIDDEN.to_owned(),
             patterns::begin_of_credentials().to_owned(),
-            // Bytes in what came as JSON are not seen before they are decoded.
-            regex::escape(VERBATIM),
+            // Bytes in what came as JSON are not seen before they are decoded. Other keys go on behind this one.
+            format!("{}(?:[^.]|$)", regex::escape(VERBATIM)),
         ];
         let mut parts = vec![SECRET_NAMES.to_owned()];
         let mut names = vec![compile(&format!("{SECRET_NAMES}{PLACES}$"))?];

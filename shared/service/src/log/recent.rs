@@ -11,7 +11,7 @@ use std::{
 
 use tailspan_core::{
     id::{TenantId, TraceId},
-    observed::{Context, EncodedSpan, Observation, Recorded, What},
+    observed::{Context, EncodedSpan, Observation, Recorded, Sent, What},
 };
 
 /// Of all that is kept, in bytes of blocks; in memory it is several times that.
@@ -38,7 +38,7 @@ pub(super) struct Chunk {
 #[derive(Clone)]
 pub(super) struct Stored {
     observation: Observation,
-    encoded: EncodedSpan,
+    sent: Option<Sent>,
 }
 
 impl Stored {
@@ -50,21 +50,15 @@ impl Stored {
         };
         Some(Self {
             observation,
-            encoded: encoded.clone(),
+            sent: encoded.sent().cloned(),
         })
     }
 }
 
-/// An event that this process stored just now, and what it came as, see [`EncodedSpan::sent`].
+/// An event that this process stored just now, and what it came as where that is at hand.
 pub struct JustStored {
     pub recorded: Recorded,
-    encoded: EncodedSpan,
-}
-
-impl JustStored {
-    pub fn sent(&self) -> Option<&str> {
-        self.encoded.sent()
-    }
+    pub sent: Option<Sent>,
 }
 
 impl Recent {
@@ -111,7 +105,7 @@ impl Recent {
                 arrived_unix_ms: chunk.arrived_unix_ms,
                 observation: stored.observation.clone(),
             },
-            encoded: stored.encoded.clone(),
+            sent: stored.sent.clone(),
         });
         Some(stored.collect())
     }
