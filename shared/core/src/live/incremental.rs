@@ -205,7 +205,7 @@ struct Call<'a> {
     /// Nothing is known to lie above it.
     is_bare: bool,
     question: Option<Question>,
-    outline: &'a [Line],
+    outline: Vec<Line>,
     answer: Option<String>,
     answer_hash: u64,
     calls: Vec<(Option<String>, String, Value)>,
@@ -317,7 +317,7 @@ impl Extractor {
         if speaks && self.spoken.get(hash(&[&span.id])).is_none() {
             self.spoken.put(hash(&[&span.id]), ());
             let said = digest(&span.input, &span.output);
-            let call = Call::of(span, &said, invocation, end_ns);
+            let call = Call::of(span, said, invocation, end_ns);
             self.tell_call(call, told);
         }
         self.count(span, invocation, told);
@@ -346,27 +346,26 @@ impl Extractor {
         let key = hash(&[call.invocation]);
         let last = self.last_call.get(key).copied();
         let began_ns = last.map_or(call.start_ns, |last| last.began_ns.min(call.start_ns));
-        if let Some(question) = &call.question {
+        let question_hash = call.question.as_ref();
+        let question_hash = question_hash.map(|question| text_hash(&question.text));
+        if let Some(question) = call.question {
             // A call that began before those that were told of: what it was asked was asked first.
             let last = last.filter(|last| last.began_ns <= call.start_ns);
-            let follows = last.map(|last| follows(last, question, call.outline));
-            let is_new = follows.unwrap_or_else(|| self.is_asked_anew(question, call.is_bare));
+            let follows = last.map(|last| follows(last, &question, &call.outline));
+            let is_new = follows.unwrap_or_else(|| self.is_asked_anew(&question, call.is_bare));
+            self.remember(&question);
             if is_new {
                 if follows == Some(true) {
                     self.rounds += 1;
                 }
                 self.ask(question, call.invocation, told);
             }
-            self.remember(question);
         }
-        if let Some(answer) = &call.answer {
+        if let Some(answer) = call.answer {
             self.answer(answer, call.invocation, call.end_ns, told);
         }
         let last = LastCall {
-            question: call
-                .question
-                .as_ref()
-                .map(|question| text_hash(&question.text)),
+            question: question_hash,
             answer: if call.calls.is_empty() {
                 call.answer_hash
             } else {
@@ -425,12 +424,12 @@ impl Extractor {
         }
     }
 
-    fn ask(&mut self, question: &Question, invocation: &str, told: &mut Vec<Increment>) {
+    fn ask(&mut self, question: Question, invocation: &str, told: &mut Vec<Increment>) {
         self.spoke_in_turn.0 = true;
         told.push(Increment {
             invocation_id: invocation.to_owned(),
             what: Told::UserInput {
-                text: question.text.clone(),
+                text: question.text,
                 at_ns: question.at_ns,
             },
         });
@@ -445,8 +444,8 @@ impl Extractor {
         self.questions.put(text_hash(&question.text), self.turns);
     }
 
-    fn answer(&mut self, text: &str, invocation: &str, at_ns: u64, told: &mut Vec<Increment>) {
-        let key = text_hash(text);
+    fn answer(&mut self, text: String, invocation: &str, at_ns: u64, told: &mut Vec<Increment>) {
+        let key = text_hash(&text);
         if text.trim().is_empty() || self.answered.get(key) == Some(&self.rounds) {
             return;
         }
@@ -455,10 +454,7 @@ impl Extractor {
         self.spoke_in_turn.1 = true;
         told.push(Increment {
             invocation_id: invocation.to_owned(),
-            what: Told::AgentResponse {
-                text: text.to_owned(),
-                at_ns,
-            },
+            what: Told::AgentResponse { text, at_ns },
         });
     }
 
@@ -706,7 +702,7 @@ impl Extractor {
             self.ask_once_in_turn(text, span.start_ns, &invocation, told);
         }
         if let Some(text) = answer {
-            self.answer(&text, &invocation, end_ns, told);
+            self.answer(text, &invocation, end_ns, told);
         }
     }
 
@@ -727,7 +723,7 @@ impl Extractor {
             is_past: false,
             at_ns,
         };
-        self.ask(&question, invocation, told);
+        self.ask(question, invocation, told);
         self.questions.put(key, self.turns);
     }
 
@@ -741,7 +737,7 @@ impl Extractor {
         if let Some((text, at_ns, invocation)) = words.answer
             && !self.spoke_in_turn.1
         {
-            self.answer(&text, &invocation, at_ns, told);
+            self.answer(text, &invocation, at_ns, told);
         }
     }
 
@@ -827,16 +823,17 @@ impl Extractor {
         };
         let calls = asked_for(&said);
         let is_answered = said.answer.is_some() || !calls.is_empty();
-        if let Some(question) = &burst.question {
-            if self.is_asked_anew(question, true) {
+        if let Some(question) = burst.question {
+            let is_new = self.is_asked_anew(&question, true);
+            self.remember(&question);
+            if is_new {
                 self.ask(question, invocation, told);
             }
-            self.remember(question);
         }
         for result in &burst.results {
             self.told_by_model(result, Some(invocation), burst.at_ns, told);
         }
-        if let Some(answer) = &said.answer {
+        if let Some(answer) = said.answer {
             self.answer(answer, invocation, end_ns, told);
         }
         for (id, name, args) in calls {
@@ -882,7 +879,7 @@ impl Extractor {
                     return;
                 }
                 if let Some(text) = answer.filter(|_| !failed) {
-                    self.answer(&text, &invocation, at_ns, told);
+                    self.answer(text, &invocation, at_ns, told);
                 }
                 let named = event.call_id.as_ref().or(event.span_id.as_ref());
                 let key = named.map(|id| hash(&["native", id]));
@@ -903,7 +900,7 @@ impl Extractor {
             }
             "workflow_completed" | "task_completed" => {
                 if let Some(text) = answer.filter(|_| !failed) {
-                    self.answer(&text, &invocation, at_ns, told);
+                    self.answer(text, &invocation, at_ns, told);
                 }
                 if event_type == "workflow_completed" {
                     self.turns += 1;
@@ -996,7 +993,7 @@ impl Extractor {
 }
 
 impl<'a> Call<'a> {
-    fn of(span: &Span, said: &'a Said, invocation: &'a str, end_ns: u64) -> Self {
+    fn of(span: &Span, said: Said, invocation: &'a str, end_ns: u64) -> Self {
         let asks = |message: &Message| message.role == "user" && !message.text.trim().is_empty();
         let asked_at = span.input.iter().rposition(asks);
         let is_past = asked_at.is_some_and(|at| {
@@ -1012,8 +1009,9 @@ impl<'a> Call<'a> {
                 up_to_question = history;
             }
         }
-        let question = said.question.as_ref().map(|text| Question {
-            text: text.clone(),
+        let calls = asked_for(&said);
+        let question = said.question.map(|text| Question {
+            text,
             history: up_to_question,
             is_past,
             at_ns: span.start_ns,
@@ -1045,10 +1043,10 @@ impl<'a> Call<'a> {
             invocation,
             is_bare: span.parent_id.is_none(),
             question,
-            outline: &said.outline,
-            answer: said.answer.clone(),
+            outline: said.outline,
+            answer: said.answer,
             answer_hash: said.answer_hash,
-            calls: asked_for(said),
+            calls,
             results,
             start_ns: span.start_ns,
             end_ns,
@@ -1201,33 +1199,57 @@ fn said_after(history: u64, who: char, text: u64) -> u64 {
 
 /// The last so many things, by the hash of what they are known by.
 #[derive(Debug)]
-struct Recent<V> {
-    by_key: HashMap<u64, V, foldhash::fast::RandomState>,
-    order: VecDeque<u64>,
+enum Recent<V> {
+    /// Most traces are a turn: what is known of one is looked through.
+    Few(Vec<(u64, V)>),
+    Many {
+        by_key: HashMap<u64, V, foldhash::fast::RandomState>,
+        order: VecDeque<u64>,
+    },
 }
 
 impl<V> Default for Recent<V> {
     fn default() -> Self {
-        Self {
-            by_key: HashMap::default(),
-            order: VecDeque::new(),
-        }
+        Self::Few(Vec::new())
     }
 }
 
 impl<V> Recent<V> {
+    const FEW: usize = 32;
+
     fn get(&self, key: u64) -> Option<&V> {
-        self.by_key.get(&key)
+        match self {
+            Self::Few(all) => {
+                let found = all.iter().rev().find(|(known, _)| *known == key)?;
+                Some(&found.1)
+            }
+            Self::Many { by_key, .. } => by_key.get(&key),
+        }
     }
 
     fn put(&mut self, key: u64, value: V) {
-        if self.by_key.insert(key, value).is_none() {
-            self.order.push_back(key);
+        if let Self::Few(all) = self {
+            if let Some((_, known)) = all.iter_mut().rev().find(|(known, _)| *known == key) {
+                *known = value;
+                return;
+            }
+            if all.len() < Self::FEW {
+                all.push((key, value));
+                return;
+            }
+            let order = all.iter().map(|(key, _)| *key).collect();
+            let by_key = all.drain(..).collect();
+            *self = Self::Many { by_key, order };
         }
-        if self.order.len() > REMEMBERED
-            && let Some(first) = self.order.pop_front()
-        {
-            self.by_key.remove(&first);
+        if let Self::Many { by_key, order } = self {
+            if by_key.insert(key, value).is_none() {
+                order.push_back(key);
+            }
+            if order.len() > REMEMBERED
+                && let Some(first) = order.pop_front()
+            {
+                by_key.remove(&first);
+            }
         }
     }
 }
@@ -1240,6 +1262,23 @@ mod tests {
     use crate::observed::{Context, Observation};
     use crate::wire;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_last_so_many_are_remembered() {
+        let mut recent = Recent::default();
+        for round in [1, 2] {
+            for key in 0..2 * REMEMBERED as u64 {
+                recent.put(key, key * round);
+                assert_eq!(recent.get(key), Some(&(key * round)));
+                recent.put(key, key);
+                let first = key.saturating_sub(REMEMBERED as u64 - 1);
+                assert_eq!(recent.get(first), Some(&first), "{key}");
+                if let Some(gone) = first.checked_sub(1) {
+                    assert_eq!(recent.get(gone), None);
+                }
+            }
+        }
+    }
 
     fn any(value: &Value) -> wire::AnyValue {
         let value = match value {
