@@ -4,7 +4,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -71,8 +70,8 @@ pub(super) struct Usual<'a> {
     start_time_unix_nano: Cow<'a, str>,
     #[serde(borrow)]
     end_time_unix_nano: Cow<'a, str>,
-    #[serde(borrow, deserialize_with = "pairs")]
-    attributes: Vec<UsualPair<'a>>,
+    #[serde(deserialize_with = "pairs")]
+    attributes: Vec<wire::KeyValue>,
     status: UsualStatus,
 }
 
@@ -82,13 +81,11 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(
     Ok(Option::<BorrowedText<'a>>::deserialize(deserializer)?.map(|text| text.0))
 }
 
-/// A list that has room for the usual number from the start.
-fn pairs<'de: 'a, 'a, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<UsualPair<'a>>, D::Error> {
-    struct Pairs<'a>(PhantomData<&'a ()>);
-    impl<'de: 'a, 'a> Visitor<'de> for Pairs<'a> {
-        type Value = Vec<UsualPair<'a>>;
+/// A list that has room for the usual number from the start. Its values are those of [`UsualValue`], though their type knows more.
+fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<wire::KeyValue>, D::Error> {
+    struct Pairs;
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = Vec<wire::KeyValue>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a list of attributes")
@@ -96,13 +93,22 @@ fn pairs<'de: 'a, 'a, D: Deserializer<'de>>(
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
             let mut pairs = Vec::with_capacity(USUAL_ATTRIBUTES);
-            while let Some(pair) = seq.next_element()? {
-                pairs.push(pair);
+            while let Some(pair) = seq.next_element::<UsualPair<'_>>()? {
+                let value = match pair.value {
+                    UsualValue::String(text) => Any::String(text.into()),
+                    UsualValue::Int(number) => Any::Int(number),
+                    UsualValue::Bool(yes) => Any::Bool(yes),
+                    UsualValue::Double(number) => Any::Double(number),
+                };
+                pairs.push(wire::KeyValue {
+                    key: pair.key.into(),
+                    value: Some(wire::AnyValue { value: Some(value) }),
+                });
             }
             Ok(pairs)
         }
     }
-    deserializer.deserialize_seq(Pairs(PhantomData))
+    deserializer.deserialize_seq(Pairs)
 }
 
 #[derive(Deserialize)]
@@ -183,8 +189,8 @@ impl Reader {
         let scope = [SCOPE_NAME, SCOPE_VERSION].map(|key| {
             // The last one counts.
             let mut pairs = usual.attributes.iter().rev();
-            pairs.find_map(|pair| match &pair.value {
-                UsualValue::String(text) if pair.key == key => Some(text.as_ref()),
+            pairs.find_map(|pair| match usual_value(pair) {
+                Some(Any::String(text)) if pair.key == key => Some(text.as_str()),
                 _ => None,
             })
         });
@@ -201,19 +207,8 @@ impl Reader {
         canonical(&usual, span_id, parent, times, &mut self.room.written);
         let identity = otlp::span_identity(&span_id, &self.room.written);
         let (written, sent) = self.room.keep(json);
-        let attributes = usual.attributes.into_iter().map(|pair| wire::KeyValue {
-            key: pair.key.into(),
-            value: Some(wire::AnyValue {
-                value: Some(match pair.value {
-                    UsualValue::String(text) => Any::String(text.into()),
-                    UsualValue::Int(number) => Any::Int(number),
-                    UsualValue::Bool(yes) => Any::Bool(yes),
-                    UsualValue::Double(number) => Any::Double(number),
-                }),
-            }),
-        });
         let span = wire::Span {
-            attributes: attributes.collect(),
+            attributes: usual.attributes,
             span_id: written.slice(SPAN_ID_AT),
             parent_span_id: parent.map_or_else(Bytes::new, |_| written.slice(PARENT_AT)),
             name: usual.name.into_owned(),
@@ -452,6 +447,11 @@ fn any(value: &Value, depth: usize) -> wire::AnyValue {
     wire::AnyValue { value }
 }
 
+/// A usual pair has a value, and that is none of lists, maps or bytes.
+fn usual_value(pair: &wire::KeyValue) -> Option<&Any> {
+    pair.value.as_ref()?.value.as_ref()
+}
+
 /// Where [`canonical`] puts the ids: each behind a byte for its field and one for its length.
 const SPAN_ID_AT: Range<usize> = 2..10;
 const PARENT_AT: Range<usize> = 12..20;
@@ -495,15 +495,16 @@ fn canonical(
     times: [u64; 2],
     out: &mut Vec<u8>,
 ) {
-    let value_len = |value: &UsualValue<'_>| match value {
-        UsualValue::String(text) => field_len(text.len()),
-        UsualValue::Int(number) => 1 + encoded_len_varint(number.cast_unsigned()),
-        UsualValue::Bool(_) => 2,
-        UsualValue::Double(_) => 9,
+    let value_len = |value: &Any| match value {
+        Any::String(text) => field_len(text.len()),
+        Any::Int(number) => 1 + encoded_len_varint(number.cast_unsigned()),
+        Any::Bool(_) => 2,
+        Any::Double(_) => 9,
+        Any::Array(_) | Any::Map(_) | Any::Bytes(_) => 0,
     };
-    let pair_len = |pair: &UsualPair<'_>| match pair.key.len() {
-        0 => field_len(value_len(&pair.value)),
-        length => field_len(length) + field_len(value_len(&pair.value)),
+    let key_len = |pair: &wire::KeyValue| match pair.key.len() {
+        0 => 0,
+        length => field_len(length),
     };
     protobuf::put_bytes(2, &span_id, out);
     if let Some(parent) = parent {
@@ -519,16 +520,21 @@ fn canonical(
         }
     }
     for pair in &usual.attributes {
-        protobuf::begin_field(9, pair_len(pair), out);
+        let Some(value) = usual_value(pair) else {
+            continue;
+        };
+        let length = value_len(value);
+        protobuf::begin_field(9, key_len(pair) + field_len(length), out);
         if !pair.key.is_empty() {
             protobuf::put_bytes(1, pair.key.as_bytes(), out);
         }
-        protobuf::begin_field(2, value_len(&pair.value), out);
-        match &pair.value {
-            UsualValue::String(text) => protobuf::put_bytes(1, text.as_bytes(), out),
-            UsualValue::Bool(yes) => protobuf::put_number(2, u64::from(*yes), out),
-            UsualValue::Int(number) => protobuf::put_number(3, number.cast_unsigned(), out),
-            UsualValue::Double(number) => protobuf::put_fixed64(4, number.to_bits(), out),
+        protobuf::begin_field(2, length, out);
+        match value {
+            Any::String(text) => protobuf::put_bytes(1, text.as_bytes(), out),
+            Any::Bool(yes) => protobuf::put_number(2, u64::from(*yes), out),
+            Any::Int(number) => protobuf::put_number(3, number.cast_unsigned(), out),
+            Any::Double(number) => protobuf::put_fixed64(4, number.to_bits(), out),
+            Any::Array(_) | Any::Map(_) | Any::Bytes(_) => {}
         }
     }
     if usual.status.code != 0 {
